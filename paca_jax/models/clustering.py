@@ -1,0 +1,63 @@
+"""From patches to cluster logits: convolution, MLP and linear clustering (section 3.2)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from paca_jax.models.config import PaCaConfig
+from paca_jax.models.layers import DepthwiseConv, PointwiseConv, linear_init
+
+
+class ConvClustering(nn.Module):
+    """Depthwise convolution, GELU, 1x1 convolution, GELU, 1x1 convolution without bias."""
+
+    clusters: int
+    kernel_size: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
+        """Returns each patch's logit for each cluster."""
+        x = jax.nn.gelu(DepthwiseConv(self.kernel_size, self.dtype, name="depthwise")(x), approximate=False)
+        x = jax.nn.gelu(PointwiseConv(x.shape[-1], dtype=self.dtype, name="pointwise")(x), approximate=False)
+        return PointwiseConv(self.clusters, use_bias=False, dtype=self.dtype, name="project")(x)
+
+
+class MlpClustering(nn.Module):
+    """Two dense layers with a GELU between."""
+
+    clusters: int
+    hidden: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
+        """Returns each patch's logit for each cluster."""
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=linear_init, name="hidden")(x)
+        x = jax.nn.gelu(x, approximate=False)
+        return nn.Dense(self.clusters, dtype=self.dtype, kernel_init=linear_init, name="project")(x)
+
+
+class LinearClustering(nn.Module):
+    """One dense layer without bias."""
+
+    clusters: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
+        """Returns each patch's logit for each cluster."""
+        return nn.Dense(self.clusters, use_bias=False, dtype=self.dtype, kernel_init=linear_init, name="project")(x)
+
+
+def make_clustering(config: PaCaConfig, stage: int, dtype: DTypeLike) -> nn.Module:
+    """Returns the clustering module of a stage, named after its kind."""
+    clusters = config.clusters[stage]
+    if config.clustering == "conv":
+        return ConvClustering(clusters, config.clustering_kernel_sizes[stage], dtype, name="conv_clustering")
+    if config.clustering == "mlp":
+        hidden = int(config.embed_dims[stage] * config.mlp_ratios[stage])
+        return MlpClustering(clusters, hidden, dtype, name="mlp_clustering")
+    return LinearClustering(clusters, dtype, name="linear_clustering")

@@ -1,0 +1,126 @@
+"""The layers that the backbone and the teacher share."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from paca_jax import ops
+
+LAYER_NORM_EPSILON = 1e-6
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.1
+
+linear_init = nn.initializers.normal(0.02)
+
+
+def conv_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draws a convolution kernel (..., in, out), depthwise or not, from a normal with variance 2 / fan-out.
+
+    A channel of a depthwise kernel (K, K, 1, C) feeds K * K outputs: the fan-out is divided by the groups, as in torch.
+    """
+    *window, channels_in, channels_out = shape
+    fan_out = math.prod(window) * (1 if window and channels_in == 1 else channels_out)
+    return math.sqrt(2 / fan_out) * jax.random.normal(key, shape, dtype)
+
+
+def layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
+    """Returns a LayerNorm over channels; its statistics reduce in float32."""
+    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def drop_path(rate: float, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
+    """Zeroes whole examples of a residual branch (stochastic depth); call it inside a compact module."""
+    return nn.Dropout(rate, broadcast_dims=(1, 2, 3))(x, deterministic=not train)
+
+
+class PointwiseConv(nn.Dense):
+    """A 1x1 convolution: a dense layer over channels, drawn like a convolution."""
+
+    kernel_init: nn.initializers.Initializer = conv_init
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise convolution with bias, stride 1, size kept."""
+
+    kernel_size: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
+        """Returns the filtered maps."""
+        channels = x.shape[-1]
+        kernel = self.param("kernel", conv_init, (self.kernel_size, self.kernel_size, 1, channels))
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return ops.depthwise_conv(x, kernel) + bias
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as torch does it.
+
+    It normalises with the biased variance and keeps the unbiased one, with momentum 0.1 and a counter of batches. Statistics
+    are float32. Under jit on a sharded batch they are those of the global batch.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *spatial C"], train: bool) -> Float[Array, "B *spatial C"]:
+        """Normalises by the batch's statistics, which enter `batch_stats`, when training, else by the running ones."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,))
+        running_variance = self.variable("batch_stats", "var", jnp.ones, (channels,))
+        count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
+        wide = x.astype(jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(wide, axes)
+            variance = jnp.mean(jnp.square(wide - mean), axes)
+            if not self.is_initializing():
+                samples = x.size // channels
+                unbiased = variance * (samples / max(samples - 1, 1))
+                running_mean.value += BATCH_NORM_MOMENTUM * (mean - running_mean.value)
+                running_variance.value += BATCH_NORM_MOMENTUM * (unbiased - running_variance.value)
+                count.value += 1
+        else:
+            mean, variance = running_mean.value, running_variance.value
+        normalised = (wide - mean) * (jax.lax.rsqrt(variance + BATCH_NORM_EPSILON) * scale) + bias
+        return normalised.astype(self.dtype)
+
+
+def downsampling_conv(channels: int, dtype: DTypeLike, name: str) -> nn.Conv:
+    """Returns a 3x3 convolution with stride 2 and one pixel of padding on every side (H, W -> ceil(H / 2), ceil(W / 2))."""
+    return nn.Conv(channels, (3, 3), strides=2, padding=1, dtype=dtype, kernel_init=conv_init, name=name)
+
+
+class Stem(nn.Module):
+    """Patch embedding: two convolutions of stride 2 with nothing between, then LayerNorm."""
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B H/4 W/4 D"]:
+        """Returns patches."""
+        x = downsampling_conv(self.channels // 2, self.dtype, "conv1")(images)
+        x = downsampling_conv(self.channels, self.dtype, "conv2")(x)
+        return layer_norm(self.dtype, "norm")(x)
+
+
+class Transition(nn.Module):
+    """Halves the map and changes its channels between two stages."""
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 D"]:
+        """Returns the next stage's patches."""
+        x = downsampling_conv(self.channels, self.dtype, "conv")(x)
+        return layer_norm(self.dtype, "norm")(x)

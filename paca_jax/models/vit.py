@@ -1,0 +1,109 @@
+"""PaCa-ViT: a pyramid of stages whose patches attend to learned clusters."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from paca_jax.errors import UserError
+from paca_jax.models.block import Assignment, Block
+from paca_jax.models.config import PaCaConfig
+from paca_jax.models.layers import Stem, Transition, layer_norm, linear_init
+from paca_jax.models.teacher import Teacher
+from paca_jax.sharding import constrain
+
+
+class _Outputs(NamedTuple):
+    logits: Float[Array, "B K"]
+    features: list[Float[Array, "B Hi Wi Ci"]]
+    clusters: dict[str, Float[Array, "B M Hi Wi"]]
+
+
+class Stage(nn.Module):
+    """Blocks of one width, then a LayerNorm."""
+
+    config: PaCaConfig
+    stage: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B H W C"],
+        assignment: Assignment | None,
+        teacher_map: Float[Array, "B H W C"] | None,
+        train: bool,
+    ) -> tuple[Float[Array, "B H W C"], dict[int, Assignment]]:
+        """Returns the stage's features, and the assignments it used: {index of the first block that used it: assignment}."""
+        used = {} if assignment is None else {0: assignment}
+        for index in range(self.config.depths[self.stage]):
+            x, assignment = Block(self.config, self.stage, index, self.dtype, name=f"block{index}")(x, assignment, train)
+            if assignment is not None and self.config.computes_assignment(self.stage, index):
+                used[index] = assignment
+        if teacher_map is not None:
+            x = x + teacher_map
+        return layer_norm(self.dtype, "norm")(x), used
+
+
+class PaCaViT(nn.Module):
+    """Patch-to-Cluster attention Vision Transformer (Grainger et al., CVPR 2023).
+
+    Attributes:
+        config: what the model is made of.
+        dtype: the type to compute in; parameters are float32, and softmaxes and norms reduce in float32.
+
+    Images are normalised (see `paca_jax.preprocess`), of any height and width; a side of n pixels has ceil(n / 4), ceil(n / 8),
+    ... patches. With `train=True` give `rngs={"dropout": key}` where a rate is positive, and `mutable=["batch_stats"]` where
+    there is a teacher.
+    """
+
+    config: PaCaConfig
+    dtype: DTypeLike = jnp.float32
+
+    def __call__(self, images: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B K"]:
+        """Returns class logits in float32; with `num_classes=0` the pooled features of the last stage."""
+        return self._forward(images, train).logits
+
+    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
+        """Returns each stage's normalised map, at strides 4, 8, 16 and 32."""
+        return self._forward(images, train).features
+
+    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:
+        """Returns the assignments, {"stage1/block0": ...}, of the blocks that compute one (a teacher's: the first block's).
+
+        Each cluster's map sums to one over the image.
+        """
+        return self._forward(images, train=False).clusters
+
+    @nn.compact
+    def _forward(self, images: Float[Array, "B H W C"], train: bool) -> _Outputs:
+        config = self.config
+        if images.ndim != 4 or images.shape[-1] != config.image_channels:
+            raise UserError(
+                f"Images have shape (batch, height, width, {config.image_channels}), but got {tuple(images.shape)}; "
+                "add a batch axis, put channels last, or set image_channels."
+            )
+        x = Stem(config.embed_dims[0], self.dtype, name="stem")(images.astype(self.dtype))
+        x = constrain(x, "batch", None, None, None)
+
+        assignments: list[Assignment | None] = [None] * config.num_stages
+        teacher_maps: list[Array | None] = [None] * config.num_stages
+        if config.teacher:
+            assignments, teacher_maps[:] = Teacher(config, config.teacher, self.dtype, name="teacher")(x, train)
+
+        features, clusters = [], {}
+        for stage in range(config.num_stages):
+            if stage > 0:
+                x = Transition(config.embed_dims[stage], self.dtype, name=f"transition{stage}")(x)
+            module = Stage(config, stage, self.dtype, name=f"stage{stage + 1}")
+            x, used = module(x, assignments[stage], teacher_maps[stage], train)
+            features.append(x)
+            for index, assignment in used.items():
+                clusters[f"stage{stage + 1}/block{index}"] = assignment.reshape(*assignment.shape[:2], *x.shape[1:3])
+
+        logits = jnp.mean(x, axis=(1, 2))
+        if config.num_classes > 0:
+            logits = nn.Dense(config.num_classes, dtype=self.dtype, kernel_init=linear_init, name="head")(logits)
+        return _Outputs(logits.astype(jnp.float32), features, clusters)

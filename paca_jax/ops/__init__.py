@@ -1,0 +1,15 @@
+"""Pure array functions: no parameters, no modules, no state."""
+
+from paca_jax.ops.attention import assign_patches, attend, attention_weights, gather_clusters
+from paca_jax.ops.convolution import binomial_blur, depthwise_conv
+from paca_jax.ops.resize import resize_bilinear
+
+__all__ = [
+    "assign_patches",
+    "attend",
+    "attention_weights",
+    "binomial_blur",
+    "depthwise_conv",
+    "gather_clusters",
+    "resize_bilinear",
+]

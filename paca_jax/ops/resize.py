@@ -1,0 +1,38 @@
+"""Bilinear resizing without antialiasing, as two one-axis interpolations."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
+    """Returns the (target, source) matrix whose rows hold the two weights of each output position."""
+    positions = np.arange(target, dtype=np.float64)
+    if align_corners:
+        centres = positions * (source - 1) / max(target - 1, 1)
+    else:
+        centres = (positions + 0.5) * source / target - 0.5
+    centres = np.clip(centres, 0, source - 1)
+    lower = np.floor(centres).astype(int)
+    upper = np.minimum(lower + 1, source - 1)
+    matrix = np.zeros((target, source))
+    np.add.at(matrix, (np.arange(target), lower), 1 - (centres - lower))
+    np.add.at(matrix, (np.arange(target), upper), centres - lower)
+    return matrix
+
+
+def resize_bilinear(
+    x: Float[Array, "B H W C"], shape: tuple[int, int], align_corners: bool = False
+) -> Float[Array, "B H2 W2 C"]:
+    """Resizes to `shape` = (height, width) as torch's `interpolate(mode="bilinear")` does.
+
+    Args:
+        x: images or feature maps.
+        shape: the height and width to reach, in pixels.
+        align_corners: whether the corner pixels' centres (True) or the images' outer edges (False) coincide.
+    """
+    for axis, target in enumerate(shape, start=1):
+        if x.shape[axis] != target:
+            matrix = jnp.asarray(_interpolation_matrix(x.shape[axis], target, align_corners), x.dtype)
+            x = jnp.einsum("th,bhwc->btwc" if axis == 1 else "tw,bhwc->bhtc", matrix, x)
+    return x

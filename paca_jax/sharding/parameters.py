@@ -1,0 +1,80 @@
+"""One table: from the path of a parameter to the names of its axes, and from those names to axes of the mesh.
+
+Every parameter of every model matches exactly one row. An axis named None is never split. Normalisation vectors and the other
+short vectors are kept whole on every device on purpose: splitting them would cost a collective and save nothing.
+"""
+
+import re
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_NORM = r"(norm|norm1|norm2|cluster_norm|attention_norm|attention_post_norm|mlp_norm|mlp_post_norm)"
+
+PARAMETER_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    # Stem, transitions and the teacher's convolutions: (height, width, in, out).
+    (r".*(stem/conv\d|transition\d/conv)/kernel", (None, None, None, "embed")),
+    (r".*(stem/conv\d|transition\d/conv|lateral\d/conv)/bias", (None,)),
+    (r".*lateral\d/conv/kernel", (None, "embed")),
+    # Attention.
+    (r".*attention/(query|key|value)/kernel", ("embed", "heads")),
+    (r".*attention/(query|key|value)/bias", ("heads",)),
+    (r".*attention/out/kernel", ("heads", "embed")),
+    (r".*attention/out/bias", (None,)),
+    (r".*attention/cluster_position_embedding", (None, "embed")),
+    # Clustering and the teacher's mixing: (height, width, 1, channels), (in, out), (in, clusters).
+    (r".*(conv_clustering|block\d+|topdown\d)/depthwise/kernel", (None, None, None, "embed")),
+    (r".*(conv_clustering|block\d+|topdown\d)/(depthwise|pointwise)/bias", (None,)),
+    (r".*(conv_clustering|block\d+|topdown\d)/pointwise/kernel", (None, "embed")),
+    (r".*mlp_clustering/hidden/kernel", ("embed", "mlp")),
+    (r".*mlp_clustering/hidden/bias", ("mlp",)),
+    (r".*mlp_clustering/project/kernel", ("mlp", None)),
+    (r".*((conv|linear)_clustering/project|assign\d)/kernel", ("embed", None)),
+    (r".*(mlp_clustering/project|assign\d)/bias", (None,)),
+    # MLP.
+    (r".*mlp/fc1/kernel", ("embed", "mlp")),
+    (r".*mlp/depthwise/kernel", (None, None, None, "mlp")),
+    (r".*mlp/(fc1|depthwise)/bias", ("mlp",)),
+    (r".*mlp/fc2/kernel", ("mlp", "embed")),
+    (r".*mlp/fc2/bias", (None,)),
+    # Vectors of a block, position embeddings, normalisation, classifier.
+    (rf".*{_NORM}/(scale|bias)", (None,)),
+    (r".*(attention_scale|mlp_scale)", (None,)),
+    (r".*block\d+/position_embedding", (None, "embed")),
+    (r"head/kernel", ("embed", None)),
+    (r"head/bias", (None,)),
+)
+
+MESH_AXIS_OF = {"embed": "fsdp", "heads": "model", "mlp": "model"}
+
+
+def logical_axes(path: str) -> tuple[str | None, ...]:
+    """Returns the names of the axes of the parameter at `path` ("stage1/block0/mlp/fc1/kernel").
+
+    Raises:
+        LookupError: if the path does not match exactly one row of `PARAMETER_AXES`.
+    """
+    rows = [axes for pattern, axes in PARAMETER_AXES if re.fullmatch(pattern, path)]
+    if len(rows) != 1:
+        raise LookupError(f"Parameter {path!r} matches {len(rows)} rows of PARAMETER_AXES; every parameter needs exactly one.")
+    return rows[0]
+
+
+def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """Returns how the parameter is split; an axis that the mesh does not divide stays whole."""
+    axes = logical_axes(path)
+    if len(axes) != len(shape):
+        raise LookupError(f"Parameter {path!r} has shape {shape}, but its row in PARAMETER_AXES names {len(axes)} axes: {axes}.")
+    names = [MESH_AXIS_OF.get(axis) if axis else None for axis in axes]
+    return PartitionSpec(*(name if name and size % mesh.shape[name] == 0 else None for name, size in zip(names, shape, strict=True)))
+
+
+def parameter_shardings(params: Any, mesh: Mesh) -> Any:
+    """Returns the tree of `NamedSharding`s of a tree of parameters (arrays or their shapes)."""
+
+    def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        return NamedSharding(mesh, parameter_spec(path, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, params)
