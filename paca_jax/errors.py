@@ -1,5 +1,8 @@
 """The one error that a user's input can cause anywhere in the library."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """A bad name, shape, option or file, told in one sentence.
@@ -7,3 +10,9 @@ class UserError(ValueError):
     The message says what was expected, what came, and what to do. `main.py` and the other command lines print it without a
     traceback and exit with status 2; in a notebook it is an ordinary `ValueError`.
     """
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Returns the end of a sentence about an unknown word: the nearest known ones, or all of them."""
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
+    return f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(known)}"

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from paca_jax import ops
 from paca_jax.models.clustering import make_clustering
 from paca_jax.models.config import PaCaConfig
-from paca_jax.models.layers import DepthwiseConv, drop_path, layer_norm, linear_init
+from paca_jax.models.layers import Dense, DepthwiseConv, drop_path, layer_norm, linear_init
 from paca_jax.sharding import constrain
 
 Assignment = Float[Array, "B M N"]
@@ -53,8 +53,8 @@ class Attention(nn.Module):
             clusters = clusters + position.astype(self.dtype)
         return layer_norm(self.dtype, "cluster_norm")(clusters) if self.config.cluster_norm else clusters
 
-    def _dense(self, name: str) -> nn.Dense:
-        return nn.Dense(self.config.embed_dims[self.stage], dtype=self.dtype, kernel_init=linear_init, name=name)
+    def _dense(self, name: str) -> Dense:
+        return Dense(self.config.embed_dims[self.stage], dtype=self.dtype, name=name)
 
     def _heads(self, x: Float[Array, "B T C"]) -> Float[Array, "B T H D"]:
         heads = x.reshape(*x.shape[:2], self.config.num_heads[self.stage], -1)
@@ -72,14 +72,14 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
         """Returns the mixed channels."""
         config, channels = self.config, x.shape[-1]
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=linear_init, name="fc1")(x)
+        x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
         x = constrain(x, "batch", None, None, "mlp")
         if config.mlp_depthwise:
             filtered = DepthwiseConv(3, self.dtype, name="depthwise")(x)
             x = filtered + x if config.mlp_shortcut else filtered
         x = jax.nn.gelu(x, approximate=False)
         x = nn.Dropout(config.dropout_rate)(x, deterministic=not train)
-        x = nn.Dense(channels, dtype=self.dtype, kernel_init=linear_init, name="fc2")(x)
+        x = Dense(channels, dtype=self.dtype, name="fc2")(x)
         return nn.Dropout(config.dropout_rate)(x, deterministic=not train)
 
 

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.models.config import PaCaConfig
-from paca_jax.models.layers import DepthwiseConv, PointwiseConv, linear_init
+from paca_jax.models.layers import Dense, DepthwiseConv, PointwiseConv
 
 
 class ConvClustering(nn.Module):
@@ -35,9 +35,9 @@ class MlpClustering(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
         """Returns each patch's logit for each cluster."""
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=linear_init, name="hidden")(x)
+        x = Dense(self.hidden, dtype=self.dtype, name="hidden")(x)
         x = jax.nn.gelu(x, approximate=False)
-        return nn.Dense(self.clusters, dtype=self.dtype, kernel_init=linear_init, name="project")(x)
+        return Dense(self.clusters, dtype=self.dtype, name="project")(x)
 
 
 class LinearClustering(nn.Module):
@@ -49,7 +49,7 @@ class LinearClustering(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
         """Returns each patch's logit for each cluster."""
-        return nn.Dense(self.clusters, use_bias=False, dtype=self.dtype, kernel_init=linear_init, name="project")(x)
+        return Dense(self.clusters, use_bias=False, dtype=self.dtype, name="project")(x)
 
 
 def make_clustering(config: PaCaConfig, stage: int, dtype: DTypeLike) -> nn.Module:

@@ -90,7 +90,9 @@ class PaCaConfig:
             _check(all(v >= 0 for v in values), f"{name} are not negative, but got {values}.")
         if self.teacher:
             found = self.teacher.depths
-            _check(len(found) == stages, f"The teacher's depths need one value for each of the {stages} stages, but got {found}.")
+            _check(
+                len(found) == stages, f"The teacher's depths need one value for each of the {stages} stages, but got {found}."
+            )
         heads_divide = all(d % h == 0 for d, h in zip(self.embed_dims, self.num_heads, strict=True))
         _check(heads_divide, f"num_heads {self.num_heads} must divide embed_dims {self.embed_dims}, stage by stage.")
         _check(self.clustering in CLUSTERINGS, f"clustering is one of {', '.join(CLUSTERINGS)}, but got {self.clustering!r}.")

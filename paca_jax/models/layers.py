@@ -1,6 +1,7 @@
 """The layers that the backbone and the teacher share."""
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -37,7 +38,14 @@ def drop_path(rate: float, x: Float[Array, "B H W C"], train: bool) -> Float[Arr
     return nn.Dropout(rate, broadcast_dims=(1, 2, 3))(x, deterministic=not train)
 
 
-class PointwiseConv(nn.Dense):
+class Dense(nn.Dense):
+    """A dense layer over channels."""
+
+    kernel_init: nn.initializers.Initializer = linear_init
+    dot_general: Any = ops.channels_dot
+
+
+class PointwiseConv(Dense):
     """A 1x1 convolution: a dense layer over channels, drawn like a convolution."""
 
     kernel_init: nn.initializers.Initializer = conv_init

@@ -1,13 +1,12 @@
 """The named models, as values of one dataclass in one table."""
 
 import dataclasses
-import difflib
 from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, nearest
 from paca_jax.models.config import PaCaConfig, TeacherConfig
 from paca_jax.models.vit import PaCaViT
 
@@ -26,9 +25,7 @@ _MODELS = {
     "pacavit_small_p2cconv_49_100": dataclasses.replace(_SMALL, clusters=(49, 64, 81, 100)),
     "pacavit_small_p2cconv_100_49": dataclasses.replace(_SMALL, clusters=(100, 81, 64, 49)),
     "pacavit_small_p2cconv_100": dataclasses.replace(_SMALL, clusters=_EVERY_STAGE),
-    "pacavit_small_p2cconv_100_blockwise": dataclasses.replace(
-        _SMALL, clusters=_EVERY_STAGE, clustering_periods=(1, 1, 1, 1)
-    ),
+    "pacavit_small_p2cconv_100_blockwise": dataclasses.replace(_SMALL, clusters=_EVERY_STAGE, clustering_periods=(1, 1, 1, 1)),
     "pacavit_convmixer_tiny_100": dataclasses.replace(
         _TINY, depths=(2, 2, 2, 2), clusters=_EVERY_STAGE, teacher=TeacherConfig()
     ),
@@ -45,7 +42,7 @@ _MODELS = {
         embed_dims=(32, 64, 128, 160),
         depths=(2, 2, 2, 1),
         num_heads=(1, 2, 4, 5),
-        mlp_ratios=(4, 4, 3, 2),
+        mlp_ratios=(2, 2, 2, 2),
         clusters=(16, 8, 0, 0),
         image_size=32,
         crop=1.0,
@@ -65,11 +62,11 @@ def model_config(name: str, **overrides: Any) -> PaCaConfig:
         UserError: if the name or a field is unknown; the nearest known ones are told.
     """
     if name not in _MODELS:
-        raise UserError(f"There is no model named {name!r}; {_nearest(name, list(_MODELS))}.")
+        raise UserError(f"There is no model named {name!r}; {nearest(name, list(_MODELS))}.")
     fields = [field.name for field in dataclasses.fields(PaCaConfig)]
     for key in overrides:
         if key not in fields:
-            raise UserError(f"A model has no option {key!r}; {_nearest(key, [*fields, 'dtype'])}.")
+            raise UserError(f"A model has no option {key!r}; {nearest(key, [*fields, 'dtype'])}.")
     return dataclasses.replace(_MODELS[name], **overrides)
 
 
@@ -86,8 +83,3 @@ def create_model(name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.floa
         UserError: if the name or an override is unknown, or a value does not fit.
     """
     return PaCaViT(model_config(name, num_classes=num_classes, **overrides), dtype=jnp.dtype(dtype))
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"

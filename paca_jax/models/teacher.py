@@ -63,7 +63,7 @@ class Teacher(nn.Module):
     def __call__(
         self, patches: Float[Array, "B H W C"], train: bool
     ) -> tuple[list[Float[Array, "B M N"] | None], list[Float[Array, "B Hi Wi Ci"]]]:
-        """Returns each stage's assignment (None where the stage has no clusters), and each stage's map before the top-down path."""
+        """Returns each stage's assignment (None where it has no clusters), and each stage's map before the top-down path."""
         config, kernel_size = self.config, self.teacher.kernel_size
         maps = []
         x = patches

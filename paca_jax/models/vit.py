@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from paca_jax.errors import UserError
 from paca_jax.models.block import Assignment, Block
 from paca_jax.models.config import PaCaConfig
-from paca_jax.models.layers import Stem, Transition, layer_norm, linear_init
+from paca_jax.models.layers import Dense, Stem, Transition, layer_norm
 from paca_jax.models.teacher import Teacher
 from paca_jax.sharding import constrain
 
@@ -105,5 +105,5 @@ class PaCaViT(nn.Module):
 
         logits = jnp.mean(x, axis=(1, 2))
         if config.num_classes > 0:
-            logits = nn.Dense(config.num_classes, dtype=self.dtype, kernel_init=linear_init, name="head")(logits)
+            logits = Dense(config.num_classes, dtype=self.dtype, name="head")(logits)
         return _Outputs(logits.astype(jnp.float32), features, clusters)

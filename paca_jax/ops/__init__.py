@@ -2,6 +2,7 @@
 
 from paca_jax.ops.attention import assign_patches, attend, attention_weights, gather_clusters
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
+from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.resize import resize_bilinear
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "attend",
     "attention_weights",
     "binomial_blur",
+    "channels_dot",
     "depthwise_conv",
     "gather_clusters",
     "resize_bilinear",

@@ -8,11 +8,9 @@ from jaxtyping import Array, Float
 def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
     """Returns the (target, source) matrix whose rows hold the two weights of each output position."""
     positions = np.arange(target, dtype=np.float64)
-    if align_corners:
-        centres = positions * (source - 1) / max(target - 1, 1)
-    else:
-        centres = (positions + 0.5) * source / target - 0.5
-    centres = np.clip(centres, 0, source - 1)
+    by_corners = positions * (source - 1) / max(target - 1, 1)
+    by_edges = (positions + 0.5) * source / target - 0.5
+    centres = np.clip(by_corners if align_corners else by_edges, 0, source - 1)
     lower = np.floor(centres).astype(int)
     upper = np.minimum(lower + 1, source - 1)
     matrix = np.zeros((target, source))

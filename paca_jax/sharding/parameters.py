@@ -65,9 +65,13 @@ def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     """Returns how the parameter is split; an axis that the mesh does not divide stays whole."""
     axes = logical_axes(path)
     if len(axes) != len(shape):
-        raise LookupError(f"Parameter {path!r} has shape {shape}, but its row in PARAMETER_AXES names {len(axes)} axes: {axes}.")
+        raise LookupError(
+            f"Parameter {path!r} has shape {shape}, but its row in PARAMETER_AXES names {len(axes)} axes: {axes}."
+        )
     names = [MESH_AXIS_OF.get(axis) if axis else None for axis in axes]
-    return PartitionSpec(*(name if name and size % mesh.shape[name] == 0 else None for name, size in zip(names, shape, strict=True)))
+    return PartitionSpec(
+        *(name if name and size % mesh.shape[name] == 0 else None for name, size in zip(names, shape, strict=True))
+    )
 
 
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:

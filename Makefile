@@ -1,0 +1,38 @@
+# make demo   trains a small model on real images that ship with the library, and draws its clusters
+# make test   lint, types and every test
+# make proof  the long campaigns: kills at random moments, meshes; writes runs/proof/*.json and a table
+# make lint   lint and types only
+#
+# Each sets up a virtual environment in .venv first; PYTHON chooses the interpreter (3.11 or later).
+
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+
+.PHONY: demo test lint proof clean
+
+demo: .venv/run.stamp
+	$(BIN)/python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
+
+test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+proof: .venv/dev.stamp
+	$(BIN)/python -m tests.proof --out runs/proof
+
+.venv/run.stamp: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/dev.stamp: .venv/run.stamp requirements-dev.txt
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,36 @@
+"""pacavit_nano on Fashion-MNIST: 12,000 real training and 2,000 test images that come with the library.
+
+Command:   python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist      (or: make demo)
+Reaches:   see the README for what was measured.
+Hardware:  2 CPU cores, a few minutes.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from paca_jax.train.config import default_config
+
+
+def get_config() -> ConfigDict:
+    config = default_config()
+    config.model.name = "pacavit_nano"
+    config.model.drop_path_rate = 0.0
+    config.dataset.name = "fashion_mnist_small"
+    config.dataset.data_dir = str(Path(__file__).resolve().parent.parent / "datasets")
+    config.dataset.eval_split = "test"
+    config.image_size = 32
+    config.eval_crop = 1.0
+    config.augment.crop_scale = (0.75, 1.0)
+
+    config.batch_size = 128
+    config.num_epochs = 10.0
+    config.learning_rate = 3e-3
+    config.warmup_epochs = 1.0
+    config.weight_decay = 0.05
+    config.clip_norm = 1.0
+
+    config.log_every_steps = 50
+    config.eval_every_steps = 500
+    config.checkpoint_every_steps = 100
+    return config

@@ -1,0 +1,38 @@
+"""What the ImageNet experiments share: the official recipe, as far as it stands (see CHANGELOG.md)."""
+
+from ml_collections import ConfigDict
+
+from paca_jax.errors import UserError
+from paca_jax.train.config import default_config
+
+
+def imagenet_config(variants: dict[str, str], variant: str) -> ConfigDict:
+    """Returns the config of the model that `variants` names for `variant`.
+
+    Args:
+        variants: model names by variant; "" is the default's key.
+        variant: what follows the colon in `--config=FILE:VARIANT`.
+    """
+    if variant not in variants:
+        raise UserError(f"There is no variant {variant!r}; known are {', '.join(sorted(filter(None, variants)))}, or none.")
+    config = default_config()
+    config.model.name = variants[variant]
+    config.dataset.name = "imagenet2012"
+    config.dataset.num_workers = 16
+    config.image_size = 224
+    config.eval_crop = 0.9
+    config.dtype = "bfloat16"
+
+    config.batch_size = 1024
+    config.num_epochs = 300.0
+    config.learning_rate = 1e-3
+    config.warmup_epochs = 5.0
+    config.warmup_learning_rate = 1e-6
+    config.min_learning_rate = 1e-5
+    config.weight_decay = 0.05
+    config.label_smoothing = 0.1
+
+    config.log_every_steps = 100
+    config.eval_every_steps = 6255  # five epochs
+    config.checkpoint_every_steps = 1251
+    return config

@@ -1,0 +1,22 @@
+"""Data: TFDS sources, decoding and augmentation with Pillow, and batches that the seed and the step decide."""
+
+from paca_jax.data.batching import eval_batches, train_batches
+from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS
+from paca_jax.data.images import decode_image
+from paca_jax.data.sources import Dataset, open_dataset
+from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, preprocess
+
+__all__ = [
+    "IMAGENET_CLASSES",
+    "IMAGENET_SYNSETS",
+    "MEAN",
+    "STD",
+    "Dataset",
+    "EvalTransform",
+    "TrainTransform",
+    "decode_image",
+    "eval_batches",
+    "open_dataset",
+    "preprocess",
+    "train_batches",
+]

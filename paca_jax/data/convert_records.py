@@ -1,0 +1,133 @@
+"""Converts a TFDS data set that is prepared as TFRecord to ArrayRecord, which can be read in any order.
+
+    python -m paca_jax.data.convert_records FOLDER [--out FOLDER]
+
+FOLDER is a version folder such as `DATA_DIR/imagenet2012/5.1.0`; it is left as it is. The result has the same examples, bit for
+bit, in the same order and the same shards. It needs the disk space of the data set once more.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from paca_jax.errors import UserError
+
+_INFO = "dataset_info.json"
+
+
+def convert(folder: Path, out: Path | None = None) -> Path:
+    """Writes the ArrayRecord copy of a version folder; it appears complete or not at all.
+
+    Args:
+      folder: the version folder of a data set that is prepared as TFRecord.
+      out: the version folder to write; by default the same place below `DATA_DIR_array_record` beside DATA_DIR.
+
+    Returns:
+      The version folder that was written.
+
+    Raises:
+      UserError: `folder` is no such folder or is damaged, or `out` exists or does not end with NAME/[CONFIG/]VERSION.
+    """
+    import tensorflow_datasets as tfds
+
+    if not (folder / _INFO).is_file():
+        raise UserError(
+            f"Expected the version folder of a prepared TFDS data set, such as DATA_DIR/imagenet2012/5.1.0, {folder} has no "
+            f"{_INFO}; give that folder."
+        )
+    builder = tfds.builder_from_directory(folder.absolute())
+    found = builder.info.file_format
+    if found is None or found.value != "tfrecord":
+        kind = found.value if found else "an unknown format"
+        raise UserError(f"Expected a data set that is prepared as tfrecord, {folder} holds {kind}; nothing is to be converted.")
+    if out is None:
+        data_dir = _data_dir(folder.absolute(), folder)
+        target = data_dir.with_name(f"{data_dir.name}_array_record") / folder.absolute().relative_to(data_dir)
+    else:
+        target = out.absolute()
+        _data_dir(target, folder)
+    if target.exists():
+        raise UserError(f"Expected no folder at {target}, found one; delete it or name another with --out.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix="incomplete."))
+    try:
+        for split in builder.info.splits.values():
+            _convert_split(split, temporary)
+        _write_metadata(folder, temporary, {os.fspath(path) for s in builder.info.splits.values() for path in s.filepaths})
+        temporary.chmod(0o755)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _data_dir(version_folder: Path, prepared: Path) -> Path:
+    """Returns the folder of data sets above DATA_DIR/NAME/[CONFIG/]VERSION, these names being those of a prepared folder."""
+    info = json.loads((prepared / _INFO).read_text("utf-8"))
+    tail = Path(info["name"], info.get("configName", ""), info["version"])
+    if version_folder.parts[-len(tail.parts) :] != tail.parts:
+        raise UserError(
+            f"Expected a folder that ends with {tail}, got {version_folder}; TFDS finds the data set by that path only."
+        )
+    return version_folder.parents[len(tail.parts) - 1]
+
+
+def _convert_split(split: Any, folder: Path) -> None:
+    """Writes the shards of one split."""
+    import tensorflow as tf
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    template = split.filename_template.replace(data_dir=folder, filetype_suffix="array_record")
+    for index, length in enumerate(split.shard_lengths):
+        source = split.filename_template.sharded_filepath(shard_index=index, num_shards=split.num_shards)
+        target = template.sharded_filepath(shard_index=index, num_shards=split.num_shards)
+        writer = ArrayRecordWriter(os.fspath(target), "group_size:1")
+        written = 0
+        try:
+            for record in tf.data.TFRecordDataset(os.fspath(source)):
+                writer.write(record.numpy())
+                written += 1
+        except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
+            raise UserError(
+                f"Expected the intact file {source}, reading example {written} of it failed ({type(error).__name__}); "
+                "prepare the data set anew."
+            ) from error
+        finally:
+            writer.close()
+        if written != length:
+            raise UserError(f"Expected {length} examples in {source}, found {written}; prepare the data set anew.")
+        print(f"{source.name} -> {target.name}: {written} examples", flush=True)
+
+
+def _write_metadata(source: Path, target: Path, records: set[str]) -> None:
+    """Copies every file but the records, and names the new format."""
+    for path in source.iterdir():
+        if path.is_file() and path.name != _INFO and os.fspath(path.absolute()) not in records:
+            shutil.copyfile(path, target / path.name)
+    info = json.loads((source / _INFO).read_text("utf-8"))
+    info["fileFormat"] = "array_record"
+    info.pop("alternativeFileFormats", None)
+    (target / _INFO).write_text(json.dumps(info, indent=2, sort_keys=True), "utf-8")
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the version folder, such as DATA_DIR/imagenet2012/5.1.0")
+    parser.add_argument("--out", type=Path, help="the version folder to write")
+    arguments = parser.parse_args()
+    try:
+        target = convert(arguments.folder, arguments.out)
+        print(f"Done; use it with dataset.data_dir={_data_dir(target.absolute(), target)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Downloads a TFDS data set and prepares it as ArrayRecord.
+
+    python -m paca_jax.data.prepare NAME [--data_dir DIR]
+
+Data sets that TFDS cannot download by itself (imagenet2012, for example) print where to put the files that you fetched by hand.
+"""
+
+import argparse
+import difflib
+import sys
+
+from paca_jax.data.sources import check_format, find_builder
+from paca_jax.errors import UserError
+
+
+def prepare(name: str, data_dir: str | None = None) -> str:
+    """Downloads and prepares a data set; nothing is done where that has happened already.
+
+    Args:
+      name: "name" or "name/config" as TFDS lists them.
+      data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+
+    Returns:
+      The folder of the prepared version.
+
+    Raises:
+      UserError: TFDS has no such data set, needs files fetched by hand or a package that is not installed, or the folder holds
+        the data set in another format.
+    """
+    import tensorflow_datasets as tfds
+
+    found = find_builder(name, data_dir)
+    if found is not None:
+        check_format(name, found)
+        return str(found.data_dir)
+    try:
+        builder = tfds.builder(name, file_format="array_record", **({} if data_dir is None else {"data_dir": data_dir}))
+    except tfds.core.DatasetNotFoundError as error:
+        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
+        hint = f"nearest are {', '.join(near)}" if near else "tfds.list_builders() lists them"
+        raise UserError(f"Expected the name of a TFDS data set, got {name!r}; {hint}.") from error
+    except (ValueError, RuntimeError) as error:  # an unknown config or version
+        raise UserError(
+            f"Expected a TFDS data set or data set/config, got {name!r} ({_first_line(error)}); correct it."
+        ) from error
+    try:
+        builder.download_and_prepare()
+    except AssertionError as error:  # how TFDS asks for files that must be fetched by hand
+        raise UserError(f"Expected files of {name!r} that must be fetched by hand, found none: {_one_line(error)}") from error
+    except ImportError as error:
+        raise UserError(
+            f"Expected the packages that preparing {name!r} needs, lacking is {error.name}; install it and run this again."
+        ) from error
+    return str(builder.data_dir)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="the data set as TFDS names it, such as imagenet2012 or coco/2017")
+    parser.add_argument("--data_dir", help="the folder of data sets (default: TFDS's own)")
+    arguments = parser.parse_args()
+    try:
+        print(prepare(arguments.name, arguments.data_dir))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Data sets of TFDS, prepared as ArrayRecord, as random-access sources of raw examples.
+
+A data set is opened from its files alone: no builder code runs, nothing is downloaded and TensorFlow is not imported.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from paca_jax.errors import UserError
+
+
+class _Opened(NamedTuple):
+    """The open files of a split and what is needed to decode a record."""
+
+    records: Any  # random access to serialised tf.train.Example
+    parse: Any  # bytes -> tf.train.Example
+    fields: dict[str, str]  # feature -> the list of the Example that holds its value, for features that are taken as they are
+    decoder: Any  # TFDS's decoder of the other features, or None
+    class_names: tuple[str, ...] | None
+
+
+class Dataset:
+    """One split of a data set: `dataset[i]` is example i, a dict of its features.
+
+    The Image feature named `image` comes as the bytes of its encoded file and a ClassLabel as an int; any other feature comes
+    as TFDS decodes it (a mask as a uint8 (H, W, 1) array, for example). Pickling keeps the arguments only, and the copy opens
+    the files anew at its first use, so that a worker process inherits no open file.
+
+    Attributes:
+      name: the data set's name as it was asked for.
+      split: the TFDS split string.
+      data_dir: the folder of data sets, None for TFDS's default.
+      features: the names of the features that an example has.
+    """
+
+    def __init__(
+        self, name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")
+    ) -> None:
+        self.name, self.split, self.data_dir, self.features = name, split, data_dir, tuple(features)
+        len(self)
+
+    @functools.cached_property
+    def _opened(self) -> _Opened:
+        return _open(self.name, self.split, self.data_dir, self.features)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_opened"}
+
+    def __len__(self) -> int:
+        return len(self._opened.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Returns example `index`.
+
+        Raises:
+          IndexError: the split has no such example.
+          UserError: the file that holds it is missing or damaged.
+        """
+        records, parse, fields, decoder, _ = self._opened
+        if not 0 <= index < len(records):
+            raise IndexError(f"{self.name} {self.split} has examples 0 to {len(records) - 1}, not {index}")
+        try:
+            record = records[index]
+        except RuntimeError as error:  # what array_record raises for every problem with a file
+            raise UserError(
+                f"Expected intact files of data set {self.name!r}, reading split {self.split!r} failed with: "
+                f"{' '.join(str(error).split())}; prepare the data set anew."
+            ) from error
+        values = parse(record).features.feature
+        example: dict[str, Any] = {name: getattr(values[name], kind).value[0] for name, kind in fields.items()}
+        if decoder is not None:
+            example.update(decoder.deserialize_example_np(record))
+        return example
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in label order, as TFDS has them (ImageNet's are WordNet synsets such as `n01440764`).
+
+        Raises:
+          UserError: `label` is not among the features.
+        """
+        if self._opened.class_names is None:
+            raise UserError(
+                f"Expected data set {self.name!r} to be opened with its label, it was opened with {_list(self.features)}; "
+                "add 'label' to the features."
+            )
+        return self._opened.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; errors as for `class_names`."""
+        return len(self.class_names)
+
+
+def open_dataset(name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")) -> Dataset:
+    """Opens one split of a TFDS data set that is prepared as ArrayRecord.
+
+    Args:
+      name: "name", "name/config" or "name/config:version" as TFDS writes it.
+      split: "train", "train[:90%]", "train+test", ...
+      data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+      features: the features that an example shall have; classification needs the default, segmentation its mask.
+
+    Returns:
+      A random-access source of raw examples; it can be pickled.
+
+    Raises:
+      UserError: the data set is missing, is prepared in another format, or lacks one of the features or the split.
+    """
+    return Dataset(name, split, data_dir, features)
+
+
+def find_builder(name: str, data_dir: str | None) -> Any:
+    """Returns TFDS's builder of a prepared data set, made from its files, or None where there are none.
+
+    Args:
+      name: as for `open_dataset`.
+      data_dir: as for `open_dataset`.
+
+    Raises:
+      UserError: `name` is not written like a data set's name.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import read_only_builder
+
+    try:
+        return read_only_builder.builder_from_files(name, **({} if data_dir is None else {"data_dir": data_dir}))
+    except tfds.core.DatasetNotFoundError:
+        return None
+    except ValueError as error:  # TFDS's answer to a malformed name
+        raise UserError(
+            f"Expected a data set's name such as 'imagenet2012' or 'coco/2017', got {name!r}; correct dataset.name."
+        ) from error
+
+
+def check_format(name: str, builder: Any) -> None:
+    """Refuses a prepared data set that is not ArrayRecord.
+
+    Args:
+      name: the data set's name, for the message.
+      builder: what `find_builder` returned.
+
+    Raises:
+      UserError: it is prepared in another format; the message tells how to convert it.
+    """
+    formats = sorted(available.value for available in builder.info.available_file_formats())
+    if "array_record" not in formats:
+        raise UserError(
+            f"Expected data set {name!r} to be prepared as array_record, {builder.data_dir} holds {_list(formats)}; "
+            f"convert it with: python -m paca_jax.data.convert_records {builder.data_dir}"
+        )
+
+
+def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]) -> _Opened:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    builder = find_builder(name, data_dir)
+    if builder is None:
+        where = f"in {data_dir}" if data_dir else "in TFDS's default folder"
+        option = f" --data_dir {data_dir}" if data_dir else ""
+        raise UserError(
+            f"Expected data set {name!r} {where}, found none; prepare it with: python -m paca_jax.data.prepare {name}{option}"
+        )
+    check_format(name, builder)
+    info = builder.info
+    _check_features(name, info.features, features)
+    _check_split(name, split, info.splits)
+    labels = [feature for feature in features if isinstance(info.features[feature], tfds.features.ClassLabel)]
+    fields = dict.fromkeys(labels, "int64_list") | ({"image": "bytes_list"} if "image" in features else {})
+    others = {feature: info.features[feature] for feature in features if feature not in fields}
+    source = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
+    )
+    return _Opened(
+        records=source.data_source,
+        parse=tf_example_pb2.Example.FromString,
+        fields=fields,
+        decoder=tfds.features.FeaturesDict(others) if others else None,
+        class_names=tuple(info.features["label"].names) if "label" in labels else None,
+    )
+
+
+def _check_features(name: str, available: Any, wanted: tuple[str, ...]) -> None:
+    import tensorflow_datasets as tfds
+
+    missing = [feature for feature in wanted if feature not in available]
+    if missing:
+        raise UserError(
+            f"Expected data set {name!r} to have {_list(wanted)}, it has {_list(sorted(available))}, lacking {_list(missing)}; "
+            "choose another data set."
+        )
+    for feature, kind in (("image", tfds.features.Image), ("label", tfds.features.ClassLabel)):
+        if feature in wanted and not isinstance(available[feature], kind):
+            raise UserError(
+                f"Expected the feature {feature!r} of data set {name!r} to be of type {kind.__name__}, it is of type "
+                f"{type(available[feature]).__name__}; choose another data set."
+            )
+
+
+def _check_split(name: str, split: str, splits: Any) -> None:
+    expected = f"Expected one of the splits of data set {name!r}, {_list(splits)}, or a slice such as 'train[:90%]'"
+    try:
+        length = sum(instruction.take for instruction in splits[split].file_instructions)
+    except ValueError as error:  # TFDS's answer to an unknown name, a malformed slice, and a slice that ends before it starts
+        raise UserError(f"{expected}, got {split!r}; correct the split.") from error
+    if length <= 0:
+        raise UserError(f"{expected}, got {split!r}, which has no examples; correct the split.")
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

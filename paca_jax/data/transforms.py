@@ -1,0 +1,214 @@
+"""Augmentation for training, the evaluation view, and `preprocess` for one picture."""
+
+import functools
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from paca_jax.data.images import ImageError, convert_image, decode_image
+from paca_jax.errors import UserError
+
+# ImageNet's mean and standard deviation of red, green and blue, on a scale of 0 to 1.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+_ATTEMPTS = 10
+
+
+@functools.cache
+def _scale_and_shift(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The multiply-add that normalises bytes; one channel is normalised with the mean of MEAN and the mean of STD."""
+    mean, std = np.array(MEAN), np.array(STD)
+    if channels == 1:
+        mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
+    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+def _normalise(image: Image.Image, channels: int) -> np.ndarray:
+    """A Pillow image of mode "RGB" or "L" as a normalised (H, W, C) float32 array."""
+    scale, shift = _scale_and_shift(channels)
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, channels)
+    result = np.multiply(pixels, scale, dtype=np.float32)
+    result += shift
+    return result
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Random resized crop, bicubic, and a horizontal flip with probability one half.
+
+    The crop covers a uniformly random part of the area in `crop_scale`, at a width-to-height ratio that is log-uniform in
+    `crop_ratio`. Where ten draws do not fit into the picture, it is the largest centred crop of a ratio in `crop_ratio`.
+
+    Attributes:
+      image_size: side of the result in pixels.
+      channels: 3 for colour, 1 for grey (normalised with the mean of MEAN and the mean of STD).
+      crop_scale: least and largest part of the area, in (0, 1].
+      crop_ratio: least and largest ratio of width to height.
+      flip: whether to flip.
+
+    Raises:
+      UserError: a value is out of its range.
+    """
+
+    image_size: int
+    channels: int = 3
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        _check_size_and_channels(self.image_size, self.channels)
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise UserError(f"Expected crop_scale to be two numbers, 0 < low <= high <= 1, got {self.crop_scale}; correct it.")
+        if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise UserError(f"Expected crop_ratio to be two numbers, 0 < low <= high, got {self.crop_ratio}; correct it.")
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Decodes and augments one example.
+
+        Args:
+          example: {"image": bytes of an image file, "label": int}.
+          rng: decides the crop and the flip; used during the call only.
+
+        Returns:
+          {"image": (S, S, C) float32, normalised; "label": int32}.
+
+        Raises:
+          ImageError: (a UserError) the image cannot be decoded.
+        """
+        image = decode_image(example["image"], self.channels)
+        image = image.crop(self._box(image.width, image.height, rng))
+        image = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        if self.flip and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return {"image": _normalise(image, self.channels), "label": np.int32(example["label"])}
+
+    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Draws a crop as (left, top, right, bottom) in pixels."""
+        low, high = self.crop_ratio
+        for _ in range(_ATTEMPTS):
+            area = width * height * _uniform(rng, *self.crop_scale)
+            ratio = math.exp(_uniform(rng, math.log(low), math.log(high)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(rng.random() * (width - w + 1)), int(rng.random() * (height - h + 1))
+                return left, top, left + w, top + h
+        ratio = min(max(width / height, low), high)
+        w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """The short side resized to floor(image_size / crop), bicubic, and the centre cut out.
+
+    Attributes:
+      image_size: side of the result in pixels.
+      channels: 3 for colour, 1 for grey (normalised with the mean of MEAN and the mean of STD).
+      crop: the part of the short side that the result shows, in (0, 1].
+
+    Raises:
+      UserError: a value is out of its range.
+    """
+
+    image_size: int
+    channels: int = 3
+    crop: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check_size_and_channels(self.image_size, self.channels)
+        if not 0 < self.crop <= 1:
+            raise UserError(f"Expected crop to be above 0 and at most 1, got {self.crop}; correct it.")
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Decodes one example.
+
+        Args:
+          example: {"image": bytes of an image file, "label": int}.
+          rng: not used; there so that both transforms are called alike.
+
+        Returns:
+          {"image": (S, S, C) float32, normalised; "label": int32}.
+
+        Raises:
+          ImageError: (a UserError) the image cannot be decoded.
+        """
+        del rng
+        image = decode_image(example["image"], self.channels)
+        return {"image": self.view(image), "label": np.int32(example["label"])}
+
+    def view(self, image: Image.Image) -> np.ndarray:
+        """Returns the normalised (S, S, C) float32 view of a Pillow image of mode "RGB" or "L"."""
+        short = math.floor(self.image_size / self.crop)
+        width, height = image.size
+        size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = round((size[0] - self.image_size) / 2), round((size[1] - self.image_size) / 2)
+        if size != (self.image_size, self.image_size):
+            image = image.crop((left, top, left + self.image_size, top + self.image_size))
+        return _normalise(image, self.channels)
+
+
+def preprocess(image: str | os.PathLike[str] | bytes | Image.Image | np.ndarray, model: Any) -> np.ndarray:
+    """Makes one picture ready for a model, with the view that the model is evaluated with.
+
+    Args:
+      image: a path, the bytes of an image file, a Pillow image, or a uint8 array of shape (H, W, C), where C is 1, 3 or 4.
+      model: a model of `create_model` or `load`; its config tells the size, the crop and the channels.
+
+    Returns:
+      A normalised float32 array of shape (image_size, image_size, image_channels); add the batch axis with `[None]`.
+
+    Raises:
+      UserError: the file is missing, the bytes are no image, or the array has another type or shape.
+    """
+    config = model.config
+    transform = EvalTransform(config.image_size, config.image_channels, config.crop)
+    if isinstance(image, np.ndarray):
+        return transform.view(convert_image(_from_array(image), transform.channels))
+    if isinstance(image, Image.Image):
+        return transform.view(convert_image(image, transform.channels))
+    if isinstance(image, bytes):
+        return transform.view(decode_image(image, transform.channels))
+    if not isinstance(image, (str, os.PathLike)):
+        raise UserError(
+            f"Expected a path, bytes, a Pillow image or a uint8 array of shape (H, W, C), got {type(image).__name__}; "
+            "pass one picture as one of these."
+        )
+    try:
+        data = epath.Path(image).read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"Expected an image file at {os.fspath(image)}, got: {reason}; check the path.") from error
+    try:
+        return transform.view(decode_image(data, transform.channels))
+    except ImageError as error:
+        raise ImageError(f"{os.fspath(image)}: {error}") from error
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
+        raise UserError(
+            f"Expected a uint8 array of shape (H, W, C) with C of 1, 3 or 4, got {array.dtype} of shape {array.shape}; "
+            "convert it, for example with (255 * array).astype('uint8')."
+        )
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def _check_size_and_channels(image_size: int, channels: int) -> None:
+    if not isinstance(image_size, int) or image_size < 1:
+        raise UserError(f"Expected image_size to be a whole number of pixels above 0, got {image_size!r}; correct it.")
+    if channels not in (1, 3):
+        raise UserError(f"Expected 1 (grey) or 3 (colour) image channels, got {channels!r}; correct image_channels.")
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return low + (high - low) * rng.random()

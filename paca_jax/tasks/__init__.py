@@ -1,0 +1,6 @@
+"""What is learned: losses, metrics and predictions, behind one protocol that the loop speaks."""
+
+from paca_jax.tasks.base import LossOutput, Task
+from paca_jax.tasks.classification import Classification
+
+__all__ = ["Classification", "LossOutput", "Task"]

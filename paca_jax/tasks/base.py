@@ -1,0 +1,75 @@
+"""The protocol between the loop and a task."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import numpy as np
+from clu import metrics
+from etils import epath
+from jaxtyping import Array, Float, PyTree
+from ml_collections import ConfigDict
+
+Batch = dict[str, np.ndarray]
+
+
+class LossOutput(NamedTuple):
+    """A sum over the examples of a batch, so that parts of a batch add up to the whole.
+
+    Attributes:
+        total: the summed loss.
+        weight: by what to divide it.
+        batch_stats: the running statistics after this batch.
+        sums: further summed scalars to log, by name; divided by `weight` like the loss.
+    """
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+    batch_stats: PyTree
+    sums: dict[str, Float[Array, ""]]
+
+
+class Task(Protocol):
+    """A data set, a model and what one wants of the other.
+
+    Attributes:
+        recipe: the arguments with which `create_model` makes that network again.
+        class_names: what the labels mean, in their order.
+        num_train_examples: size of the training set.
+        num_eval_examples: size of the evaluation set.
+        image_shape: (H, W, C) of one training image.
+    """
+
+    recipe: dict[str, Any]
+    class_names: tuple[str, ...]
+    num_train_examples: int
+    num_eval_examples: int
+    image_shape: tuple[int, int, int]
+
+    def __init__(self, config: ConfigDict, model_overrides: dict[str, Any]) -> None: ...
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+
+    def train_batches(self, start_step: int, num_steps: int) -> Iterator[Batch]:
+        """Yields this process's part of the batches `start_step` to `num_steps` - 1, each with a `mask` of valid examples."""
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """Yields this process's part of the evaluation set, every example once, as many batches in every process."""
+
+    def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
+        """Returns the training loss of a batch (traced under jit)."""
+
+    def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> metrics.Collection:
+        """Returns mergeable metrics of a batch (traced under jit)."""
+
+    def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
+        """Writes what a person should see of the finished model, and returns the files.
+
+        Args:
+            variables: of the finished model.
+            workdir: where the files go.
+            remake: whether to write files anew that are there already.
+        """

@@ -1,0 +1,1 @@
+"""The loop, its step and state, optimizer and schedule, checkpoints, evaluation."""

@@ -1,0 +1,114 @@
+"""From a config to everything that a run needs: mesh, task, optimizer, and the steps as jit sees them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+from ml_collections import ConfigDict
+
+from paca_jax.errors import UserError
+from paca_jax.sharding import batch_sharding, batch_shards, make_mesh
+from paca_jax.tasks import Classification, Task
+from paca_jax.train.config import Steps, check_config, count_steps, model_overrides
+from paca_jax.train.optimizer import make_optimizer, make_schedule
+from paca_jax.train.state import TrainState, make_initializer, state_of, state_shardings
+from paca_jax.train.step import make_eval_step, make_train_step, stream
+
+_TASKS = {"classification": Classification}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run before its first step.
+
+    Attributes:
+        config: what was asked for.
+        mesh: the devices.
+        task: data, model and loss.
+        steps: how long it lasts.
+        abstract: shapes, types and shardings of its state.
+        initialize: from a random key to a fresh state.
+        start_from: from variables to a state that starts with them.
+        train_step: from a state (which it consumes) and a batch to the next state and its scalars.
+        eval_step: from variables and a batch to metrics and the number of valid examples.
+
+    The functions are jitted with their output shardings; call them under `jax.set_mesh(run.mesh)`.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    task: Task
+    steps: Steps
+    abstract: TrainState
+    initialize: Callable[[jax.Array], TrainState]
+    start_from: Callable[[dict[str, PyTree]], TrainState]
+    train_step: jax.stages.Wrapped
+    eval_step: jax.stages.Wrapped
+
+    def fresh_state(self) -> TrainState:
+        """Returns the state of step 0, drawn from the seed."""
+        return self.initialize(stream(self.config.seed, "init"))
+
+    def to_devices(self, batch: dict[str, np.ndarray]) -> dict[str, Array]:
+        """Makes this process's part of a batch a part of the global batch."""
+        return jax.make_array_from_process_local_data(batch_sharding(self.mesh), batch)
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns what a checkpoint tells about its run."""
+        return {
+            "model": self.task.recipe,
+            "class_names": list(self.task.class_names),
+            "config": self.config.to_dict(),
+        }
+
+
+def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:
+    """Returns the run that a config describes.
+
+    Args:
+        config: from `default_config()`.
+        devices: the devices to lay the mesh out on; by default all of every process.
+
+    Raises:
+        UserError: if the config asks for what does not exist or does not fit.
+    """
+    if config.task not in _TASKS:
+        raise UserError(f"task is one of {', '.join(_TASKS)}, but got {config.task!r}.")
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
+    check_config(config, batch_shards(mesh))
+    task: Task = _TASKS[config.task](config, model_overrides(config))
+    steps = count_steps(config, task.num_train_examples)
+    schedule = make_schedule(config, steps)
+    optimizer = make_optimizer(config, schedule)
+
+    averaged = config.ema_decay > 0
+    initializer = make_initializer(task.model, optimizer, task.image_shape, averaged)
+    shapes = jax.eval_shape(initializer, jax.random.key(0))
+    shardings = state_shardings(shapes, optimizer, mesh)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+    )
+    train_step = make_train_step(
+        task,
+        optimizer,
+        schedule,
+        seed=config.seed,
+        accumulate_steps=config.accumulate_steps,
+        ema_decay=config.ema_decay,
+    )
+    whole = NamedSharding(mesh, PartitionSpec())
+    return Run(
+        config=config,
+        mesh=mesh,
+        task=task,
+        steps=steps,
+        abstract=abstract,
+        initialize=jax.jit(initializer, out_shardings=shardings),
+        start_from=jax.jit(lambda variables: state_of(variables, optimizer, averaged), out_shardings=shardings),
+        train_step=jax.jit(train_step, out_shardings=(shardings, whole), donate_argnums=0),
+        eval_step=jax.jit(make_eval_step(task), out_shardings=whole),
+    )

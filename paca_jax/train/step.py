@@ -1,0 +1,117 @@
+"""The training step and the evaluation step, as functions to jit."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from clu import metrics
+from jaxtyping import Array, Float, PyTree
+
+from paca_jax.sharding import constrain
+from paca_jax.tasks import LossOutput, Task
+from paca_jax.train.state import TrainState, as_variables
+
+Scalars = dict[str, Float[Array, ""]]
+TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, Scalars]]
+EvalStep = Callable[[dict[str, PyTree], dict[str, Array]], tuple[metrics.Collection, Array]]
+
+
+def make_train_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    seed: int,
+    accumulate_steps: int = 1,
+    ema_decay: float = 0.0,
+) -> TrainStep:
+    """Returns the function from a state and a batch to the next state and its scalars.
+
+    Args:
+        task: gives the loss.
+        optimizer: turns gradients into updates.
+        schedule: the learning rate by step, to report.
+        seed: of every random stream; the one of step s is folded from it.
+        accumulate_steps: parts of the batch that are taken one after the other; the gradient is that of the whole batch.
+        ema_decay: share of the old average that each step keeps; ignored where the state keeps no average.
+
+    The scalars are `loss`, `grad_norm` (before clipping), `learning_rate`, and what the task sums.
+    """
+
+    def summed_loss(params: PyTree, batch_stats: PyTree, batch: dict[str, Array], rng: Array) -> tuple[Array, LossOutput]:
+        output = task.loss(as_variables(params, batch_stats), batch, rng)
+        return output.total, output
+
+    gradient = jax.grad(summed_loss, has_aux=True)
+
+    def accumulated(state: TrainState, batch: dict[str, Array], rng: Array) -> tuple[PyTree, LossOutput]:
+        if accumulate_steps == 1:
+            return gradient(state.params, state.batch_stats, batch, rng)
+        parts = jax.tree.map(lambda x: _split(x, accumulate_steps), batch)
+
+        def add(
+            carry: tuple[PyTree, LossOutput], part: tuple[Array, dict[str, Array]]
+        ) -> tuple[tuple[PyTree, LossOutput], None]:
+            grads, sums = carry
+            index, micro_batch = part
+            new_grads, output = gradient(state.params, sums.batch_stats, micro_batch, jax.random.fold_in(rng, index))
+            added = jax.tree.map(jnp.add, (grads, sums._replace(batch_stats={})), (new_grads, output._replace(batch_stats={})))
+            return (added[0], added[1]._replace(batch_stats=output.batch_stats)), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(gradient, state.params, state.batch_stats, first, rng)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        start = (zeros[0], zeros[1]._replace(batch_stats=state.batch_stats))
+        return jax.lax.scan(add, start, (jnp.arange(accumulate_steps), parts))[0]
+
+    def train_step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Scalars]:
+        rng = jax.random.fold_in(stream(seed, "dropout"), state.step)
+        grads, output = accumulated(state, batch, rng)
+        weight = jnp.maximum(output.weight, 1)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        scalars = {
+            "loss": output.total / weight,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            **{name: total / weight for name, total in output.sums.items()},
+        }
+        ema = state.ema
+        if ema is not None:
+            ema = _average(ema, {"params": params, "batch_stats": output.batch_stats}, ema_decay)
+        skipped = state.skipped + jnp.sum(batch["mask"] == 0, dtype=jnp.int32)
+        return TrainState(state.step + 1, params, output.batch_stats, opt_state, ema, skipped), scalars
+
+    return train_step
+
+
+def make_eval_step(task: Task) -> EvalStep:
+    """Returns the function from variables and a batch to mergeable metrics and the number of valid examples."""
+
+    def eval_step(variables: dict[str, PyTree], batch: dict[str, Array]) -> tuple[metrics.Collection, Array]:
+        return task.evaluate(variables, batch), jnp.sum(batch["mask"] > 0)
+
+    return eval_step
+
+
+def stream(seed: int, name: str) -> jax.Array:
+    """Returns the key of a named random stream of a run."""
+    return jax.random.fold_in(jax.random.key(seed), sum(ord(letter) * 257**i for i, letter in enumerate(name)) % 2**31)
+
+
+def _split(x: Array, parts: int) -> Array:
+    """(B, ...) -> (parts, B / parts, ...): part i holds the rows i, i + parts, ..., so that every device has some of each."""
+    split = jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
+    return constrain(split, None, "batch", *(None,) * (x.ndim - 1))
+
+
+def _average(ema: PyTree, new: PyTree, decay: float) -> PyTree:
+    """Moves floating-point averages towards the new values; counters are copied."""
+
+    def blend(old: Any, value: Any) -> Any:
+        return decay * old + (1 - decay) * value if jnp.issubdtype(value.dtype, jnp.floating) else value
+
+    return jax.tree.map(blend, ema, new)

@@ -1,0 +1,175 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from paca_jax.data import eval_batches, train_batches
+from paca_jax.errors import UserError
+from tests.data.tiny import CORRUPT, Numbers, draw
+
+TRAIN = {"batch_size": 8, "seed": 3, "start_step": 0, "num_steps": 7}
+
+
+def train(length=21, transform=draw, **options):
+    return list(train_batches(Numbers(length), transform, **{**TRAIN, **options}))
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key].dtype == b[key].dtype
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def joined(parts):
+    """Concatenates the batches of several processes."""
+    return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)]
+
+
+def test_every_example_once_an_epoch_in_a_new_order():
+    line = np.concatenate([batch["label"] for batch in train(num_steps=21)])  # 8 epochs of 21, in 21 batches of 8
+    epochs = line.reshape(8, 21)
+    assert all(sorted(epoch) == list(range(21)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 8
+    assert tuple(epochs[0]) != tuple(range(21))
+
+
+def test_another_seed_is_another_order_and_other_draws():
+    first, second = train(), train(seed=4)
+    assert not np.array_equal(first[0]["label"], second[0]["label"])
+    by_label = [{int(n): d for b in run[:2] for n, d in zip(b["label"], b["drawn"], strict=True)} for run in (first, second)]
+    common = by_label[0].keys() & by_label[1].keys()
+    assert common
+    assert all(not np.array_equal(by_label[0][n], by_label[1][n]) for n in common)
+
+
+def test_batch_has_fixed_types_and_a_mask():
+    batch = train()[0]
+    assert {key: (value.shape, value.dtype.name) for key, value in batch.items()} == {
+        "image": ((8, 1, 1, 1), "float32"),
+        "label": ((8,), "int32"),
+        "drawn": ((8, 3), "float64"),
+        "mask": ((8,), "float32"),
+    }
+    assert batch["mask"].tolist() == [1] * 8
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_same_batches(processes):
+    parts = [train(process_index=p, process_count=processes) for p in range(processes)]
+    assert_same(joined(parts), train())
+
+
+def test_resuming_goes_on_with_the_same_batches():
+    assert_same(train(start_step=4), train()[4:])
+    assert train(start_step=7) == []
+
+
+def test_workers_do_not_change_the_batches():
+    assert_same(train(num_workers=2, start_step=2), train()[2:])  # 5 batches: the workers get unequal parts
+
+
+def test_draws_depend_on_epoch_and_example_only():
+    whole = train(num_steps=6)
+    small = train(batch_size=2, num_steps=24)
+
+    def draws(run):
+        labels = np.concatenate([b["label"] for b in run]).tolist()
+        seen = [(position // 21, label) for position, label in enumerate(labels)]
+        return dict(zip(seen, np.concatenate([b["drawn"] for b in run]).tolist(), strict=True))
+
+    assert draws(whole) == draws(small)
+    assert len({tuple(d) for d in draws(whole).values()}) == 48  # all different
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("length", [21, 3, 16])
+def test_evaluation_counts_every_example_once_in_order(length, processes):
+    parts = [
+        list(eval_batches(Numbers(length), draw, batch_size=8, process_index=p, process_count=processes))
+        for p in range(processes)
+    ]
+    batches = joined(parts)
+    assert len(batches) == -(-length // 8)
+    labels, mask = (np.concatenate([b[key] for b in batches]) for key in ("label", "mask"))
+    assert labels[mask == 1].tolist() == list(range(length))
+    assert mask.sum() == length
+    padding = np.concatenate([b["image"] for b in batches])[mask == 0]
+    assert len(padding) == len(mask) - length
+    assert not padding.any()
+
+
+def test_evaluation_with_workers_is_the_same():
+    one, two = (list(eval_batches(Numbers(21), draw, batch_size=4, num_workers=w)) for w in (0, 1))
+    assert_same(one, two)
+
+
+@pytest.mark.parametrize(("batches", "workers"), [(train_batches, 0), (train_batches, 2), (eval_batches, 0)])
+def test_corrupt_image_is_named(batches, workers):
+    options = {**TRAIN, "num_workers": workers} if batches is train_batches else {"batch_size": 8, "num_workers": workers}
+    with pytest.raises(UserError) as caught:
+        list(batches(Numbers(16, corrupt=(5,)), draw, **options))
+    assert str(caught.value) == (
+        "Expected every image of data set 'numbers', split 'train', to be readable, got a corrupt one at index 5; replace it, "
+        "or skip and count such images with dataset.skip_corrupt=True."
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_corrupt_images_are_skipped_and_counted(workers):
+    source = Numbers(16, corrupt=CORRUPT)
+    batches = list(eval_batches(source, draw, batch_size=4, num_workers=workers, skip_corrupt=True))
+    mask = np.concatenate([b["mask"] for b in batches])
+    assert np.flatnonzero(mask == 0).tolist() == list(CORRUPT)
+    assert np.concatenate([b["label"] for b in batches])[list(CORRUPT)].tolist() == [0, 0]
+    assert not np.concatenate([b["drawn"] for b in batches])[list(CORRUPT)].any()
+    train_mask = [b["mask"] for b in train_batches(source, draw, **{**TRAIN, "num_steps": 2}, skip_corrupt=True)]
+    assert np.concatenate(train_mask).sum() == 14
+
+
+def test_batch_without_a_readable_image_keeps_its_shape():
+    source = Numbers(6, corrupt=(0, 1, 4, 5))
+    batches = list(eval_batches(source, draw, batch_size=2, skip_corrupt=True))
+    assert [b["mask"].tolist() for b in batches] == [[0, 0], [1, 1], [0, 0]]
+    assert all(b["image"].shape == (2, 1, 1, 1) and b["image"].dtype == np.float32 for b in batches)
+
+
+def test_only_corrupt_images_is_an_error():
+    with pytest.raises(UserError, match="got only corrupt ones"):
+        list(eval_batches(Numbers(2, corrupt=(0, 1)), draw, batch_size=2, skip_corrupt=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 9, "process_count": 2}, "multiple of the number of processes, 2, got 9"),
+        ({"batch_size": 0}, "got 0"),
+        ({"process_index": 2, "process_count": 2}, "Expected process_index to be 0 to 1, got 2"),
+        ({"num_workers": -1}, "Expected num_workers to be 0 or more, got -1"),
+        ({"start_step": -1}, "Expected start_step to be 0 or more, got -1"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_at_once(options, message):
+    with pytest.raises(UserError, match=message):
+        train_batches(Numbers(21), draw, **{**TRAIN, **options})
+
+
+def test_empty_data_set_is_refused():
+    with pytest.raises(UserError, match="Expected examples in data set 'numbers'"):
+        train_batches(Numbers(0), draw, **TRAIN)
+
+
+def test_mask_belongs_to_the_batches():
+    with pytest.raises(ValueError, match="must not return 'mask'"):
+        train(transform=lambda example, rng: {"mask": np.float32(1)})
+
+
+def test_close_ends_the_iteration():
+    batches = train_batches(Numbers(21), draw, **{**TRAIN, "num_steps": 10**9})
+    assert len(list(itertools.islice(batches, 3))) == 3
+    batches.close()
+    batches.close()
+    assert list(batches) == []

@@ -1,0 +1,183 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paca_jax.data import MEAN, STD, EvalTransform, TrainTransform, preprocess
+from paca_jax.errors import UserError
+from tests.data.tiny import encode
+
+RNG = np.random.default_rng(1)
+
+
+def ramp(height, width):
+    """A picture whose red and green tell the column and the row (both below 256), blue being zero."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.dstack([columns, rows, 0 * rows]).astype(np.uint8)
+
+
+def pixels(result):
+    """Undoes the normalisation."""
+    return result["image"] * (255 * np.array(STD)) + 255 * np.array(MEAN)
+
+
+def views(transform, image, count, seed=0):
+    example = {"image": encode(image), "label": 4}
+    return [transform(example, np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, i]))) for i in range(count)]
+
+
+def spans(results, size):
+    """The width and height of each crop of a ramp, from the slopes of red and green, and its left and top edges."""
+    found = []
+    for result in results:
+        image = pixels(result)
+        inner = slice(size // 4, -size // 4)
+        middle = image[inner, inner]
+        width, height = (abs(np.diff(middle[:, :, c], axis=1 - c).mean()) * size for c in (0, 1))
+        centre = middle.mean((0, 1))[:2] + 0.5
+        found.append((width, height, centre[0] - width / 2, centre[1] - height / 2))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_train_result(channels):
+    result = views(TrainTransform(24, channels), ramp(50, 60), 1)[0]
+    assert result["image"].shape == (24, 24, channels)
+    assert result["image"].dtype == np.float32
+    assert result["label"] == 4
+    assert result["label"].dtype == np.int32
+
+
+def test_crops_cover_the_ranges_of_area_and_ratio():
+    widths, heights, lefts, tops = spans(views(TrainTransform(64, crop_scale=(0.2, 0.8)), ramp(200, 200), 400), 64).T
+    areas, ratios = widths * heights / 200**2, widths / heights
+    slack = 0.02  # crops are whole pixels, and the slopes are of bytes
+    assert 0.2 - slack < areas.min() < 0.24
+    assert 0.76 < areas.max() < 0.8 + slack
+    assert 3 / 4 - slack < ratios.min() < 0.78
+    assert 1.28 < ratios.max() < 4 / 3 + slack
+    assert abs(np.log(ratios).mean()) < 0.03  # log-uniform: as often wide as high
+    assert abs(areas.mean() - 0.49) < 0.03
+    for edges, lengths in ((lefts, widths), (tops, heights)):
+        places = edges / (200 - lengths)
+        assert -0.1 < places.min() < 0.1
+        assert 0.9 < places.max() < 1.1
+        assert abs(places.mean() - 0.5) < 0.06
+
+
+def test_fallback_is_the_largest_centred_crop_of_a_legal_ratio():
+    # Nothing of ratio 3/4 to 4/3 with the whole area fits into 200 x 20, so all draws fail.
+    transform = TrainTransform(20, crop_scale=(1.0, 1.0), flip=False)
+    width, height, left, _ = spans(views(transform, ramp(20, 200), 1), 20)[0]
+    assert (round(width), round(height)) == (27, 20)
+    assert abs(left - (200 - 27) // 2) < 1
+    width, height, _, top = spans(views(transform, ramp(200, 20), 1), 20)[0]
+    assert (round(width), round(height)) == (20, 27)
+    assert abs(top - (200 - 27) // 2) < 1
+
+
+def test_half_of_the_views_are_flipped():
+    transform = TrainTransform(16, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+    image = ramp(16, 16)
+    results = [pixels(result) for result in views(transform, image, 400)]
+    flipped = [np.allclose(result, image[:, ::-1], atol=1e-3) for result in results]
+    assert all(flip or np.allclose(result, image, atol=1e-3) for flip, result in zip(flipped, results, strict=True))
+    assert 150 < sum(flipped) < 250
+    kept = views(TrainTransform(16, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False), image, 50)
+    assert all(np.allclose(pixels(result), image, atol=1e-3) for result in kept)
+
+
+def test_the_same_stream_gives_the_same_view():
+    first, again, other = (views(TrainTransform(16), ramp(40, 40), 3, seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(first, again, strict=True))
+    assert not any(np.array_equal(a["image"], b["image"]) for a, b in zip(first, other, strict=True))
+
+
+def eval_reference(image, size, crop):
+    """The evaluation view in Pillow and NumPy, stated anew."""
+    short = int(size / crop)
+    width, height = image.size
+    factor = short / min(width, height)
+    resized = image.resize((int(width * factor + 1e-9), int(height * factor + 1e-9)), Image.Resampling.BICUBIC)
+    array = np.asarray(resized, np.float64) / 255
+    top, left = round((array.shape[0] - size) / 2), round((array.shape[1] - size) / 2)
+    return (array[top : top + size, left : left + size] - MEAN) / STD
+
+
+@pytest.mark.parametrize(("height", "width"), [(50, 80), (80, 50), (31, 33), (64, 64), (7, 9)])
+@pytest.mark.parametrize(("size", "crop"), [(32, 0.9), (32, 1.0), (45, 0.875)])
+def test_eval_view(height, width, size, crop):
+    image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    result = EvalTransform(size, crop=crop)({"image": encode(image), "label": 9}, np.random.default_rng(0))
+    np.testing.assert_allclose(result["image"], eval_reference(Image.fromarray(image), size, crop), atol=2e-6)
+    assert result["image"].dtype == np.float32
+    assert result["label"] == 9
+
+
+def test_one_channel_is_normalised_with_the_means():
+    image = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
+    result = EvalTransform(8, channels=1, crop=1.0)({"image": encode(image), "label": 0})["image"]
+    np.testing.assert_allclose(result[:, :, 0], (image / 255 - np.mean(MEAN)) / np.mean(STD), atol=2e-6)
+
+
+def model(channels=3):
+    return SimpleNamespace(config=SimpleNamespace(image_size=32, crop=0.9, image_channels=channels))
+
+
+def test_preprocess_takes_paths_bytes_images_and_arrays(tmp_path):
+    image = RNG.integers(0, 256, (50, 80, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    path.write_bytes(encode(image))
+    expected = eval_reference(Image.fromarray(image), 32, 0.9)
+    for given in (path, str(path), path.read_bytes(), Image.fromarray(image), image):
+        result = preprocess(given, model())
+        assert result.shape == (32, 32, 3)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=2e-6)
+    grey = preprocess(image[:, :, :1], model(channels=1))
+    assert grey.shape == (32, 32, 1)
+    opaque = np.dstack([image, np.full((50, 80), 255, np.uint8)])
+    np.testing.assert_allclose(preprocess(opaque, model()), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), r"Expected a uint8 array of shape \(H, W, C\).* got float32 of shape \(4, 4, 3\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"got uint8 of shape \(1, 4, 4, 3\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"got uint8 of shape \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"got uint8 of shape \(0, 4, 3\)"),
+        (b"nothing", "Expected an image file, Pillow cannot decode these 7 bytes"),
+        (3, "Expected a path, bytes, a Pillow image or a uint8 array .* got int"),
+        ("no/such.png", "Expected an image file at no/such.png, got: No such file or directory; check the path"),
+        (".", "Expected an image file at ., got: Is a directory"),
+    ],
+)
+def test_preprocess_refuses(given, message):
+    with pytest.raises(UserError, match=message):
+        preprocess(given, model())
+
+
+def test_preprocess_names_the_damaged_file(tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(encode(ramp(20, 20))[:50])
+    with pytest.raises(UserError, match=r"broken\.png: Expected an image file"):
+        preprocess(path, model())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainTransform(0), "Expected image_size"),
+        (lambda: TrainTransform(32, 2), "Expected 1 .* or 3 .* image channels, got 2"),
+        (lambda: TrainTransform(32, crop_scale=(0.0, 1.0)), "Expected crop_scale"),
+        (lambda: TrainTransform(32, crop_scale=(0.5, 1.5)), "Expected crop_scale"),
+        (lambda: TrainTransform(32, crop_ratio=(2.0, 1.0)), "Expected crop_ratio"),
+        (lambda: EvalTransform(32, crop=0.0), "Expected crop to be above 0"),
+        (lambda: EvalTransform(32, crop=1.5), "Expected crop to be above 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()

@@ -1,0 +1,130 @@
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from paca_jax import explain
+from paca_jax.errors import UserError
+from paca_jax.models import create_model
+
+NAMES = ["apple", "bicycle", "a class with a name that is far too long for its column", "dog"]
+
+
+SMALL = {
+    "embed_dims": (8, 8),
+    "depths": (1, 1),
+    "num_heads": (1, 1),
+    "mlp_ratios": (1, 1),
+    "clusters": (16, 8),
+    "clustering": "linear",
+    "clustering_periods": (0, 0),
+    "clustering_kernel_sizes": (3, 3),
+}
+
+
+@functools.cache
+def nano(**overrides):
+    model = create_model("pacavit_nano", **{"num_classes": len(NAMES), **SMALL, **overrides})
+    images = jnp.zeros((1, 32, 32, model.config.image_channels))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    rng = np.random.default_rng(0)
+    return model, jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), shapes)
+
+
+def smooth(count, shape=(28, 28)):
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (count, 5, 5, 3), np.uint8)
+    return [Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC) for pixels in coarse]
+
+
+def normalised(pictures, size=(32, 32)):
+    return np.stack([np.asarray(p.resize(size[::-1]), np.float32) / 64 - 2 for p in pictures])
+
+
+def sheet(count=2, **options):
+    pictures = smooth(count)
+    return explain.cluster_sheet(*nano(), pictures, normalised(pictures), NAMES, **options)
+
+
+def test_the_sheet_grows_with_its_images_and_heat_maps():
+    small, tall, wide = sheet(1), sheet(3), sheet(1, clusters_per_image=6)
+    assert small.mode == "RGB"
+    assert tall.width == small.width
+    assert wide.height == small.height
+    assert tall.height > small.height + 2 * 150
+    assert wide.width > small.width + 2 * 150
+
+
+def test_labels_are_told():
+    plain, right_or_wrong = np.asarray(sheet()), np.asarray(sheet(labels=[1, 1]))
+    assert plain.shape == right_or_wrong.shape
+    assert (plain != right_or_wrong).any()
+    assert (right_or_wrong != np.asarray(sheet(labels=[2, 2]))).any()
+
+
+def test_another_block_gives_other_heat_maps():
+    assert sheet(block="stage1/block0") == sheet()
+    assert sheet(block="stage2/block0") != sheet()
+
+
+def test_images_of_another_shape_keep_their_proportions():
+    pictures = smooth(1, (40, 80))
+    drawn = explain.cluster_sheet(*nano(), pictures, normalised(pictures, (32, 64)), NAMES)
+    assert drawn.height < sheet(1).height
+
+
+def test_a_crop_is_drawn_as_the_model_sees_it():
+    model, variables = nano(crop=0.5)
+    ring = Image.new("RGB", (64, 64), (255, 0, 0))
+    ring.paste((0, 0, 255), (16, 16, 48, 48))
+    drawn = explain.cluster_sheet(model, variables, [ring], normalised([ring.crop((16, 16, 48, 48))]), NAMES)
+    pixels = np.asarray(drawn).reshape(-1, 3)
+    assert (pixels == (0, 0, 255)).all(-1).sum() > 20_000
+    assert not (pixels == (255, 0, 0)).all(-1).any()
+
+
+def test_grey_models_take_grey_pictures():
+    images = np.zeros((1, 32, 32, 1), np.float32)
+    assert explain.cluster_sheet(*nano(image_channels=1), [smooth(1)[0].convert("L")], images, NAMES).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"block": "stage9/block0"}, "'stage9/block0'; known are stage1/block0, stage2/block0"),
+        ({"labels": [0]}, "2 images and 1 labels"),
+        ({"labels": [0, 4]}, r"from 0 to 3, got \[0, 4\]"),
+        ({"labels": [0, -1]}, "from 0 to 3"),
+    ],
+)
+def test_wrong_options_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        sheet(**options)
+
+
+def test_wrong_numbers_are_refused():
+    pictures = smooth(2)
+    with pytest.raises(UserError, match="2 pictures and 1 images"):
+        explain.cluster_sheet(*nano(), pictures, normalised(pictures[:1]), NAMES)
+    with pytest.raises(UserError, match="4 classes, got 3"):
+        explain.cluster_sheet(*nano(), pictures, normalised(pictures), NAMES[:3])
+    with pytest.raises(UserError, match="at least one picture"):
+        explain.cluster_sheet(*nano(), [], np.zeros((0, 32, 32, 3)), NAMES)
+
+
+def test_models_without_clusters_or_classes_are_refused():
+    pictures = smooth(1)
+    with pytest.raises(UserError, match="no clusters to draw"):
+        explain.cluster_sheet(*nano(clusters=(0, 0)), pictures, normalised(pictures), NAMES)
+    with pytest.raises(UserError, match="no classifier"):
+        explain.cluster_sheet(*nano(num_classes=0), pictures, normalised(pictures), NAMES)
+
+
+def test_it_loads_neither_tensorflow_nor_clu_nor_matplotlib():
+    code = "import sys, paca_jax.explain; print([m for m in ('tensorflow', 'clu', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

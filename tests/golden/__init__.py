@@ -1,0 +1,93 @@
+"""The official implementation's outputs, and the models and weights that should reproduce them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from paca_jax.models import PaCaViT, create_model
+from tests.golden import reference_weights
+
+FOLDER = Path(__file__).parent
+CLASSIFICATION = FOLDER / "classification"
+
+# Three tiny models with options of the official code that no published model uses.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "options_linear_period2_clusterpos_layerscale": {
+        "clustering": "linear",
+        "clusters": (49, 36, 25, 9),
+        "clustering_periods": (0, 1, 2, 0),
+        "cluster_position_embedding": True,
+        "layer_scale": 0.5,
+    },
+    "options_postnorm_subln_posembed": {
+        "clusters": (20, 20, 0, 0),
+        "clustering_kernel_sizes": (5, 3, 7, 7),
+        "post_norm": True,
+        "sub_norm": True,
+        "position_embedding": True,
+    },
+    "options_postnorm_plainmlp_nonorm": {
+        "clustering": "mlp",
+        "clusters": (10, 0, 30, 5),
+        "cluster_norm": False,
+        "post_norm": True,
+        "mlp_depthwise": False,
+    },
+}
+
+# Parameters of the official models (their own count).
+PARAMETERS = {
+    "pacavit_tiny_p2cconv_100_0": 12_200_680,
+    "pacavit_small_p2cconv_100_0": 22_037_704,
+    "pacavit_base_p2cconv_100_0": 46_911_304,
+    "pacavit_small_p2cmlp_100_0": 22_637_268,
+    "pacavit_convmixer_tiny_100": 12_483_672,
+    "pacavit_convmixer_small_100": 21_075_064,
+    "pacavit_convmixer_base_100": 47_659_192,
+}
+
+MODELS = sorted(path.name.removesuffix(".manifest.json") for path in CLASSIFICATION.glob("*.manifest.json"))
+OFFICIAL = [name for name in MODELS if name not in OPTIONS]
+
+
+def model(name: str, **overrides: Any) -> PaCaViT:
+    """Returns the model that a manifest was written from."""
+    if name in OPTIONS:
+        return create_model("pacavit_tiny_p2cconv_100_0", **(OPTIONS[name] | overrides))
+    return create_model(name, **overrides)
+
+
+def manifest(name: str) -> dict[str, list[int]]:
+    """Returns {key: shape} of the official state dict."""
+    return json.loads((CLASSIFICATION / f"{name}.manifest.json").read_text())
+
+
+def state_dict(name: str, salt: int = 0) -> dict[str, np.ndarray]:
+    """Returns the generated weights of a model, in PyTorch's layout."""
+    return reference_weights.state_dict(manifest(name), salt)
+
+
+def random_variables(model: nn.Module, seed: int = 0) -> dict[str, Any]:
+    """Returns variables whose every number counts, drawn by NumPy (compiling `model.init` takes far longer)."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, model.config.image_channels)))
+
+    def draw(keys: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name, noise = keys[-1].key, rng.standard_normal(leaf.shape)
+        if leaf.ndim >= 2:
+            values = noise / np.sqrt(np.prod(leaf.shape[:-1]))
+        else:
+            values = {"scale": 1 + 0.1 * noise, "var": np.exp(0.3 * noise), "count": np.array(3)}.get(name, 0.1 * noise)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def images(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the generated images for a reference's (B, C, H, W), as (B, H, W, C)."""
+    return np.ascontiguousarray(reference_weights.images(seed, shape).transpose(0, 2, 3, 1))

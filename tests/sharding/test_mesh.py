@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from paca_jax.errors import UserError
+from paca_jax.sharding import batch_sharding, batch_shards, constrain, logical_axes, make_mesh, parameter_spec
+
+
+def test_one_size_takes_the_devices_that_are_left():
+    mesh = make_mesh(data=-1, fsdp=2, model=2, devices=jax.devices())
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "model": 2}
+    assert batch_shards(mesh) == 4
+    assert {kind.name for kind in mesh.axis_types} == {"Auto"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((16, 1, 1), "choose smaller sizes"),
+        ((2, 1, 1), "product is the number of devices"),
+        ((-1, 3, 1), "does not fit the 8 devices"),
+        ((-1, -1, 1), "one of them may be -1"),
+        ((0, 1, 1), "positive"),
+    ],
+)
+def test_sizes_that_do_not_fit(sizes, message):
+    with pytest.raises(UserError, match=message):
+        make_mesh(*sizes, devices=jax.devices())
+
+
+def test_an_axis_that_does_not_divide_stays_whole():
+    mesh = make_mesh(1, 4, 2, devices=jax.devices())
+    path = "stage1/block0/attention/query/kernel"
+    assert parameter_spec(path, (96, 96), mesh) == PartitionSpec("fsdp", "model")
+    assert parameter_spec(path, (6, 96), mesh) == PartitionSpec(None, "model")
+
+
+def test_a_parameter_without_a_row_is_an_error():
+    with pytest.raises(LookupError, match="matches 0 rows"):
+        logical_axes("stage1/block0/attention/other/kernel")
+    with pytest.raises(LookupError, match="names 2 axes"):
+        parameter_spec("stage1/block0/attention/query/kernel", (96,), make_mesh(devices=jax.devices()))
+
+
+def test_constraints_bite_under_a_mesh_and_nowhere_else():
+    x = jnp.zeros((8, 4, 6, 2))
+    assert constrain(x, "batch", None, "heads", None) is x
+    mesh = make_mesh(4, 1, 2, devices=jax.devices())
+    with jax.set_mesh(mesh):
+        y = jax.jit(lambda x: constrain(x, "batch", None, "heads", None))(x)
+        odd = jax.jit(lambda x: constrain(x, "batch", None, "heads", None))(x[:, :, :3])
+    assert y.addressable_shards[0].data.shape == (2, 4, 3, 2)
+    assert odd.addressable_shards[0].data.shape == (2, 4, 3, 2)
+
+
+def test_a_batch_is_split_over_data_and_fsdp():
+    mesh = make_mesh(2, 2, 2, devices=jax.devices())
+    batch = jax.device_put(np.arange(8.0), batch_sharding(mesh))
+    assert {tuple(shard.data.tolist()) for shard in batch.addressable_shards} == {(0, 1), (2, 3), (4, 5), (6, 7)}

@@ -1,0 +1,16 @@
+"""One uninterrupted run that several tests compare with."""
+
+from pathlib import Path
+
+import jax
+import pytest
+
+from paca_jax.train import loop
+from tests.runs import small_config
+
+
+@pytest.fixture(scope="package")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("finished")
+    loop.train(small_config(), workdir, devices=jax.devices()[:1])
+    return workdir

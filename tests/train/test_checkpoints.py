@@ -1,0 +1,75 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from paca_jax.errors import UserError
+from paca_jax.models import create_model
+from paca_jax.train import loop
+from paca_jax.train.checkpoints import Checkpoints, read_variables, write_variables
+from tests.runs import small_config
+
+SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
+RECIPE = {"name": "pacavit_nano", "num_classes": 5, **SIZES}
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def broken_run(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_variables_come_back_bit_for_bit(tmp_path):
+    model = create_model(**RECIPE)
+    variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
+    write_variables(tmp_path / "weights", variables, {"model": RECIPE, "class_names": list("abcde")})
+    back, metadata = read_variables(tmp_path / "weights")
+    assert jax.tree.all(jax.tree.map(np.array_equal, variables, back))
+    assert metadata["class_names"] == list("abcde")
+    with pytest.raises(UserError, match="already holds checkpoints"):
+        write_variables(tmp_path / "weights", variables, {"model": RECIPE})
+
+
+@pytest.mark.parametrize("victim", ["variables/manifest.ocdbt", "training/_METADATA", "metadata/metadata", "variables/d"])
+def test_a_truncated_checkpoint_is_told_and_kept(broken_run, victim):
+    path = broken_run / "checkpoints" / "12" / victim
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    before = files(broken_run)
+    with pytest.raises(UserError, match=r"checkpoints/12 is damaged .*nothing was deleted"):
+        loop.train(small_config(), broken_run, devices=jax.devices()[:1])
+    assert files(broken_run) == before
+
+
+def test_a_foreign_folder_is_refused_and_kept(tmp_path):
+    (tmp_path / "checkpoints" / "epoch_3").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "epoch_3" / "weights.bin").write_bytes(b"precious")
+    with pytest.raises(UserError, match="epoch_3 is not a checkpoint"):
+        loop.train(small_config(), tmp_path, devices=jax.devices()[:1])
+    assert (tmp_path / "checkpoints" / "epoch_3" / "weights.bin").read_bytes() == b"precious"
+
+
+def test_a_half_written_checkpoint_is_passed_over(broken_run):
+    (broken_run / "checkpoints" / "16.orbax-checkpoint-tmp").mkdir()
+    checkpoints = Checkpoints(broken_run, keep=3)
+    assert checkpoints.latest_step == 12
+    checkpoints.close()
+
+
+def test_a_folder_without_checkpoints_is_no_workdir(tmp_path):
+    with pytest.raises(UserError, match="not the workdir of a run"):
+        read_variables(tmp_path)
+
+
+def test_a_workdir_under_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        Checkpoints(tmp_path / "file" / "run", keep=1)

@@ -1,0 +1,69 @@
+import importlib
+
+import pytest
+
+from paca_jax.errors import UserError
+from paca_jax.models import create_model
+from paca_jax.train.config import check_config, count_steps, default_config, model_overrides
+from tests.runs import ROOT
+
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "imagenet")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_config_and_variant_names_a_model_and_defines_its_length(name):
+    module = importlib.import_module(f"configs.{name}")
+    for variant in getattr(module, "VARIANTS", [None]):
+        config = module.get_config() if variant is None else module.get_config(variant)
+        create_model(config.model.name, **model_overrides(config))
+        check_config(config, batch_shards=8)
+        assert config.num_epochs > 0
+        assert config.num_steps is None
+        assert "Command:" in module.__doc__
+
+
+def test_an_unknown_variant_names_the_known_ones():
+    with pytest.raises(UserError, match=r"no variant 'medium'; known are 100, 100_49, .*teacher"):
+        importlib.import_module("configs.paca_small").get_config("medium")
+
+
+def test_steps_follow_from_epochs_and_num_steps_wins():
+    config = default_config()
+    config.batch_size, config.num_epochs, config.warmup_epochs = 100, 2.5, 0.5
+    assert (count_steps(config, 1000).total, count_steps(config, 1000).warmup) == (25, 5)
+    config.num_steps, config.warmup_steps = 7, 50
+    assert (count_steps(config, 1000).total, count_steps(config, 1000).warmup) == (7, 50)
+
+
+def test_a_run_without_steps_is_refused():
+    config = default_config()
+    config.num_epochs = 0.0
+    with pytest.raises(UserError, match="at least one step"):
+        count_steps(config, 1000)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("batch_size", 12, "batch_size=12 must be a multiple of 8"),
+        ("accumulate_steps", 3, "must be a multiple of 24"),
+        ("log_every_steps", 0, "log_every_steps is at least 1"),
+        ("ema_decay", 1.0, "ema_decay lies in"),
+        ("dtype", "float16", "float32 or bfloat16"),
+    ],
+)
+def test_values_that_do_not_fit(key, value, message):
+    config = default_config()
+    config[key] = value
+    with pytest.raises(UserError, match=message):
+        check_config(config, batch_shards=8)
+
+
+def test_model_options_are_typed_and_unset():
+    config = default_config()
+    assert model_overrides(config) == {}
+    config.model.clusters = (49, 49, 49, 0)
+    config.model.layer_scale = 0.5
+    assert model_overrides(config) == {"clusters": (49, 49, 49, 0), "layer_scale": 0.5}
+    with pytest.raises(TypeError):
+        config.model.post_norm = "yes"

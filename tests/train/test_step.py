@@ -1,0 +1,117 @@
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from paca_jax.models import create_model
+from paca_jax.tasks.classification import smoothed_cross_entropy
+from paca_jax.train.config import Steps, default_config
+from paca_jax.train.optimizer import make_optimizer, make_schedule
+from paca_jax.train.state import state_of
+from paca_jax.train.step import make_train_step, stream
+
+SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    model = create_model("pacavit_nano", num_classes=5, **SIZES)
+    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
+def batch_of(size, masked=()):
+    rng = np.random.default_rng(0)
+    mask = np.ones(size, np.float32)
+    mask[list(masked)] = 0
+    return {"image": rng.normal(size=(size, 32, 32, 3)).astype(np.float32), "label": rng.integers(0, 5, size), "mask": mask}
+
+
+def one_step(classifier, batch, **options):
+    model, variables = classifier
+    optimizer = optax.sgd(1.0)
+    task = SimpleNamespace(loss=lambda v, b, rng: smoothed_cross_entropy(model, v, b, rng, 0.1))
+    step = jax.jit(make_train_step(task, optimizer, lambda _: 1.0, seed=0, **options))
+    return step(state_of(variables, optimizer, averaged="ema_decay" in options), batch)
+
+
+def test_an_accumulated_gradient_is_that_of_the_whole_batch(classifier):
+    batch = batch_of(12, masked=[1, 2, 9])
+    whole, scalars = one_step(classifier, batch)
+    parts, same_scalars = one_step(classifier, batch, accumulate_steps=3)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    for name, value in scalars.items():
+        np.testing.assert_allclose(value, same_scalars[name], rtol=1e-5)
+
+
+def test_masked_examples_do_not_count(classifier):
+    whole = batch_of(12)
+    cut = {name: value[:8] for name, value in whole.items()}
+    masked = whole | {"mask": np.array([1.0] * 8 + [0.0] * 4, np.float32)}
+    a, b = one_step(classifier, cut), one_step(classifier, masked)
+    np.testing.assert_allclose(a[1]["loss"], b[1]["loss"], rtol=1e-6)
+    np.testing.assert_allclose(a[1]["grad_norm"], b[1]["grad_norm"], rtol=1e-5)
+    assert (int(a[0].skipped), int(b[0].skipped)) == (0, 4)
+
+
+def test_the_average_moves_by_its_decay(classifier):
+    state, _ = one_step(classifier, batch_of(4), ema_decay=0.75)
+    before = classifier[1]["params"]["head"]["kernel"]
+    expected = 0.75 * before + 0.25 * state.params["head"]["kernel"]
+    np.testing.assert_allclose(state.ema["params"]["head"]["kernel"], expected, rtol=1e-5, atol=1e-7)
+    assert state.eval_variables["params"] is state.ema["params"]
+
+
+def test_running_statistics_follow_every_part_of_a_batch():
+    model = create_model("pacavit_convmixer_tiny_100", num_classes=5, **SIZES | {"clusters": (4, 4, 4, 4)})
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    state, _ = one_step((model, variables), batch_of(8), accumulate_steps=2)
+    norm = state.batch_stats["teacher"]["stage1_block0"]["norm1"]
+    assert int(norm["count"]) == 2
+    assert not np.allclose(norm["mean"], 0)
+
+
+def test_streams_differ_by_name_and_seed():
+    keys = [jax.random.key_data(stream(seed, name)).tolist() for seed in (0, 1) for name in ("init", "dropout")]
+    assert len({tuple(key) for key in keys}) == 4
+
+
+def test_the_schedule_warms_up_and_follows_the_unshifted_cosine():
+    config = default_config()
+    config.learning_rate, config.warmup_learning_rate, config.min_learning_rate = 1.0, 0.1, 0.2
+    schedule = make_schedule(config, Steps(total=100, warmup=10, per_epoch=10))
+    assert float(schedule(0)) == pytest.approx(0.1)
+    assert float(schedule(5)) == pytest.approx(0.55)
+    assert float(schedule(10)) == pytest.approx(0.2 + 0.8 * (1 + np.cos(np.pi * 0.1)) / 2)
+    assert float(schedule(50)) == pytest.approx(0.6)
+    assert float(schedule(100)) == pytest.approx(0.2)
+
+
+def test_a_warmup_longer_than_the_run_is_legal():
+    config = default_config()
+    config.learning_rate = 1.0
+    schedule = make_schedule(config, Steps(total=10, warmup=100, per_epoch=10))
+    assert float(schedule(9)) == pytest.approx(0.09)
+
+
+def test_decay_acts_on_matrices_only():
+    config = default_config()
+    config.weight_decay = 0.5
+    optimizer = make_optimizer(config, 0.1)
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.05)
+    np.testing.assert_allclose(updates["bias"], 0)
+
+
+def test_clipping_bounds_the_global_norm():
+    config = default_config()
+    config.clip_norm, config.weight_decay = 1.0, 0.0
+    params = {"a": jnp.zeros(2)}
+    for size in (10.0, 1000.0):
+        optimizer = make_optimizer(config, 1.0)
+        _, state = optimizer.update({"a": jnp.array([size, 0.0])}, optimizer.init(params), params)
+        np.testing.assert_allclose(state[1][0].mu["a"], [0.1, 0.0], rtol=1e-5)
