@@ -9,6 +9,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
+# Compiled programs are kept, so that a run that goes on starts in seconds.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/compiled
+
 .PHONY: demo test lint proof clean
 
 demo: .venv/run.stamp

@@ -1,4 +1,4 @@
-"""Trains or evaluates: `python main.py --config=configs/paca_base.py --workdir=DIR [--mode=train|eval] [--config.key=value]`."""
+"""Trains or evaluates a config: `python main.py --config=configs/paca_base.py --workdir=DIR [--mode=train|eval]`."""
 
 import logging
 import sys

@@ -40,7 +40,7 @@ _MODELS = {
     # Ours: for small images; 32 pixels a side give maps of 8x8, 4x4, 2x2 and 1x1 patches.
     "pacavit_nano": PaCaConfig(
         embed_dims=(32, 64, 128, 160),
-        depths=(2, 2, 2, 1),
+        depths=(1, 2, 2, 1),
         num_heads=(1, 2, 4, 5),
         mlp_ratios=(2, 2, 2, 2),
         clusters=(16, 8, 0, 0),

@@ -1,6 +1,5 @@
 """What a step carries to the next one, and where each part lives on the mesh."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -97,5 +96,12 @@ def state_shardings(abstract: TrainState, optimizer: optax.GradientTransformatio
     )
     batch_stats = jax.tree.map(lambda _: whole, abstract.batch_stats)
     ema = None if abstract.ema is None else {"params": params, "batch_stats": batch_stats}
-    parts = {"params": params, "batch_stats": batch_stats, "opt_state": opt_state, "ema": ema}
-    return dataclasses.replace(abstract, step=whole, skipped=whole, **parts)
+    parts: dict[str, PyTree] = {
+        "step": whole,
+        "params": params,
+        "batch_stats": batch_stats,
+        "opt_state": opt_state,
+        "ema": ema,
+        "skipped": whole,
+    }
+    return TrainState(**parts)

@@ -93,6 +93,7 @@ def test_a_cut_file_is_told(tmp_path, suffix, kept):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>Not Found</html>", b"\x80\x02}q\x00.", bytes(1000), b"\x80\x05N."])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_of_another_kind_is_told(tmp_path, suffix, content):
     if suffix != ".safetensors":
         pytest.importorskip("torch")

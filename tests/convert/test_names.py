@@ -1,7 +1,5 @@
 """The table of names."""
 
-import jax
-import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 
@@ -10,14 +8,9 @@ from paca_jax.models import list_models
 from tests import golden
 
 
-def _paths(model):
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
-    return list(flatten_dict(shapes, sep="/"))
-
-
 @pytest.mark.parametrize("name", [*list_models(), *golden.OPTIONS])
 def test_every_array_matches_one_row_and_no_two_share_a_key(name):
-    keys = [names.match(path).key for path in _paths(golden.model(name))]
+    keys = [names.match(path).key for path in flatten_dict(golden.shapes(name), sep="/")]
     assert len(set(keys)) == len(keys)
 
 

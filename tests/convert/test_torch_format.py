@@ -12,15 +12,14 @@ from flax.traverse_util import flatten_dict
 
 from paca_jax.convert import convert_state_dict, from_torch, to_torch
 from paca_jax.errors import UserError
-from paca_jax.models import TeacherConfig, create_model
+from paca_jax.models import TeacherConfig
 from tests import golden
 
-NANO = "pacavit_nano"
 TEACHER = TeacherConfig(depths=(1, 1, 1, 1), kernel_size=3)
 
 
 def _nano(**overrides):
-    model = create_model(NANO, **({"num_classes": 10} | overrides))
+    model = golden.nano(**overrides)
     return model, golden.random_variables(model)
 
 
@@ -148,7 +147,7 @@ def test_the_blur_filter_is_checked(nano_with_teacher):
 
 def test_another_head_starts_fresh_only_when_asked(nano, caplog):
     _, variables, state = nano
-    model = create_model(NANO, num_classes=7)
+    model = golden.nano(num_classes=7)
     with pytest.raises(UserError, match=r"allow_new=\('head',\)"):
         from_torch(state, model)
     conversion = convert_state_dict(state, model, allow_new=("head",))
@@ -165,28 +164,28 @@ def test_another_head_starts_fresh_only_when_asked(nano, caplog):
 
 def test_no_head_and_a_first_head(nano):
     _, _, state = nano
-    headless = create_model(NANO, num_classes=0)
+    headless = golden.nano(num_classes=0)
     with pytest.raises(UserError, match=r"unexpected \(2\): head"):
         from_torch(state, headless)
     conversion = convert_state_dict(state, headless, allow_new=("head",))
     assert (conversion.fresh, sorted(conversion.unused)) == ([], ["head.bias", "head.weight"])
-    with_head = create_model(NANO, num_classes=3)
+    with_head = golden.nano(num_classes=3)
     bare = to_torch(conversion.variables, headless)
     assert convert_state_dict(bare, with_head, allow_new=("head",)).fresh == ["params/head/bias", "params/head/kernel"]
 
 
 def test_what_starts_fresh_is_drawn_as_by_init(nano):
     _, _, state = nano
-    model = create_model(NANO, num_classes=7)
+    model = golden.nano(num_classes=7)
     fresh = from_torch(state, model, allow_new=("head",), seed=5)["params"]["head"]["kernel"]
-    expected = jax.jit(model.init)(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))["params"]["head"]["kernel"]
-    np.testing.assert_array_equal(fresh, expected)
+    expected = golden.jit(model.init)(jax.random.key(5), jnp.zeros((1, 32, 32, 3)))["params"]["head"]["kernel"]
+    np.testing.assert_allclose(fresh, expected, rtol=1e-5)
 
 
 def test_other_clusters_start_fresh_only_when_asked():
     model, variables = _nano(cluster_position_embedding=True)
     state = to_torch(variables, model)
-    other = create_model(NANO, num_classes=10, cluster_position_embedding=True, clusters=(20, 8, 0, 0))
+    other = golden.nano(cluster_position_embedding=True, clusters=(20, 8, 0, 0))
     with pytest.raises(UserError, match=r"allow_new=\('clustering',\)"):
         from_torch(state, other)
     attention = "params/stage1/block{}/attention/{}".format
@@ -195,7 +194,7 @@ def test_other_clusters_start_fresh_only_when_asked():
         attention(0, "conv_clustering/project/kernel"),
         attention(1, "cluster_position_embedding"),
     ]
-    without = create_model(NANO, num_classes=10, cluster_position_embedding=True, clusters=(16, 0, 3, 0))
+    without = golden.nano(cluster_position_embedding=True, clusters=(16, 0, 3, 0))
     conversion = convert_state_dict(state, without, allow_new=["clustering", "head"])
     assert conversion.unused
     assert all(key.startswith("stage2") for key in conversion.unused)
@@ -204,14 +203,14 @@ def test_other_clusters_start_fresh_only_when_asked():
 
 def test_other_clusters_of_a_teacher(nano_with_teacher):
     _, _, state = nano_with_teacher
-    model = create_model(NANO, num_classes=10, teacher=TEACHER, clusters=(6, 5, 9, 3))
+    model = golden.nano(teacher=TEACHER, clusters=(6, 5, 9, 3))
     fresh = convert_state_dict(state, model, allow_new=("clustering",)).fresh
     assert fresh == ["params/teacher/assign3/bias", "params/teacher/assign3/kernel"]
 
 
 def test_a_wrong_backbone_is_never_forgiven(nano):
     _, _, state = nano
-    model = create_model(NANO, num_classes=7, depths=(1, 2, 2, 1))
+    model = golden.nano(num_classes=7, depths=(1, 2, 2, 1))
     with pytest.raises(UserError, match=r"unexpected .*stage1\.1\.") as caught:
         from_torch(state, model, allow_new=("head", "clustering"))
     assert "head" not in str(caught.value)
@@ -239,10 +238,9 @@ def test_sharded_variables_convert_alike():
     script = """
 import json, zlib, jax
 from paca_jax.convert import from_torch, to_torch
-from paca_jax.models import create_model
 from paca_jax.sharding import make_mesh, parameter_shardings
-model = create_model("pacavit_nano", num_classes=10)
 from tests import golden
+model = golden.nano()
 params = golden.random_variables(model)["params"]
 sharded = jax.device_put(params, parameter_shardings(params, make_mesh(2, 2, 2)))
 split = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(sharded))

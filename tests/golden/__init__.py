@@ -1,6 +1,13 @@
-"""The official implementation's outputs, and the models and weights that should reproduce them."""
+"""The official implementation's outputs, and the models and weights that should reproduce them.
 
+Recorded from iVMCL/PaCaViT (commit 4307018) in float32 on a CPU with PyTorch 2.13, in evaluation mode unless a name says
+`train`, with the weights and images of `reference_weights.py`. `classification/NAME.manifest.json` holds a state dict's names and
+shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW.
+"""
+
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +47,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
+NANO: dict[str, Any] = {
+    "embed_dims": (32, 64, 128, 160),
+    "depths": (2, 2, 2, 1),
+    "num_heads": (1, 2, 4, 5),
+    "mlp_ratios": (4, 4, 3, 2),
+    "clusters": (16, 8, 0, 0),
+    "num_classes": 10,
+}
+
 # Parameters of the official models (their own count).
 PARAMETERS = {
     "pacavit_tiny_p2cconv_100_0": 12_200_680,
@@ -62,6 +78,11 @@ def model(name: str, **overrides: Any) -> PaCaViT:
     return create_model(name, **overrides)
 
 
+def nano(**overrides: Any) -> PaCaViT:
+    """Returns a small model for quick tests, of fixed sizes whatever becomes of the published `pacavit_nano`."""
+    return create_model("pacavit_nano", **(NANO | overrides))
+
+
 def manifest(name: str) -> dict[str, list[int]]:
     """Returns {key: shape} of the official state dict."""
     return json.loads((CLASSIFICATION / f"{name}.manifest.json").read_text())
@@ -70,6 +91,21 @@ def manifest(name: str) -> dict[str, list[int]]:
 def state_dict(name: str, salt: int = 0) -> dict[str, np.ndarray]:
     """Returns the generated weights of a model, in PyTorch's layout."""
     return reference_weights.state_dict(manifest(name), salt)
+
+
+# Generating fast code would take most of the time of tests; XLA's passes over the graph all run.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the jitted function, compiled quickly."""
+    return jax.jit(function, compiler_options=COMPILER_OPTIONS)
+
+
+@functools.cache
+def shapes(name: str) -> dict[str, Any]:
+    """Returns the shapes and types of a model's variables."""
+    return jax.eval_shape(model(name).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
 def random_variables(model: nn.Module, seed: int = 0) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""A run killed at random moments, saving included, against the same run left alone."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import paca_jax
+from tests.runs import ROOT, command, environment, run_main, scalars
+
+OPTIONS = {"num_steps": 400, "checkpoint_every_steps": 5, "log_every_steps": 5, "eval_every_steps": 50, "checkpoint_keep": 2}
+
+
+def campaign(out: Path, count: int, seed: int) -> dict[str, Any]:
+    """Kills a run `count` times, by turns with SIGKILL and SIGTERM, lets it end, and compares it with an uninterrupted one.
+
+    Half of the kills wait for a checkpoint that is being written.
+    """
+    whole, killed = out / "whole", out / "killed"
+    for workdir in (whole, killed):
+        shutil.rmtree(workdir, ignore_errors=True)
+    done = run_main(*command(whole, **OPTIONS))
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+
+    rng = random.Random(seed)
+    rows = [_kill(killed, rng, index) for index in range(count)]
+    done = run_main(*command(killed, **OPTIONS))
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+
+    _, expected = paca_jax.load(whole)
+    _, found = paca_jax.load(killed)
+    same_parameters = bool(jax.tree.all(jax.tree.map(np.array_equal, expected, found)))
+    same_metrics = scalars(whole) == scalars(killed)
+    steps_lost = [row["reached"] - row["saved"] for row in rows if row["reached"] >= row["saved"]]
+    most_lost = max(steps_lost, default=0)
+    return {
+        "options": OPTIONS,
+        "kills": rows,
+        "same_parameters": same_parameters,
+        "same_metrics": same_metrics,
+        "most_steps_lost": most_lost,
+        "holds": same_parameters and same_metrics and most_lost <= 2 * OPTIONS["checkpoint_every_steps"],
+    }
+
+
+def _kill(workdir: Path, rng: random.Random, index: int) -> dict[str, Any]:
+    """Starts the run, kills it, and tells how far it was and what it had saved."""
+    name = "SIGKILL" if index % 2 == 0 else "SIGTERM"
+    while_saving = index % 4 >= 2
+    start = _saved(workdir)
+    process = subprocess.Popen(command(workdir, **OPTIONS), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+    while process.poll() is None and _saved(workdir) <= start:
+        time.sleep(0.01)
+    time.sleep(rng.uniform(0, 1.0))
+    while while_saving and process.poll() is None and not _being_saved(workdir):
+        time.sleep(0.0005)
+    process.send_signal(getattr(signal, name))
+    code = process.wait()
+    return {
+        "signal": name,
+        "while_saving": while_saving and bool(_being_saved(workdir)),
+        "exit": code,
+        "reached": max((line["step"] for line in scalars(workdir)), default=0),
+        "saved": _saved(workdir),
+    }
+
+
+def _saved(workdir: Path) -> int:
+    folder = workdir / "checkpoints"
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=0) if folder.exists() else 0
+
+
+def _being_saved(workdir: Path) -> list[Path]:
+    return list((workdir / "checkpoints").glob("*tmp*"))
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """Returns the campaign as a Markdown table."""
+    lines = ["| kill | signal | while saving | last step logged | last step saved |", "|--:|:--|:--|--:|--:|"]
+    for index, row in enumerate(result["kills"], start=1):
+        saving = "yes" if row["while_saving"] else "no"
+        lines.append(f"| {index} | {row['signal']} | {saving} | {row['reached']} | {row['saved']} |")
+    lines += [
+        "",
+        f"Final parameters equal bit for bit: {result['same_parameters']}. Metrics equal: {result['same_metrics']}. "
+        f"Most steps lost: {result['most_steps_lost']}.",
+    ]
+    return "\n".join(lines) + "\n"
