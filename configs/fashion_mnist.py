@@ -15,22 +15,22 @@ from paca_jax.train.config import default_config
 def get_config() -> ConfigDict:
     config = default_config()
     config.model.name = "pacavit_nano"
-    config.model.drop_path_rate = 0.0
     config.dataset.name = "fashion_mnist_small"
     config.dataset.data_dir = str(Path(__file__).resolve().parent.parent / "datasets")
     config.dataset.eval_split = "test"
     config.image_size = 32
     config.eval_crop = 1.0
-    config.augment.crop_scale = (0.75, 1.0)
+    config.augment.crop_scale = (0.85, 1.0)
 
-    config.batch_size = 128
-    config.num_epochs = 10.0
-    config.learning_rate = 3e-3
-    config.warmup_epochs = 1.0
+    config.batch_size = 32
+    config.num_epochs = 7.0
+    config.learning_rate = 2e-3
+    config.warmup_epochs = 0.5
     config.weight_decay = 0.05
+    config.label_smoothing = 0.0
     config.clip_norm = 1.0
 
-    config.log_every_steps = 50
-    config.eval_every_steps = 500
-    config.checkpoint_every_steps = 100
+    config.log_every_steps = 100
+    config.eval_every_steps = 875
+    config.checkpoint_every_steps = 125
     return config

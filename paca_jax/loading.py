@@ -73,23 +73,31 @@ def load_reported(
     **overrides: Any,
 ) -> Loaded:
     """Does what `load` does, and returns what starts fresh or was left aside instead of logging it."""
+    state, found = read_source(source, model, pretrained=pretrained)
+    recipe = found | overrides
+    built = create_model(**recipe)
+    return Loaded(built, recipe=recipe, **convert_state_dict(state, built, allow_new=allow_new)._asdict())
+
+
+def read_source(
+    source: str | os.PathLike[str], model: str | None = None, *, pretrained: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the weights that lie at `source`, by the official code's names, and the keyword arguments of `create_model`.
+
+    Arguments and errors are those of `load`.
+    """
     place = os.fspath(source)
     if pretrained:
         if model not in (None, place):
             raise UserError(f"With pretrained=True the source is the model's name: got {place!r}, and {model!r} beside it.")
         path = fetch_pretrained(place)
-        found: dict[str, Any] = {"name": place}
-        state = read_state_dict(path)
-    elif place.endswith(SUFFIXES) and not epath.Path(place).is_dir():
+        return read_state_dict(path), {"name": place}
+    if epath.Path(place).is_dir():
+        return _read_workdir(place, model)
+    if place.endswith(SUFFIXES):
         state = read_state_dict(place)
-        found = _recipe_of_file(place, state, model)
-    elif epath.Path(place).is_dir():
-        state, found = _read_workdir(place, model)
-    else:
-        raise UserError(_nothing_at(place))
-    recipe = found | overrides
-    built = create_model(**recipe)
-    return Loaded(built, recipe=recipe, **convert_state_dict(state, built, allow_new=allow_new)._asdict())
+        return state, _recipe_of_file(place, state, model)
+    raise UserError(_nothing_at(place))
 
 
 def _recipe_of_file(place: str, state: Mapping[str, np.ndarray], model: str | None) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def _recipe_of_file(place: str, state: Mapping[str, np.ndarray], model: str | No
 
 
 def _read_workdir(place: str, model: str | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    from paca_jax.train.checkpoints import read_variables  # Orbax takes seconds to import, and only workdirs need it
+    from paca_jax.convert.workdir import read_variables  # Orbax takes seconds to import, and only workdirs need it
 
     variables, metadata = read_variables(place)
     recipe = metadata["model"]

@@ -49,8 +49,9 @@ def run_main(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def environment() -> dict[str, str]:
     """Returns the environment of a run on one device."""
-    flags = os.environ.get("XLA_FLAGS", "").replace("--xla_force_host_platform_device_count=8", "")
-    return {**os.environ, "XLA_FLAGS": flags}
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    alone = " ".join(flag for flag in flags if "device_count" not in flag)
+    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | ({"XLA_FLAGS": alone} if alone else {})
 
 
 def scalars(workdir: Path) -> list[dict[str, float]]:

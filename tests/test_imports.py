@@ -15,10 +15,10 @@ FLOORS = [
     ["ops"],
     ["models"],
     ["convert", "explain", "export"],
+    ["loading"],
     ["data"],
     ["tasks"],
     ["train"],
-    ["loading"],
     ["__init__", "convert.__main__", "data.prepare", "data.convert_records", "plan", "predict"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

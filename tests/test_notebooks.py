@@ -7,8 +7,8 @@ import pytest
 from nbclient import NotebookClient
 
 from paca_jax import data
+from paca_jax.convert.workdir import write_variables
 from paca_jax.models import create_model
-from paca_jax.train.checkpoints import write_variables
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "notebooks" / "clusters.ipynb"

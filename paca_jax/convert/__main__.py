@@ -44,7 +44,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     if destination.suffix in SUFFIXES:
         write_state_dict(destination, state, loaded.recipe)
     else:
-        from paca_jax.train.checkpoints import write_variables  # Orbax takes seconds to import
+        from paca_jax.convert.workdir import write_variables  # Orbax takes seconds to import
 
         write_variables(destination, loaded.variables, {"model": loaded.recipe})
     _report(destination, loaded, state)

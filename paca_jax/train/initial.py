@@ -4,13 +4,11 @@ import logging
 from collections.abc import Collection
 
 import flax.linen as nn
-import numpy as np
-from etils import epath
 from jaxtyping import PyTree
 
-from paca_jax import convert
-from paca_jax.models import create_model, list_models
-from paca_jax.train.checkpoints import read_variables
+from paca_jax.convert import convert_state_dict
+from paca_jax.loading import read_source
+from paca_jax.models import list_models
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +26,9 @@ def initial_variables(source: str, model: nn.Module, allow_new: Collection[str])
     Raises:
         UserError: if the weights are not there or do not fit.
     """
-    conversion = convert.convert_state_dict(_state_dict(source), model, allow_new=allow_new)
-    if conversion.fresh:
-        logger.info("Starting fresh, for want of fitting weights in %s: %s.", source, ", ".join(conversion.fresh))
+    state, _ = read_source(source, pretrained=source in list_models())
+    conversion = convert_state_dict(state, model, allow_new=allow_new)
+    for told, names in (("Starting fresh", conversion.fresh), ("Left aside", conversion.unused)):
+        if names:
+            logger.info("%s, for %s does not fit: %s.", told, source, ", ".join(names))
     return conversion.variables
-
-
-def _state_dict(source: str) -> dict[str, np.ndarray]:
-    if epath.Path(source).is_dir():
-        variables, metadata = read_variables(source)
-        return convert.to_torch(variables, create_model(**metadata["model"]))
-    path = convert.fetch_pretrained(source) if source in list_models() else source
-    return convert.read_state_dict(path)

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from paca_jax.convert import read_state_dict, to_torch, write_state_dict
 from paca_jax.convert.__main__ import main
+from paca_jax.convert.workdir import write_variables
 from paca_jax.errors import UserError
 from paca_jax.loading import load
 from paca_jax.models import create_model
@@ -82,8 +83,7 @@ def test_the_longest_name_in_a_file_name_counts(tmp_path):
 
 
 def test_workdirs(tmp_path, nano):
-    checkpoints = pytest.importorskip("paca_jax.train.checkpoints")
-    checkpoints.write_variables(tmp_path / "run", nano[1], {"model": NANO})
+    write_variables(tmp_path / "run", nano[1], {"model": NANO})
     model, variables = load(tmp_path / "run")
     assert model == nano[0]
     _assert_equal_trees(variables, nano[1])

@@ -1,8 +1,8 @@
 """The official implementation's outputs, and the models and weights that should reproduce them.
 
 Recorded from iVMCL/PaCaViT (commit 4307018) in float32 on a CPU with PyTorch 2.13, in evaluation mode unless a name says
-`train`, with the weights and images of `reference_weights.py`. `classification/NAME.manifest.json` holds a state dict's names and
-shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW.
+`train`, with the weights and images of `reference_weights.py`. `classification/NAME.manifest.json` holds a state dict's names
+and shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW.
 """
 
 import functools

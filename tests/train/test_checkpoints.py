@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from paca_jax.convert.workdir import read_variables, write_variables
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.train import loop
-from paca_jax.train.checkpoints import Checkpoints, read_variables, write_variables
+from paca_jax.train.checkpoints import Checkpoints
 from tests.runs import small_config
 
 SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}

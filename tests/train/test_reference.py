@@ -32,8 +32,8 @@ def test_twelve_steps(name, tolerance):
     smoothing, rate = float(golden["label_smoothing"]), float(golden["learning_rate"])
     optimizer = make_optimizer(config, rate)
     task = SimpleNamespace(loss=lambda v, batch, rng: smoothed_cross_entropy(model, v, batch, rng, smoothing))
-    step = jax.jit(make_train_step(task, optimizer, lambda _: rate, seed=0), donate_argnums=0)
-    state = state_of(convert.from_torch(weights, model), optimizer, averaged=False)
+    step = golden_models.jit(make_train_step(task, optimizer, lambda _: rate, seed=0))
+    state = jax.jit(lambda variables: state_of(variables, optimizer, averaged=False))(convert.from_torch(weights, model))
 
     found = {"loss": [], "grad_norm": []}
     with jax.default_matmul_precision("highest"):
