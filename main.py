@@ -8,7 +8,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from paca_jax.errors import UserError
-from paca_jax.train import command_line, loop
+from paca_jax.train import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with :VARIANT where it knows any.", lock_config=True
@@ -25,6 +25,8 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("paca_jax").setLevel(logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)
+    from paca_jax.train import loop  # here, for worker processes import this file and need no TensorFlow
+
     run = loop.train if _MODE.value == "train" else loop.evaluate_only
     run(_CONFIG.value, _WORKDIR.value)
 

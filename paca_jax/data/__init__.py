@@ -5,12 +5,14 @@ from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS
 from paca_jax.data.images import decode_image
 from paca_jax.data.sources import Dataset, open_dataset
 from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, preprocess
+from paca_jax.data.workers import Batches
 
 __all__ = [
     "IMAGENET_CLASSES",
     "IMAGENET_SYNSETS",
     "MEAN",
     "STD",
+    "Batches",
     "Dataset",
     "EvalTransform",
     "TrainTransform",

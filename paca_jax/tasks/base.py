@@ -1,17 +1,15 @@
 """The protocol between the loop and a task."""
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
-import numpy as np
 from clu import metrics
 from etils import epath
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
-Batch = dict[str, np.ndarray]
+from paca_jax.data import Batches
 
 
 class LossOutput(NamedTuple):
@@ -53,10 +51,10 @@ class Task(Protocol):
     def model(self) -> nn.Module:
         """The network."""
 
-    def train_batches(self, start_step: int, num_steps: int) -> Iterator[Batch]:
+    def train_batches(self, start_step: int, num_steps: int) -> Batches:
         """Yields this process's part of the batches `start_step` to `num_steps` - 1, each with a `mask` of valid examples."""
 
-    def eval_batches(self) -> Iterator[Batch]:
+    def eval_batches(self) -> Batches:
         """Yields this process's part of the evaluation set, every example once, as many batches in every process."""
 
     def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:

@@ -1,6 +1,5 @@
 """Image classification."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +14,7 @@ from ml_collections import ConfigDict
 
 from paca_jax import data, explain
 from paca_jax.models import create_model
-from paca_jax.tasks.base import Batch, LossOutput
+from paca_jax.tasks.base import LossOutput
 
 PICTURE_EXAMPLES = 8
 
@@ -84,7 +83,7 @@ class Classification:
         )
         self._eval_transform = data.EvalTransform(config.image_size, channels, config.eval_crop)
 
-    def train_batches(self, start_step: int, num_steps: int) -> Iterator[Batch]:
+    def train_batches(self, start_step: int, num_steps: int) -> data.Batches:
         """Yields augmented batches of `image` (B, S, S, C), `label` (B,) and `mask` (B,)."""
         return data.train_batches(
             self._train_set,
@@ -95,7 +94,7 @@ class Classification:
             **self._reading(),
         )
 
-    def eval_batches(self) -> Iterator[Batch]:
+    def eval_batches(self) -> data.Batches:
         """Yields batches of the evaluation set."""
         return data.eval_batches(self._eval_set, self._eval_transform, **self._reading())
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import jax
 from clu import parameter_overview, periodic_actions
@@ -11,6 +11,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from paca_jax.convert.workdir import FOLDER
 from paca_jax.errors import UserError
 from paca_jax.train.checkpoints import Checkpoints
 from paca_jax.train.evaluation import evaluate
@@ -41,7 +42,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, devices: Sequence[jax.Dev
     workdir = epath.Path(workdir)
     run = prepare(config, devices)
     with _checkpoints(workdir, config.checkpoint_keep) as checkpoints, jax.set_mesh(run.mesh):
-        state = _first_state(run, checkpoints)
+        state = _saved_state(run, checkpoints) or _given_state(run) or run.fresh_state()
         start_step = int(state.step)
         _write_overview(state, workdir)
         if start_step < run.steps.total:
@@ -57,12 +58,12 @@ def evaluate_only(config: ConfigDict, workdir: epath.PathLike, devices: Sequence
     """Evaluates the newest checkpoint of a workdir or, where there is none, `config.init_from`; writes nothing."""
     run = prepare(config, devices)
     with jax.set_mesh(run.mesh):
-        if (epath.Path(workdir) / "checkpoints").exists():
+        if (epath.Path(workdir) / FOLDER).exists():
             with _checkpoints(epath.Path(workdir), config.checkpoint_keep) as checkpoints:
-                state = _first_state(run, checkpoints)
-        elif config.init_from:
-            state = run.start_from(initial_variables(config.init_from, run.task.model, config.init_allow_new))
+                state = _saved_state(run, checkpoints) or _given_state(run)
         else:
+            state = _given_state(run)
+        if state is None:
             raise UserError(f"There is nothing to evaluate: {workdir} holds no checkpoint, and config.init_from is not set.")
         scalars = evaluate(run, state.eval_variables)
     logger.info("%s", _listing(scalars))
@@ -110,28 +111,35 @@ def _train(run: Run, state: TrainState, start_step: int, checkpoints: Checkpoint
             (config.checkpoint_every_steps, save),
         )
     ]
-    for step in range(start_step + 1, total + 1):
-        state, scalars = train_step(state, batch)
-        if step < total:
-            batch = run.to_devices(next(batches))
-        for hook in hooks:
-            hook(step, state=state, scalars=scalars)
+    with closing(batches):
+        for step in range(start_step + 1, total + 1):
+            state, scalars = train_step(state, batch)
+            if step < total:
+                batch = run.to_devices(next(batches))
+            for hook in hooks:
+                hook(step, state=state, scalars=scalars)
     writer.close()
     checkpoints.wait()
     return state
 
 
-def _first_state(run: Run, checkpoints: Checkpoints) -> TrainState:
-    """Returns the newest checkpoint's state, else one from `init_from`, else a fresh one."""
-    config, step = run.config, checkpoints.latest_step
-    if step is not None:
-        _check_same_run(run, checkpoints, step)
-        logger.info("Going on from the checkpoint at step %d in %s.", step, checkpoints.folder)
-        return checkpoints.restore(step, run.abstract)
-    if config.init_from:
-        logger.info("Starting from %s.", config.init_from)
-        return run.start_from(initial_variables(config.init_from, run.task.model, config.init_allow_new))
-    return run.fresh_state()
+def _saved_state(run: Run, checkpoints: Checkpoints) -> TrainState | None:
+    """Returns the newest checkpoint's state, or None."""
+    step = checkpoints.latest_step
+    if step is None:
+        return None
+    _check_same_run(run, checkpoints, step)
+    logger.info("Going on from the checkpoint at step %d in %s.", step, checkpoints.folder)
+    return checkpoints.restore(step, run.abstract)
+
+
+def _given_state(run: Run) -> TrainState | None:
+    """Returns the state that starts from `init_from`, or None where it is not set."""
+    config = run.config
+    if not config.init_from:
+        return None
+    logger.info("Starting from %s.", config.init_from)
+    return run.start_from(initial_variables(config.init_from, run.task.model, config.init_allow_new))
 
 
 def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:
@@ -140,7 +148,8 @@ def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:
     flat_saved, flat_now = _flatten(saved["config"]), _flatten(now["config"])
     changed = sorted(key for key in flat_saved | flat_now if flat_saved.get(key) != flat_now.get(key))
     told = ", ".join(f"{key} {flat_saved.get(key)} -> {flat_now.get(key)}" for key in changed)
-    if _plain(saved["model"]) != _plain(now["model"]) or "ema_decay" in changed:
+    averaged = [flat["ema_decay"] > 0 for flat in (flat_saved, flat_now)]
+    if _plain(saved["model"]) != _plain(now["model"]) or averaged[0] != averaged[1]:
         raise UserError(
             f"{checkpoints.folder} holds a run of another model or averaging ({told}); nothing was changed. Give the config it "
             "was started with, or choose another workdir."
