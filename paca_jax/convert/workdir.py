@@ -33,7 +33,7 @@ def open_manager(workdir: epath.PathLike, keep: int | None = None) -> ocp.Checkp
     Raises:
         UserError: if the folder cannot be written, or holds something else.
     """
-    folder = epath.Path(workdir) / FOLDER
+    folder = epath.Path(workdir).expanduser().resolve() / FOLDER  # Orbax takes absolute paths only
     _refuse_foreign(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,8 +64,7 @@ def read_variables(workdir: epath.PathLike) -> tuple[dict[str, PyTree], dict[str
     Raises:
         UserError: if there is no checkpoint, or it is damaged.
     """
-    folder = epath.Path(workdir) / FOLDER
-    if not folder.exists():
+    if not (epath.Path(workdir) / FOLDER).exists():
         raise UserError(f"{workdir} is not the workdir of a run: it has no folder named {FOLDER}.")
     manager = open_manager(workdir)
     step = manager.latest_step()
@@ -79,8 +78,9 @@ def read_variables(workdir: epath.PathLike) -> tuple[dict[str, PyTree], dict[str
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
         jax.eval_shape(model.init, jax.random.key(0), images),
     )
-    item = "ema" if (folder / str(step) / "ema").exists() else "variables"
-    with told_as_damage(folder / str(step)):
+    folder = epath.Path(manager.directory) / str(step)
+    item = "ema" if (folder / "ema").exists() else "variables"
+    with told_as_damage(folder):
         restored = manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))
     manager.close()
     return restored[item], metadata

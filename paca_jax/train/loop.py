@@ -39,7 +39,7 @@ def train(config: ConfigDict, workdir: epath.PathLike, devices: Sequence[jax.Dev
     Raises:
         UserError: if the config, the data or the workdir do not fit.
     """
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(workdir).expanduser()
     run = prepare(config, devices)
     with _checkpoints(workdir, config.checkpoint_keep) as checkpoints, jax.set_mesh(run.mesh):
         state = _saved_state(run, checkpoints) or _given_state(run) or run.fresh_state()

@@ -26,11 +26,12 @@ def broken_run(finished_run, tmp_path):
     return tmp_path / "run"
 
 
-def test_variables_come_back_bit_for_bit(tmp_path):
+def test_variables_come_back_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model = create_model(**RECIPE)
     variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
-    write_variables(tmp_path / "weights", variables, {"model": RECIPE, "class_names": list("abcde")})
-    back, metadata = read_variables(tmp_path / "weights")
+    write_variables("weights", variables, {"model": RECIPE, "class_names": list("abcde")})
+    back, metadata = read_variables("weights")
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, back))
     assert metadata["class_names"] == list("abcde")
     with pytest.raises(UserError, match="already holds checkpoints"):
