@@ -33,7 +33,7 @@ def open_manager(workdir: epath.PathLike, keep: int | None = None) -> ocp.Checkp
     Raises:
         UserError: if the folder cannot be written, or holds something else.
     """
-    folder = epath.Path(workdir).expanduser().resolve() / FOLDER  # Orbax takes absolute paths only
+    folder = _absolute(epath.Path(workdir).expanduser()) / FOLDER
     _refuse_foreign(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +90,11 @@ def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     """Returns what was told about the run at `step`."""
     with told_as_damage(epath.Path(manager.directory) / str(step)):
         return manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+    """Returns an absolute path, which Orbax asks for; `gs://...` is one, and `resolve` would spoil it."""
+    return path if path.is_absolute() else path.resolve()
 
 
 def _refuse_foreign(folder: epath.Path) -> None:
