@@ -4,7 +4,7 @@ from paca_jax.data.batching import eval_batches, train_batches
 from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS
 from paca_jax.data.images import decode_image
 from paca_jax.data.sources import Dataset, open_dataset
-from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, preprocess
+from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
 from paca_jax.data.workers import Batches
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TrainTransform",
     "decode_image",
     "eval_batches",
+    "normalise",
     "open_dataset",
     "preprocess",
     "train_batches",

@@ -29,13 +29,19 @@ def _scale_and_shift(channels: int) -> tuple[np.ndarray, np.ndarray]:
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
-def _normalise(image: Image.Image, channels: int) -> np.ndarray:
-    """A Pillow image of mode "RGB" or "L" as a normalised (H, W, C) float32 array."""
-    scale, shift = _scale_and_shift(channels)
-    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, channels)
-    result = np.multiply(pixels, scale, dtype=np.float32)
-    result += shift
-    return result
+def normalise(pixels: Any) -> Any:
+    """Returns normalised float32 pixels, as models take them.
+
+    Args:
+      pixels: uint8 (..., C) with C of 1 or 3; a numpy array, or a JAX array (also inside jit).
+    """
+    scale, shift = _scale_and_shift(pixels.shape[-1])
+    return pixels * scale + shift
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of a Pillow image of mode "RGB" or "L" as a (H, W, C) uint8 array."""
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class TrainTransform:
 
     Attributes:
       image_size: side of the result in pixels.
-      channels: 3 for colour, 1 for grey (normalised with the mean of MEAN and the mean of STD).
+      channels: 3 for colour, 1 for grey.
       crop_scale: least and largest part of the area, in (0, 1].
       crop_ratio: least and largest ratio of width to height.
       flip: whether to flip.
@@ -77,7 +83,7 @@ class TrainTransform:
           rng: decides the crop and the flip; used during the call only.
 
         Returns:
-          {"image": (S, S, C) float32, normalised; "label": int32}.
+          {"image": (S, S, C) uint8; "label": int32}.
 
         Raises:
           ImageError: (a UserError) the image cannot be decoded.
@@ -87,7 +93,7 @@ class TrainTransform:
         image = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         if self.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return {"image": _normalise(image, self.channels), "label": np.int32(example["label"])}
+        return {"image": _pixels(image), "label": np.int32(example["label"])}
 
     def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws a crop as (left, top, right, bottom) in pixels."""
@@ -111,7 +117,7 @@ class EvalTransform:
 
     Attributes:
       image_size: side of the result in pixels.
-      channels: 3 for colour, 1 for grey (normalised with the mean of MEAN and the mean of STD).
+      channels: 3 for colour, 1 for grey.
       crop: the part of the short side that the result shows, in (0, 1].
 
     Raises:
@@ -135,7 +141,7 @@ class EvalTransform:
           rng: not used; there so that both transforms are called alike.
 
         Returns:
-          {"image": (S, S, C) float32, normalised; "label": int32}.
+          {"image": (S, S, C) uint8; "label": int32}.
 
         Raises:
           ImageError: (a UserError) the image cannot be decoded.
@@ -145,7 +151,7 @@ class EvalTransform:
         return {"image": self.view(image), "label": np.int32(example["label"])}
 
     def view(self, image: Image.Image) -> np.ndarray:
-        """Returns the normalised (S, S, C) float32 view of a Pillow image of mode "RGB" or "L"."""
+        """Returns the (S, S, C) uint8 view of a Pillow image of mode "RGB" or "L"."""
         short = math.floor(self.image_size / self.crop)
         width, height = image.size
         size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
@@ -154,7 +160,7 @@ class EvalTransform:
         left, top = round((size[0] - self.image_size) / 2), round((size[1] - self.image_size) / 2)
         if size != (self.image_size, self.image_size):
             image = image.crop((left, top, left + self.image_size, top + self.image_size))
-        return _normalise(image, self.channels)
+        return _pixels(image)
 
 
 def preprocess(image: str | os.PathLike[str] | bytes | Image.Image | np.ndarray, model: Any) -> np.ndarray:
@@ -173,11 +179,11 @@ def preprocess(image: str | os.PathLike[str] | bytes | Image.Image | np.ndarray,
     config = model.config
     transform = EvalTransform(config.image_size, config.image_channels, config.crop)
     if isinstance(image, np.ndarray):
-        return transform.view(convert_image(_from_array(image), transform.channels))
+        return normalise(transform.view(convert_image(_from_array(image), transform.channels)))
     if isinstance(image, Image.Image):
-        return transform.view(convert_image(image, transform.channels))
+        return normalise(transform.view(convert_image(image, transform.channels)))
     if isinstance(image, bytes):
-        return transform.view(decode_image(image, transform.channels))
+        return normalise(transform.view(decode_image(image, transform.channels)))
     if not isinstance(image, (str, os.PathLike)):
         raise UserError(
             f"Expected a path, bytes, a Pillow image or a uint8 array of shape (H, W, C), got {type(image).__name__}; "
@@ -189,7 +195,7 @@ def preprocess(image: str | os.PathLike[str] | bytes | Image.Image | np.ndarray,
         reason = error.strerror or type(error).__name__
         raise UserError(f"Expected an image file at {os.fspath(image)}, got: {reason}; check the path.") from error
     try:
-        return transform.view(decode_image(data, transform.channels))
+        return normalise(transform.view(decode_image(data, transform.channels)))
     except ImageError as error:
         raise ImageError(f"{os.fspath(image)}: {error}") from error
 

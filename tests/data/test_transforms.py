@@ -1,10 +1,11 @@
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from paca_jax.data import MEAN, STD, EvalTransform, TrainTransform, preprocess
+from paca_jax.data import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
 from paca_jax.errors import UserError
 from tests.data.tiny import encode
 
@@ -18,8 +19,7 @@ def ramp(height, width):
 
 
 def pixels(result):
-    """Undoes the normalisation."""
-    return result["image"] * (255 * np.array(STD)) + 255 * np.array(MEAN)
+    return result["image"].astype(np.float64)
 
 
 def views(transform, image, count, seed=0):
@@ -44,7 +44,7 @@ def spans(results, size):
 def test_train_result(channels):
     result = views(TrainTransform(24, channels), ramp(50, 60), 1)[0]
     assert result["image"].shape == (24, 24, channels)
-    assert result["image"].dtype == np.float32
+    assert result["image"].dtype == np.uint8
     assert result["label"] == 4
     assert result["label"].dtype == np.int32
 
@@ -110,15 +110,24 @@ def eval_reference(image, size, crop):
 def test_eval_view(height, width, size, crop):
     image = RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
     result = EvalTransform(size, crop=crop)({"image": encode(image), "label": 9}, np.random.default_rng(0))
-    np.testing.assert_allclose(result["image"], eval_reference(Image.fromarray(image), size, crop), atol=2e-6)
-    assert result["image"].dtype == np.float32
+    assert result["image"].dtype == np.uint8
+    np.testing.assert_allclose(normalise(result["image"]), eval_reference(Image.fromarray(image), size, crop), atol=2e-6)
     assert result["label"] == 9
 
 
 def test_one_channel_is_normalised_with_the_means():
     image = RNG.integers(0, 256, (8, 8), dtype=np.uint8)
     result = EvalTransform(8, channels=1, crop=1.0)({"image": encode(image), "label": 0})["image"]
-    np.testing.assert_allclose(result[:, :, 0], (image / 255 - np.mean(MEAN)) / np.mean(STD), atol=2e-6)
+    np.testing.assert_array_equal(result[:, :, 0], image)
+    np.testing.assert_allclose(normalise(result)[:, :, 0], (image / 255 - np.mean(MEAN)) / np.mean(STD), atol=2e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalise_is_the_same_on_the_device(channels):
+    images = RNG.integers(0, 256, (2, 8, 8, channels), dtype=np.uint8)
+    here, there = normalise(images), jax.jit(normalise)(images)
+    assert here.dtype == there.dtype == np.float32
+    np.testing.assert_allclose(here, there, atol=5e-7)
 
 
 def model(channels=3):
