@@ -7,7 +7,8 @@ processes nor that of workers changes what is trained on.
 """
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,8 +50,7 @@ def train_batches(
     seed: int,
     start_step: int,
     num_steps: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_workers: int = 0,
     skip_corrupt: bool = False,
 ) -> Batches:
@@ -64,24 +64,24 @@ def train_batches(
       seed: decides the order and what `rng` draws.
       start_step: the first step; a resumed run gives the step that it goes on with.
       num_steps: the step to stop before.
-      process_index: this process's place among the processes; process p gets the p-th contiguous rows of every batch.
-      process_count: the number of processes.
+      rows: the rows of every batch that this process reads, ascending; None for all. They need not be contiguous, and several
+        processes may read the same ones.
       num_workers: worker processes of this process; 0 uses threads. With workers a script needs `if __name__ == "__main__"`, as
         they import its main module.
       skip_corrupt: whether a row whose image cannot be decoded becomes zeros of mask 0 rather than an error.
 
     Returns:
-      An iterator over dicts of numpy arrays, each with a leading axis of batch_size / process_count: what the transform
-      returned, and "mask", float32, 1 for a row that counts and 0 for one that does not. Call its `close()` when leaving early.
+      An iterator over dicts of numpy arrays, each with a leading axis of `rows` in their order: what the transform returned,
+      and "mask", float32, 1 for a row that counts and 0 for one that does not. Call its `close()` when leaving early.
 
     Raises:
-      UserError: at once, where the batch cannot be split among the processes or a number is out of its range; while iterating,
-        where an image cannot be decoded or a file of the data set is damaged.
+      UserError: at once, where a number or the rows are out of their range; while iterating, where an image cannot be decoded
+        or a file of the data set is damaged.
     """
-    local = _local_size(dataset, batch_size, process_index, process_count, num_workers)
+    rows = _checked_rows(dataset, batch_size, rows, num_workers)
     if start_step < 0:
         raise UserError(f"Expected start_step to be 0 or more, got {start_step}; correct it.")
-    places = _TrainPlaces(len(dataset), batch_size, process_index * local, local, seed)
+    places = _TrainPlaces(len(dataset), batch_size, rows, seed)
     source = _Source(dataset, transform, places, seed, skip_corrupt)
     return iterate(source, start_step, num_steps, num_workers)
 
@@ -91,8 +91,7 @@ def eval_batches(
     transform: Transform,
     *,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     num_workers: int = 0,
     skip_corrupt: bool = False,
 ) -> Batches:
@@ -101,8 +100,8 @@ def eval_batches(
     Every process gets the same number of batches. Arguments, batches and errors are those of `train_batches`; the `rng` of the
     transform is decided by the example's index alone.
     """
-    local = _local_size(dataset, batch_size, process_index, process_count, num_workers)
-    places = _EvalPlaces(len(dataset), batch_size, process_index * local, local)
+    rows = _checked_rows(dataset, batch_size, rows, num_workers)
+    places = _EvalPlaces(len(dataset), batch_size, rows)
     source = _Source(dataset, transform, places, 0, skip_corrupt)
     return iterate(source, 0, -(-len(dataset) // batch_size), num_workers)
 
@@ -113,15 +112,13 @@ class _TrainPlaces:
 
     length: int
     batch_size: int
-    first: int
-    rows: int
+    rows: Sequence[int]
     seed: int
 
     def __call__(self, step: int) -> list[Place]:
-        start = step * self.batch_size + self.first
         places: list[Place] = []
-        for position in range(start, start + self.rows):
-            epoch, offset = divmod(position, self.length)
+        for row in self.rows:
+            epoch, offset = divmod(step * self.batch_size + row, self.length)
             places.append((epoch, int(_permutation(self.seed, epoch, self.length)[offset])))
         return places
 
@@ -132,12 +129,11 @@ class _EvalPlaces:
 
     length: int
     batch_size: int
-    first: int
-    rows: int
+    rows: Sequence[int]
 
     def __call__(self, step: int) -> list[Place]:
-        start = step * self.batch_size + self.first
-        return [(0, index) if index < self.length else None for index in range(start, start + self.rows)]
+        indices = (step * self.batch_size + row for row in self.rows)
+        return [(0, index) if index < self.length else None for index in indices]
 
 
 @dataclass(frozen=True)
@@ -218,19 +214,20 @@ def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.Generator(_philox(seed, _ORDER, epoch, 0)).permutation(length)
 
 
-def _local_size(dataset: Examples, batch_size: int, process_index: int, process_count: int, num_workers: int) -> int:
+def _checked_rows(dataset: Examples, batch_size: int, rows: Sequence[int] | None, num_workers: int) -> Sequence[int]:
     """Returns the rows of this process, having checked the numbers."""
-    if batch_size < 1 or batch_size % process_count:
+    if batch_size < 1:
+        raise UserError(f"Expected batch_size to be 1 or more, got {batch_size}; correct it.")
+    rows = range(batch_size) if rows is None else tuple(int(row) for row in rows)
+    ascending = all(low < high for low, high in itertools.pairwise(rows))
+    if not rows or not ascending or rows[0] < 0 or rows[-1] >= batch_size:
         raise UserError(
-            f"Expected batch_size to be a positive multiple of the number of processes, {process_count}, got {batch_size}; "
-            "correct batch_size."
+            f"Expected rows to be numbers from 0 to {batch_size - 1} in ascending order, got {list(rows)}; correct them."
         )
-    if not 0 <= process_index < process_count:
-        raise UserError(f"Expected process_index to be 0 to {process_count - 1}, got {process_index}; correct it.")
     if num_workers < 0:
         raise UserError(f"Expected num_workers to be 0 or more, got {num_workers}; correct it.")
     if len(dataset) == 0:
         raise UserError(
             f"Expected examples in data set {dataset.name!r}, split {dataset.split!r}, got none; correct the split."
         )
-    return batch_size // process_count
+    return rows

@@ -23,9 +23,10 @@ def assert_same(left, right):
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
-def joined(parts):
-    """Concatenates the batches of several processes."""
-    return [{key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)]
+def joined(parts, rows):
+    """Puts the rows of several processes back into whole batches."""
+    order = np.argsort(np.concatenate(rows))
+    return [{key: np.concatenate([part[key] for part in step])[order] for key in step[0]} for step in zip(*parts, strict=True)]
 
 
 def test_every_example_once_an_epoch_in_a_new_order():
@@ -57,10 +58,18 @@ def test_batch_has_fixed_types_and_a_mask():
     np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_same_batches(processes):
-    parts = [train(process_index=p, process_count=processes) for p in range(processes)]
-    assert_same(joined(parts), train())
+# How the eight rows of a batch may lie with the processes: in blocks, interleaved, unevenly.
+SHARES = [[range(4), range(4, 8)], [(0, 1, 4, 5), (2, 3, 6, 7)], [(0, 2, 5, 7), (1,), (3, 4, 6)]]
+
+
+@pytest.mark.parametrize("rows", SHARES)
+def test_processes_share_the_same_batches(rows):
+    assert_same(joined([train(rows=r) for r in rows], rows), train())
+
+
+def test_rows_come_in_their_order_also_from_workers():
+    whole, part = train(), train(rows=np.array([1, 2, 6]), num_workers=2)
+    assert_same(part, [{key: value[[1, 2, 6]] for key, value in batch.items()} for batch in whole])
 
 
 def test_resuming_goes_on_with_the_same_batches():
@@ -85,14 +94,10 @@ def test_draws_depend_on_epoch_and_example_only():
     assert len({tuple(d) for d in draws(whole).values()}) == 48  # all different
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("rows", [[range(8)], *SHARES])
 @pytest.mark.parametrize("length", [21, 3, 16])
-def test_evaluation_counts_every_example_once_in_order(length, processes):
-    parts = [
-        list(eval_batches(Numbers(length), draw, batch_size=8, process_index=p, process_count=processes))
-        for p in range(processes)
-    ]
-    batches = joined(parts)
+def test_evaluation_counts_every_example_once_in_order(length, rows):
+    batches = joined([list(eval_batches(Numbers(length), draw, batch_size=8, rows=r)) for r in rows], rows)
     assert len(batches) == -(-length // 8)
     labels, mask = (np.concatenate([b[key] for b in batches]) for key in ("label", "mask"))
     assert labels[mask == 1].tolist() == list(range(length))
@@ -145,9 +150,12 @@ def test_only_corrupt_images_is_an_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 9, "process_count": 2}, "multiple of the number of processes, 2, got 9"),
-        ({"batch_size": 0}, "got 0"),
-        ({"process_index": 2, "process_count": 2}, "Expected process_index to be 0 to 1, got 2"),
+        ({"batch_size": 0}, "Expected batch_size to be 1 or more, got 0"),
+        ({"rows": []}, r"got \[\]; correct them"),
+        ({"rows": [0, 8]}, r"Expected rows to be numbers from 0 to 7 in ascending order, got \[0, 8\]; correct them"),
+        ({"rows": [-1, 2]}, r"got \[-1, 2\]"),
+        ({"rows": [2, 1]}, r"got \[2, 1\]"),
+        ({"rows": [1, 1]}, r"got \[1, 1\]"),
         ({"num_workers": -1}, "Expected num_workers to be 0 or more, got -1"),
         ({"start_step": -1}, "Expected start_step to be 0 or more, got -1"),
     ],
