@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from paca_jax.data.images import ImageError, convert_image, decode_image
+from paca_jax.data.randaugment import MAX_MAGNITUDE, rand_augment
 from paca_jax.errors import UserError
 
 # ImageNet's mean and standard deviation of red, green and blue, on a scale of 0 to 1.
@@ -18,6 +19,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 _ATTEMPTS = 10
+# What colour jitter changes; the last, saturation, leaves grey images as they are.
+_JITTERED = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
 @functools.cache
@@ -46,7 +49,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random resized crop, bicubic, and a horizontal flip with probability one half.
+    """Random resized crop, bicubic, a horizontal flip with probability one half, colour jitter and RandAugment.
 
     The crop covers a uniformly random part of the area in `crop_scale`, at a width-to-height ratio that is log-uniform in
     `crop_ratio`. Where ten draws do not fit into the picture, it is the largest centred crop of a ratio in `crop_ratio`.
@@ -57,6 +60,11 @@ class TrainTransform:
       crop_scale: least and largest part of the area, in (0, 1].
       crop_ratio: least and largest ratio of width to height.
       flip: whether to flip.
+      rand_operations: operations that RandAugment draws for an image, ImageNet's recipe 2; 0 is without RandAugment.
+      rand_magnitude: mean of RandAugment's magnitudes, 0 to 10.
+      rand_magnitude_std: their standard deviation.
+      color_jitter: the strength s of changes of brightness, contrast and saturation, in random order and each by a factor that
+        is uniform in max(0, 1 - s) to 1 + s; 0 is without. For recipes without RandAugment.
 
     Raises:
       UserError: a value is out of its range.
@@ -67,6 +75,10 @@ class TrainTransform:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = True
+    rand_operations: int = 0
+    rand_magnitude: float = 9.0
+    rand_magnitude_std: float = 0.5
+    color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         _check_size_and_channels(self.image_size, self.channels)
@@ -74,13 +86,22 @@ class TrainTransform:
             raise UserError(f"Expected crop_scale to be two numbers, 0 < low <= high <= 1, got {self.crop_scale}; correct it.")
         if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
             raise UserError(f"Expected crop_ratio to be two numbers, 0 < low <= high, got {self.crop_ratio}; correct it.")
+        if not isinstance(self.rand_operations, int) or self.rand_operations < 0:
+            raise UserError(
+                f"Expected rand_operations to be a whole number, 0 or more, got {self.rand_operations}; correct it."
+            )
+        if not 0 <= self.rand_magnitude <= MAX_MAGNITUDE:
+            raise UserError(f"Expected rand_magnitude to be 0 to {MAX_MAGNITUDE:g}, got {self.rand_magnitude}; correct it.")
+        for name in ("rand_magnitude_std", "color_jitter"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"Expected {name} to be 0 or more, got {getattr(self, name)}; correct it.")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Decodes and augments one example.
 
         Args:
           example: {"image": bytes of an image file, "label": int}.
-          rng: decides the crop and the flip; used during the call only.
+          rng: decides everything that is random; used during the call only.
 
         Returns:
           {"image": (S, S, C) uint8; "label": int32}.
@@ -93,6 +114,10 @@ class TrainTransform:
         image = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         if self.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.color_jitter:
+            image = _jitter(image, rng, self.color_jitter)
+        if self.rand_operations:
+            image = rand_augment(image, rng, self.rand_operations, self.rand_magnitude, self.rand_magnitude_std)
         return {"image": _pixels(image), "label": np.int32(example["label"])}
 
     def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -214,6 +239,12 @@ def _check_size_and_channels(image_size: int, channels: int) -> None:
         raise UserError(f"Expected image_size to be a whole number of pixels above 0, got {image_size!r}; correct it.")
     if channels not in (1, 3):
         raise UserError(f"Expected 1 (grey) or 3 (colour) image channels, got {channels!r}; correct image_channels.")
+
+
+def _jitter(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
+    for index in rng.permutation(len(_JITTERED)):
+        image = _JITTERED[index](image).enhance(_uniform(rng, max(0.0, 1 - strength), 1 + strength))
+    return image
 
 
 def _uniform(rng: np.random.Generator, low: float, high: float) -> float:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from paca_jax.data import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
+from paca_jax.data.randaugment import rand_augment
 from paca_jax.errors import UserError
 from tests.data.tiny import encode
 
@@ -92,6 +93,59 @@ def test_the_same_stream_gives_the_same_view():
     first, again, other = (views(TrainTransform(16), ramp(40, 40), 3, seed) for seed in (0, 0, 1))
     assert all(np.array_equal(a["image"], b["image"]) for a, b in zip(first, again, strict=True))
     assert not any(np.array_equal(a["image"], b["image"]) for a, b in zip(first, other, strict=True))
+
+
+PLAIN = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "flip": False}
+TEXTURE = RNG.integers(90, 160, (32, 32, 3), dtype=np.uint8)
+
+
+def test_jitter_changes_brightness_contrast_and_saturation_within_its_range():
+    assert all(np.array_equal(pixels(view), TEXTURE) for view in views(TrainTransform(32, **PLAIN), TEXTURE, 3))
+
+    def measures(image):
+        luma = image @ [0.299, 0.587, 0.114]
+        return luma.mean(), luma.std() / luma.mean(), (image - luma[:, :, None]).std() / luma.std()
+
+    results = [pixels(view) for view in views(TrainTransform(32, **PLAIN, color_jitter=0.3), TEXTURE, 400)]
+    ratios = np.array([measures(result) for result in results]) / measures(TEXTURE)
+    assert np.abs(ratios.min(0) - 0.7).max() < 0.02
+    assert np.abs(ratios.max(0) - 1.3).max() < 0.02
+    assert np.abs(ratios.mean(0) - 1).max() < 0.03
+
+
+def test_jitter_of_more_than_1_goes_down_to_black_and_not_below():
+    means = [pixels(view).mean() for view in views(TrainTransform(32, **PLAIN, color_jitter=2.0), TEXTURE, 200)]
+    assert min(means) < 5
+    assert max(means) > 200
+
+
+def test_jitter_leaves_the_hue_of_grey_images_alone():
+    grey = TEXTURE[:, :, 0]
+    coloured = [pixels(view) for view in views(TrainTransform(32, **PLAIN, color_jitter=0.4), np.dstack([grey] * 3), 20)]
+    plain = [pixels(view) for view in views(TrainTransform(32, 1, **PLAIN, color_jitter=0.4), grey, 20)]
+    assert all(np.abs(one - three).max() <= 1 for one, three in zip(plain, coloured, strict=True))
+
+
+def test_rand_augment_comes_last_and_with_its_settings():
+    settings = {"rand_operations": 2, "rand_magnitude": 7.0, "rand_magnitude_std": 0.25}
+    transform = TrainTransform(32, **PLAIN, color_jitter=0.3, **settings)
+    jitter = TrainTransform(32, **PLAIN, color_jitter=0.3)
+    changed = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        example = {"image": encode(TEXTURE), "label": 0}
+        first = jitter(example, rng)["image"]
+        expected = np.asarray(rand_augment(Image.fromarray(first), rng, 2, 7.0, 0.25))
+        np.testing.assert_array_equal(transform(example, np.random.default_rng(seed))["image"], expected)
+        changed += not np.array_equal(first, expected)
+    assert changed > 10
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_whole_recipe_keeps_shape_and_type(channels):
+    transform = TrainTransform(24, channels, rand_operations=15)
+    results = views(transform, ramp(50, 60), 30)
+    assert all(result["image"].shape == (24, 24, channels) and result["image"].dtype == np.uint8 for result in results)
 
 
 def eval_reference(image, size, crop):
@@ -183,6 +237,12 @@ def test_preprocess_names_the_damaged_file(tmp_path):
         (lambda: TrainTransform(32, crop_scale=(0.0, 1.0)), "Expected crop_scale"),
         (lambda: TrainTransform(32, crop_scale=(0.5, 1.5)), "Expected crop_scale"),
         (lambda: TrainTransform(32, crop_ratio=(2.0, 1.0)), "Expected crop_ratio"),
+        (lambda: TrainTransform(32, rand_operations=-1), "Expected rand_operations to be a whole number, 0 or more, got -1"),
+        (lambda: TrainTransform(32, rand_operations=1.5), "Expected rand_operations"),
+        (lambda: TrainTransform(32, rand_magnitude=11.0), "Expected rand_magnitude to be 0 to 10, got 11"),
+        (lambda: TrainTransform(32, rand_magnitude=-1.0), "Expected rand_magnitude"),
+        (lambda: TrainTransform(32, rand_magnitude_std=-0.5), "Expected rand_magnitude_std to be 0 or more, got -0.5"),
+        (lambda: TrainTransform(32, color_jitter=-0.1), "Expected color_jitter to be 0 or more, got -0.1"),
         (lambda: EvalTransform(32, crop=0.0), "Expected crop to be above 0"),
         (lambda: EvalTransform(32, crop=1.5), "Expected crop to be above 0"),
     ],
