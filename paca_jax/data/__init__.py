@@ -1,6 +1,7 @@
 """Data: TFDS sources, decoding and augmentation with Pillow, and batches that the seed and the step decide."""
 
 from paca_jax.data.batching import eval_batches, train_batches
+from paca_jax.data.facts import describe_dataset
 from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS
 from paca_jax.data.images import decode_image
 from paca_jax.data.sources import Dataset, open_dataset
@@ -17,6 +18,7 @@ __all__ = [
     "EvalTransform",
     "TrainTransform",
     "decode_image",
+    "describe_dataset",
     "eval_batches",
     "normalise",
     "open_dataset",

@@ -111,7 +111,7 @@ class Block(nn.Module):
         mlp = Mlp(config, int(x.shape[-1] * config.mlp_ratios[self.stage]), self.dtype, name="mlp")
         branch = mlp(self._norm_before("mlp", x), train)
         x = x + drop_path(rate, self._scale("mlp", self._norm_after("mlp", branch)), train)
-        return constrain(x, "batch", None, None, None), assignment
+        return x, assignment
 
     def _norm_before(self, layer: str, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         wanted = self.config.sub_norm or not self.config.post_norm

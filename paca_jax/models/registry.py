@@ -66,20 +66,30 @@ def model_config(name: str, **overrides: Any) -> PaCaConfig:
     fields = [field.name for field in dataclasses.fields(PaCaConfig)]
     for key in overrides:
         if key not in fields:
-            raise UserError(f"A model has no option {key!r}; {nearest(key, [*fields, 'dtype'])}.")
+            raise UserError(f"A model has no option {key!r}; {nearest(key, [*fields, 'dtype', 'remat', 'split_rows'])}.")
     return dataclasses.replace(_MODELS[name], **overrides)
 
 
-def create_model(name: str, num_classes: int = 1000, dtype: DTypeLike = jnp.float32, **overrides: Any) -> PaCaViT:
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    dtype: DTypeLike = jnp.float32,
+    *,
+    remat: bool = False,
+    split_rows: bool = False,
+    **overrides: Any,
+) -> PaCaViT:
     """Returns a model by its name.
 
     Args:
         name: one of `list_models()`.
         num_classes: outputs of the classifier; 0 for pooled features.
         dtype: the type to compute in, e.g. "bfloat16"; parameters stay float32.
+        remat: compute each block anew in a gradient, which takes time and spares memory.
+        split_rows: between blocks, split the rows of the maps over the mesh's `model` axis: for large images.
         **overrides: any other field of `PaCaConfig`: `clusters`, `drop_path_rate`, `image_channels`, ...
 
     Raises:
         UserError: if the name or an override is unknown, or a value does not fit.
     """
-    return PaCaViT(model_config(name, num_classes=num_classes, **overrides), dtype=jnp.dtype(dtype))
+    return PaCaViT(model_config(name, num_classes=num_classes, **overrides), jnp.dtype(dtype), remat, split_rows)

@@ -12,7 +12,7 @@ from paca_jax.models.block import Assignment, Block
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, Stem, Transition, layer_norm
 from paca_jax.models.teacher import Teacher
-from paca_jax.sharding import constrain
+from paca_jax.sharding import constrain_patches
 
 
 class _Outputs(NamedTuple):
@@ -27,6 +27,8 @@ class Stage(nn.Module):
     config: PaCaConfig
     stage: int
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    split_rows: bool = False
 
     @nn.compact
     def __call__(
@@ -38,8 +40,10 @@ class Stage(nn.Module):
     ) -> tuple[Float[Array, "B H W C"], dict[int, Assignment]]:
         """Returns the stage's features, and the assignments it used: {index of the first block that used it: assignment}."""
         used = {} if assignment is None else {0: assignment}
+        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         for index in range(self.config.depths[self.stage]):
-            x, assignment = Block(self.config, self.stage, index, self.dtype, name=f"block{index}")(x, assignment, train)
+            x, assignment = block(self.config, self.stage, index, self.dtype, name=f"block{index}")(x, assignment, train)
+            x = constrain_patches(x, self.split_rows)
             if assignment is not None and self.config.computes_assignment(self.stage, index):
                 used[index] = assignment
         if teacher_map is not None:
@@ -53,6 +57,8 @@ class PaCaViT(nn.Module):
     Attributes:
         config: what the model is made of.
         dtype: the type to compute in; parameters are float32, and softmaxes and norms reduce in float32.
+        remat: whether a gradient computes each block anew rather than keep what happens within it.
+        split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
 
     Images are normalised (see `paca_jax.preprocess`), of any height and width; a side of n pixels has ceil(n / 4), ceil(n / 8),
     ... patches. With `train=True` give `rngs={"dropout": key}` where a rate is positive, and `mutable=["batch_stats"]` where
@@ -61,6 +67,8 @@ class PaCaViT(nn.Module):
 
     config: PaCaConfig
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    split_rows: bool = False
 
     def __call__(self, images: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B K"]:
         """Returns class logits in float32; with `num_classes=0` the pooled features of the last stage."""
@@ -86,7 +94,7 @@ class PaCaViT(nn.Module):
                 "add a batch axis, put channels last, or set image_channels."
             )
         x = Stem(config.embed_dims[0], self.dtype, name="stem")(images.astype(self.dtype))
-        x = constrain(x, "batch", None, None, None)
+        x = constrain_patches(x, self.split_rows)
 
         assignments: list[Assignment | None] = [None] * config.num_stages
         teacher_maps: list[Array | None] = [None] * config.num_stages
@@ -97,7 +105,7 @@ class PaCaViT(nn.Module):
         for stage in range(config.num_stages):
             if stage > 0:
                 x = Transition(config.embed_dims[stage], self.dtype, name=f"transition{stage}")(x)
-            module = Stage(config, stage, self.dtype, name=f"stage{stage + 1}")
+            module = Stage(config, stage, self.dtype, self.remat, self.split_rows, name=f"stage{stage + 1}")
             x, used = module(x, assignments[stage], teacher_maps[stage], train)
             features.append(x)
             for index, assignment in used.items():

@@ -1,6 +1,7 @@
 """Pure array functions: no parameters, no modules, no state."""
 
 from paca_jax.ops.attention import assign_patches, attend, attention_weights, gather_clusters
+from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.resize import resize_bilinear
@@ -13,5 +14,7 @@ __all__ = [
     "channels_dot",
     "depthwise_conv",
     "gather_clusters",
+    "mix",
+    "random_erasing",
     "resize_bilinear",
 ]

@@ -1,7 +1,7 @@
 """The mesh of devices, and where each array lives on it."""
 
-from paca_jax.sharding.activations import constrain
-from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, make_mesh
+from paca_jax.sharding.activations import constrain, constrain_patches
+from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, local_rows, make_mesh
 from paca_jax.sharding.parameters import PARAMETER_AXES, logical_axes, parameter_shardings, parameter_spec
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "batch_sharding",
     "batch_shards",
     "constrain",
+    "constrain_patches",
+    "local_rows",
     "logical_axes",
     "make_mesh",
     "parameter_shardings",

@@ -57,3 +57,12 @@ def batch_shards(mesh: Mesh) -> int:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch: its first axis split over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """Returns the rows of a batch that this process's devices hold, ascending.
+
+    On a pod they need not be contiguous, and where a `model` axis spans processes several of them hold the same rows.
+    """
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    return sorted({row for index in places.values() if index for row in range(batch_size)[index[0]]})

@@ -1,5 +1,6 @@
 """The protocol between the loop and a task."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
@@ -37,6 +38,8 @@ class Task(Protocol):
         num_train_examples: size of the training set.
         num_eval_examples: size of the evaluation set.
         image_shape: (H, W, C) of one training image.
+        example: shape and type of each array of one training example, as `train_batches` yields it.
+        best_metric: the metric that tells the best checkpoint; more is better.
     """
 
     recipe: dict[str, Any]
@@ -44,21 +47,26 @@ class Task(Protocol):
     num_train_examples: int
     num_eval_examples: int
     image_shape: tuple[int, int, int]
+    example: dict[str, jax.ShapeDtypeStruct]
+    best_metric: str
 
-    def __init__(self, config: ConfigDict, model_overrides: dict[str, Any]) -> None: ...
+    def __init__(self, config: ConfigDict, model_overrides: dict[str, Any], without_data: bool) -> None: ...
 
     @property
     def model(self) -> nn.Module:
         """The network."""
 
-    def train_batches(self, start_step: int, num_steps: int) -> Batches:
-        """Yields this process's part of the batches `start_step` to `num_steps` - 1, each with a `mask` of valid examples."""
+    def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> Batches:
+        """Yields the given rows of the batches `start_step` to `num_steps` - 1, each with a `mask` of valid examples."""
 
-    def eval_batches(self) -> Batches:
-        """Yields this process's part of the evaluation set, every example once, as many batches in every process."""
+    def eval_batches(self, rows: Sequence[int]) -> Batches:
+        """Yields the given rows of the evaluation set's batches, every example once, as many batches in every process."""
+
+    def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
+        """Returns what `loss` takes, made on the device from a whole training batch (traced under jit)."""
 
     def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
-        """Returns the training loss of a batch (traced under jit)."""
+        """Returns the training loss of an augmented batch, or of a part of one (traced under jit)."""
 
     def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> metrics.Collection:
         """Returns mergeable metrics of a batch (traced under jit)."""

@@ -1,5 +1,6 @@
 """Image classification."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,8 @@ from etils import epath
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from paca_jax import data, explain
+from paca_jax import data, explain, ops
+from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.tasks.base import LossOutput
 
@@ -27,43 +29,46 @@ class EvalMetrics(metrics.Collection):
     accuracy: metrics.Average.from_output("correct")  # type: ignore[valid-type]
 
 
-def smoothed_cross_entropy(
-    model: nn.Module, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array, label_smoothing: float
+def cross_entropy(
+    model: nn.Module, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array, train: bool = True
 ) -> LossOutput:
     """Returns the training loss of a classifier, summed over the valid examples of a batch.
 
     Args:
         model: from images to logits.
         variables: the model's.
-        batch: `image` (B, H, W, C), `label` (B,) and `mask` (B,).
+        batch: `image` (B, H, W, C) normalised, `target` (B, K), a distribution over the classes, and `mask` (B,).
         rng: of dropout and stochastic depth.
-        label_smoothing: share of the label that is spread over all classes.
+        train: whether they act, and whether BatchNorm takes the statistics of the batch.
     """
-    logits, updates = model.apply(variables, batch["image"], train=True, rngs={"dropout": rng}, mutable=["batch_stats"])
-    targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], logits.shape[-1]), label_smoothing)
-    losses = optax.softmax_cross_entropy(logits, targets)
+    logits, updates = model.apply(variables, batch["image"], train=train, rngs={"dropout": rng}, mutable=["batch_stats"])
+    losses = optax.softmax_cross_entropy(logits, batch["target"])
     mask = batch["mask"]
-    correct = jnp.argmax(logits, -1) == batch["label"]
+    correct = jnp.argmax(logits, -1) == jnp.argmax(batch["target"], -1)
     return LossOutput(
         jnp.sum(losses * mask), jnp.sum(mask), updates.get("batch_stats", {}), {"accuracy": jnp.sum(correct * mask)}
     )
 
 
 class Classification:
-    """One label an image; the loss is the cross-entropy with smoothed labels."""
+    """One label an image; the loss is the cross-entropy with smoothed, perhaps mixed labels."""
 
-    def __init__(self, config: ConfigDict, model_overrides: dict[str, Any]) -> None:
+    best_metric = "accuracy"
+
+    def __init__(self, config: ConfigDict, model_overrides: dict[str, Any], without_data: bool) -> None:
         """Opens the data set and makes the model.
 
         Args:
             config: the run's config.
             model_overrides: the options of the model that the config sets.
+            without_data: whether a published data set need not be there; then there are no batches.
         """
         self._config = config
-        dataset = config.dataset
-        self._train_set = data.open_dataset(dataset.name, dataset.train_split, dataset.data_dir)
-        self._eval_set = data.open_dataset(dataset.name, dataset.eval_split, dataset.data_dir)
-        self.class_names = self._train_set.class_names
+        dataset, augment = config.dataset, config.augment
+        open_split = data.describe_dataset if without_data else data.open_dataset
+        self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir)
+        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir)
+        self.class_names = tuple(self._train_set.class_names)
         self.num_train_examples = len(self._train_set)
         self.num_eval_examples = len(self._eval_set)
         self.recipe = {
@@ -74,46 +79,75 @@ class Classification:
             "dtype": config.dtype,
             **model_overrides,
         }
-        self.model = create_model(**self.recipe)
+        self.model = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
         channels = self.model.config.image_channels
         self.image_shape = (config.image_size, config.image_size, channels)
-        augment = config.augment
+        self.example = {
+            "image": jax.ShapeDtypeStruct(self.image_shape, jnp.uint8),
+            "label": jax.ShapeDtypeStruct((), jnp.int32),
+            "mask": jax.ShapeDtypeStruct((), jnp.float32),
+        }
         self._train_transform = data.TrainTransform(
-            config.image_size, channels, tuple(augment.crop_scale), tuple(augment.crop_ratio), augment.flip
+            config.image_size,
+            channels,
+            crop_scale=tuple(augment.crop_scale),
+            crop_ratio=tuple(augment.crop_ratio),
+            flip=augment.flip,
         )
         self._eval_transform = data.EvalTransform(config.image_size, channels, config.eval_crop)
+        _check_augment(config)
 
-    def train_batches(self, start_step: int, num_steps: int) -> data.Batches:
-        """Yields augmented batches of `image` (B, S, S, C), `label` (B,) and `mask` (B,)."""
+    def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> data.Batches:
+        """Yields batches of `image` (B, S, S, C) uint8, cropped and so on, `label` (B,) and `mask` (B,)."""
         return data.train_batches(
             self._train_set,
             self._train_transform,
             seed=self._config.seed,
             start_step=start_step,
             num_steps=num_steps,
-            **self._reading(),
+            **self._reading(rows),
         )
 
-    def eval_batches(self) -> data.Batches:
+    def eval_batches(self, rows: Sequence[int]) -> data.Batches:
         """Yields batches of the evaluation set."""
-        return data.eval_batches(self._eval_set, self._eval_transform, **self._reading())
+        return data.eval_batches(self._eval_set, self._eval_transform, **self._reading(rows))
 
-    def _reading(self) -> dict[str, Any]:
+    def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
         return {
             "batch_size": self._config.batch_size,
-            "process_index": jax.process_index(),
-            "process_count": jax.process_count(),
+            "rows": rows,
             "num_workers": self._config.dataset.num_workers,
             "skip_corrupt": self._config.dataset.skip_corrupt,
         }
 
+    def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
+        """Returns `image`, normalised, erased and mixed, `target` (B, K), smoothed and mixed, and `mask`."""
+        augment = self._config.augment
+        images = data.normalise(batch["image"])
+        targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], len(self.class_names)), self._config.label_smoothing)
+        erase_rng, mix_rng = jax.random.split(rng)
+        if augment.erase_probability > 0:
+            images = ops.random_erasing(erase_rng, images, augment.erase_probability)
+        if augment.mixup_alpha > 0 or augment.cutmix_alpha > 0:
+            images, targets = ops.mix(
+                mix_rng,
+                images,
+                targets,
+                batch["mask"],
+                mixup_alpha=augment.mixup_alpha,
+                cutmix_alpha=augment.cutmix_alpha,
+                switch_probability=augment.cutmix_probability,
+                group=augment.mix_group,
+            )
+        return {"image": images, "target": targets, "mask": batch["mask"]}
+
     def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
-        """Returns the summed cross-entropy with smoothed labels, and the number of images with the right answer."""
-        return smoothed_cross_entropy(self.model, variables, batch, rng, self._config.label_smoothing)
+        """Returns the summed cross-entropy, and the number of images whose likeliest class is their target's largest."""
+        return cross_entropy(self.model, variables, batch, rng, train=not self._config.freeze_backbone)
 
     def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> EvalMetrics:
         """Returns the loss and accuracy of a batch."""
-        logits = jnp.asarray(self.model.apply(variables, batch["image"]))
+        logits = jnp.asarray(self.model.apply(variables, data.normalise(batch["image"])))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         correct = jnp.argmax(logits, -1) == batch["label"]
         return EvalMetrics.single_from_model_output(loss=losses, correct=correct, mask=batch["mask"])
@@ -135,3 +169,17 @@ class Classification:
             )
             path.write_bytes(explain.to_png(sheet))
         return [path]
+
+
+def _check_augment(config: ConfigDict) -> None:
+    augment = config.augment
+    for key in ("erase_probability", "cutmix_probability"):
+        if not 0 <= augment[key] <= 1:
+            raise UserError(f"augment.{key} lies in [0, 1], but got {augment[key]}.")
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        if augment[key] < 0:
+            raise UserError(f"augment.{key} is 0 (off) or positive, but got {augment[key]}.")
+    if augment.mix_group is not None and (augment.mix_group < 1 or config.batch_size % augment.mix_group):
+        raise UserError(f"augment.mix_group divides batch_size={config.batch_size}, but got {augment.mix_group}.")
+    if not 0 <= config.label_smoothing < 1:
+        raise UserError(f"label_smoothing lies in [0, 1), but got {config.label_smoothing}.")

@@ -82,4 +82,4 @@ class Checkpoints:
 
 
 def _training_part(state: TrainState) -> dict[str, PyTree]:
-    return {"step": state.step, "opt_state": state.opt_state, "skipped": state.skipped}
+    return {"step": state.step, "opt_state": state.opt_state, "skipped": state.skipped, "nonfinite": state.nonfinite}

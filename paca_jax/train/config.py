@@ -39,32 +39,49 @@ def default_config() -> ConfigDict:
     config.augment.crop_scale = (0.08, 1.0)
     config.augment.crop_ratio = (3 / 4, 4 / 3)
     config.augment.flip = True
+    config.augment.color_jitter = 0.0  # strength; RandAugment's recipes do without
+    config.augment.rand_operations = 0  # RandAugment's operations an image; 0: off
+    config.augment.rand_magnitude = 9.0
+    config.augment.rand_magnitude_std = 0.5
+    config.augment.erase_probability = 0.0
+    config.augment.mixup_alpha = 0.0  # 0: off
+    config.augment.cutmix_alpha = 0.0  # 0: off
+    config.augment.cutmix_probability = 0.5  # where mixup and cutmix are both on
+    config.augment.mix_group = placeholder(int)  # images that mix among themselves, with one share; None: the batch
 
     config.batch_size = 1024  # over all devices
     config.accumulate_steps = 1  # parts into which a batch is split, one after the other
     config.num_steps = placeholder(int)  # wins over num_epochs when set
     config.num_epochs = 300.0
     config.dtype = "float32"  # to compute in; parameters are float32
+    config.remat = False  # compute each block anew in the gradient: slower, and less memory
 
     config.learning_rate = 1e-3
     config.warmup_steps = placeholder(int)  # wins over warmup_epochs when set
     config.warmup_epochs = 5.0
     config.warmup_learning_rate = 0.0  # at step 0
     config.min_learning_rate = 0.0  # at the end
+    config.learning_rate_batch_size = placeholder(int)  # the batch the three rates are for: they scale with batch_size
+    config.schedule_by_epoch = False  # the rate changes once an epoch rather than every step
+    config.layer_decay = 1.0  # each layer further from the head learns at this share of the next one's rate
+    config.freeze_backbone = False  # only the head learns
     config.weight_decay = 0.05  # on tensors of two or more axes
     config.beta1 = 0.9
     config.beta2 = 0.999
     config.label_smoothing = 0.1
     config.clip_norm = 0.0  # 0: off
     config.ema_decay = 0.0  # 0: off; else evaluation uses the averaged weights
+    config.on_nonfinite = "stop"  # what a step of infinite or undefined loss or gradient does: "stop" or "skip"
 
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})
+    config.mesh.split_rows = False  # between blocks, split the images' rows over `model`
 
     config.log_every_steps = 100
     config.eval_every_steps = 5000
     config.checkpoint_every_steps = 1000
-    config.checkpoint_keep = 3
-    config.init_from = placeholder(str)  # a workdir, .safetensors, .pth or an official model's name
+    config.checkpoint_keep = 3  # the newest ones, and the best one besides
+    config.profile_steps = ()  # (first, last): trace these steps into WORKDIR/plugins/profile
+    config.init_from = placeholder(str)  # a workdir, a file, an official model's name, or "official": model.name's weights
     config.init_allow_new = ()  # layers that may start fresh: "head", "clustering"
     return config.lock()
 
@@ -140,5 +157,13 @@ def check_config(config: ConfigDict, batch_shards: int) -> None:
             raise UserError(f"{key} is at least 1, but got {config[key]}.")
     if not 0 <= config.ema_decay < 1:
         raise UserError(f"ema_decay lies in [0, 1), but got {config.ema_decay}.")
-    if config.dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype is float32 or bfloat16, but got {config.dtype!r}.")
+    for key, known in (("dtype", ("float32", "bfloat16")), ("on_nonfinite", ("stop", "skip"))):
+        if config[key] not in known:
+            raise UserError(f"{key} is {' or '.join(known)}, but got {config[key]!r}.")
+    if not 0 < config.layer_decay <= 1:
+        raise UserError(f"layer_decay lies in (0, 1], but got {config.layer_decay}.")
+    if config.learning_rate_batch_size is not None and config.learning_rate_batch_size < 1:
+        raise UserError(f"learning_rate_batch_size is at least 1, but got {config.learning_rate_batch_size}.")
+    profile = config.profile_steps
+    if len(profile) not in (0, 2) or any(type(step) is not int for step in profile) or list(profile) != sorted(profile):
+        raise UserError(f"profile_steps is () or (first, last), two steps in their order, but got {tuple(profile)}.")

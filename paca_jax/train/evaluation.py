@@ -16,7 +16,7 @@ def evaluate(run: Run, variables: dict[str, PyTree]) -> dict[str, float]:
     total: metrics.Collection | None = None
     examples = 0
     with jax.set_mesh(run.mesh):
-        for batch in run.task.eval_batches():
+        for batch in run.task.eval_batches(run.rows):
             part, valid = run.eval_step(variables, run.to_devices(batch))
             total = part if total is None else total.merge(part)
             examples += int(valid)

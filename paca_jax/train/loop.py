@@ -73,7 +73,7 @@ def evaluate_only(config: ConfigDict, workdir: epath.PathLike, devices: Sequence
 def _train(run: Run, state: TrainState, start_step: int, checkpoints: Checkpoints, workdir: epath.Path) -> TrainState:
     config, total = run.config, run.steps.total
     writer = make_writer(workdir, start_step)
-    batches = run.task.train_batches(start_step, total)
+    batches = run.task.train_batches(start_step, total, run.rows)
     batch = run.to_devices(next(batches))
     began = time.perf_counter()
     train_step = run.train_step.lower(state, batch).compile()

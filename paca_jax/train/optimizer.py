@@ -1,8 +1,12 @@
-"""AdamW and its schedule."""
+"""AdamW, its schedule, and which parameters learn how fast."""
+
+import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
 from paca_jax.train.config import Steps
@@ -11,21 +15,91 @@ from paca_jax.train.config import Steps
 def make_schedule(config: ConfigDict, steps: Steps) -> optax.Schedule:
     """Returns the learning rate by step: a linear warm-up, then the cosine that the whole run follows from its start.
 
-    As in the official recipe the cosine is not shifted by the warm-up. A warm-up longer than the run never reaches its end.
+    As in the official recipe the cosine is not shifted by the warm-up. With `schedule_by_epoch` the rate of an epoch is that of
+    its first step, and with `learning_rate_batch_size` all rates scale linearly with the batch. A warm-up longer than the run
+    never reaches its end.
     """
-    peak = config.learning_rate
-    warmup = optax.linear_schedule(config.warmup_learning_rate, peak, max(steps.warmup, 1))
-    cosine = optax.cosine_decay_schedule(peak, steps.total, alpha=config.min_learning_rate / peak if peak else 0.0)
-    return lambda step: jnp.where(step < steps.warmup, warmup(step), cosine(step))
+    scale = config.batch_size / (config.learning_rate_batch_size or config.batch_size)
+    peak = config.learning_rate * scale
+    warmup = optax.linear_schedule(config.warmup_learning_rate * scale, peak, max(steps.warmup, 1))
+    floor = config.min_learning_rate * scale
+    cosine = optax.cosine_decay_schedule(peak, steps.total, alpha=floor / peak if peak else 0.0)
+
+    def schedule(step: Any) -> jax.Array:
+        if config.schedule_by_epoch:
+            step = jnp.floor(jnp.asarray(step) / steps.per_epoch) * steps.per_epoch
+        return jnp.where(step < steps.warmup, warmup(step), cosine(step))
+
+    return schedule
 
 
 def make_optimizer(config: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Returns AdamW after clipping by the global norm; weight decay acts on tensors of two or more axes."""
-    adamw = optax.adamw(
-        learning_rate,
-        b1=config.beta1,
-        b2=config.beta2,
-        weight_decay=config.weight_decay,
-        mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params),
+    """Returns AdamW after clipping by the global norm; weight decay acts on tensors of two or more axes.
+
+    With `layer_decay` a layer's updates are scaled by `layer_scales`; with `freeze_backbone` only `head` has any.
+    """
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+    parts.append(
+        optax.adamw(
+            learning_rate,
+            b1=config.beta1,
+            b2=config.beta2,
+            weight_decay=config.weight_decay,
+            mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params),
+        )
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm > 0 else adamw
+    if config.layer_decay < 1:
+        parts.append(_scale_layers(config.layer_decay))
+    optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
+    if config.freeze_backbone:
+        optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, learns)
+    return optimizer
+
+
+def learns(params: PyTree) -> PyTree:
+    """Returns whether each parameter learns where the backbone is frozen: those of the head do."""
+    return {name: jax.tree.map(lambda _, head=name == "head": head, part) for name, part in params.items()}
+
+
+def layer_scales(params: PyTree, decay: float) -> PyTree:
+    """Returns the share of the learning rate of each parameter: decay ** (layers between it and the head).
+
+    Layers are the stem, every block in its order, and the head. A transition belongs to the block after it, the norm of a stage
+    to the block before it, and the teacher's parts, which feed all of a stage's blocks, to the first block of that stage.
+    """
+    depths = _depths(params)
+    starts = [1 + sum(depths[:stage]) for stage in range(len(depths))]
+    last = sum(depths) + 1
+
+    def scale(keys: tuple[Any, ...], _: Any) -> float:
+        return decay ** (last - _layer(jax.tree_util.keystr(keys, simple=True, separator="/"), starts, depths))
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def _layer(path: str, starts: list[int], depths: list[int]) -> int:
+    if path.startswith("head"):
+        return sum(depths) + 1
+    if found := re.match(r"stage(\d+)/block(\d+)", path):
+        return starts[int(found[1]) - 1] + int(found[2])
+    if found := re.match(r"stage(\d+)/norm", path):
+        return starts[int(found[1]) - 1] + depths[int(found[1]) - 1] - 1
+    if found := re.match(r"transition(\d+)", path):
+        return starts[int(found[1])]
+    if found := re.match(r"teacher/[a-z]+(\d+)", path):
+        return starts[int(found[1]) - 1]
+    if path.startswith("stem"):
+        return 0
+    raise LookupError(f"Parameter {path!r} belongs to no layer.")
+
+
+def _depths(params: PyTree) -> list[int]:
+    stages = sorted(name for name in params if name.startswith("stage"))
+    return [sum(name.startswith("block") for name in params[stage]) for stage in stages]
+
+
+def _scale_layers(decay: float) -> optax.GradientTransformation:
+    def update(updates: PyTree, params: PyTree) -> PyTree:
+        return jax.tree.map(jnp.multiply, updates, layer_scales(params, decay))
+
+    return optax.stateless(update)

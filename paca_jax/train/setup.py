@@ -1,6 +1,8 @@
 """From a config to everything that a run needs: mesh, task, optimizer, and the steps as jit sees them."""
 
 import dataclasses
+import functools
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax.errors import UserError
-from paca_jax.sharding import batch_sharding, batch_shards, make_mesh
+from paca_jax.sharding import batch_sharding, batch_shards, local_rows, make_mesh
 from paca_jax.tasks import Classification, Task
 from paca_jax.train.config import Steps, check_config, count_steps, model_overrides
 from paca_jax.train.optimizer import make_optimizer, make_schedule
@@ -53,9 +55,32 @@ class Run:
         """Returns the state of step 0, drawn from the seed."""
         return self.initialize(stream(self.config.seed, "init"))
 
+    @property
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and shardings of a training batch, over all processes."""
+        size, sharding = self.config.batch_size, batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype, sharding=sharding)
+            for name, leaf in self.task.example.items()
+        }
+
+    @functools.cached_property
+    def rows(self) -> list[int]:
+        """The rows of every batch that this process reads."""
+        return local_rows(self.mesh, self.config.batch_size)
+
     def to_devices(self, batch: dict[str, np.ndarray]) -> dict[str, Array]:
-        """Makes this process's part of a batch a part of the global batch."""
-        return jax.make_array_from_process_local_data(batch_sharding(self.mesh), batch)
+        """Makes the rows that this process has read its part of the global batch."""
+        sharding, size = batch_sharding(self.mesh), self.config.batch_size
+
+        def place(local: np.ndarray) -> Array:
+            def shard(index: Any) -> np.ndarray:
+                first, last, _ = index[0].indices(size)
+                return local[bisect_left(self.rows, first) : bisect_left(self.rows, last)]
+
+            return jax.make_array_from_callback((size, *local.shape[1:]), sharding, shard)
+
+        return {name: place(array) for name, array in batch.items()}
 
     def metadata(self) -> dict[str, Any]:
         """Returns what a checkpoint tells about its run."""
@@ -66,12 +91,13 @@ class Run:
         }
 
 
-def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:
+def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None, without_data: bool = False) -> Run:
     """Returns the run that a config describes.
 
     Args:
         config: from `default_config()`.
         devices: the devices to lay the mesh out on; by default all of every process.
+        without_data: whether a published data set (ImageNet) need not be there, for planning.
 
     Raises:
         UserError: if the config asks for what does not exist or does not fit.
@@ -80,7 +106,7 @@ def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> 
         raise UserError(f"task is one of {', '.join(_TASKS)}, but got {config.task!r}.")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     check_config(config, batch_shards(mesh))
-    task: Task = _TASKS[config.task](config, model_overrides(config))
+    task: Task = _TASKS[config.task](config, model_overrides(config), without_data)
     steps = count_steps(config, task.num_train_examples)
     schedule = make_schedule(config, steps)
     optimizer = make_optimizer(config, schedule)
@@ -99,6 +125,7 @@ def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> 
         seed=config.seed,
         accumulate_steps=config.accumulate_steps,
         ema_decay=config.ema_decay,
+        freeze_backbone=config.freeze_backbone,
     )
     whole = NamedSharding(mesh, PartitionSpec())
     return Run(

@@ -25,6 +25,7 @@ class TrainState:
         opt_state: the optimizer's.
         ema: {"params", "batch_stats"} averaged over the steps, or None.
         skipped: images left out so far because they could not be read.
+        nonfinite: steps so far that changed nothing because their loss or gradient was infinite or undefined.
     """
 
     step: Int[Array, ""]
@@ -33,6 +34,7 @@ class TrainState:
     opt_state: PyTree
     ema: PyTree | None
     skipped: Int[Array, ""]
+    nonfinite: Int[Array, ""]
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def state_of(variables: dict[str, Any], optimizer: optax.GradientTransformation,
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
     ema = {"params": params, "batch_stats": batch_stats} if averaged else None
-    return TrainState(zero, params, batch_stats, optimizer.init(params), ema, zero)
+    return TrainState(zero, params, batch_stats, optimizer.init(params), ema, zero, zero)
 
 
 def state_shardings(abstract: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh) -> PyTree:
@@ -103,5 +105,6 @@ def state_shardings(abstract: TrainState, optimizer: optax.GradientTransformatio
         "opt_state": opt_state,
         "ema": ema,
         "skipped": whole,
+        "nonfinite": whole,
     }
     return TrainState(**parts)

@@ -1,5 +1,6 @@
 """The training step and the evaluation step, as functions to jit."""
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from paca_jax.sharding import constrain
 from paca_jax.tasks import LossOutput, Task
+from paca_jax.train.optimizer import learns
 from paca_jax.train.state import TrainState, as_variables
 
 Scalars = dict[str, Float[Array, ""]]
@@ -27,6 +29,7 @@ def make_train_step(
     seed: int,
     accumulate_steps: int = 1,
     ema_decay: float = 0.0,
+    freeze_backbone: bool = False,
 ) -> TrainStep:
     """Returns the function from a state and a batch to the next state and its scalars.
 
@@ -37,11 +40,16 @@ def make_train_step(
         seed: of every random stream; the one of step s is folded from it.
         accumulate_steps: parts of the batch that are taken one after the other; the gradient is that of the whole batch.
         ema_decay: share of the old average that each step keeps; ignored where the state keeps no average.
+        freeze_backbone: whether only the head has gradients.
 
-    The scalars are `loss`, `grad_norm` (before clipping), `learning_rate`, and what the task sums.
+    The scalars are `loss`, `grad_norm` (before clipping), `parameter_norm` (before the step), `learning_rate`, what the task
+    sums, and `nonfinite`: how many steps so far had an infinite or undefined loss or gradient. Such a step changes nothing but
+    that count and the step.
     """
 
     def summed_loss(params: PyTree, batch_stats: PyTree, batch: dict[str, Array], rng: Array) -> tuple[Array, LossOutput]:
+        if freeze_backbone:
+            params = jax.tree.map(lambda learning, p: p if learning else jax.lax.stop_gradient(p), learns(params), params)
         output = task.loss(as_variables(params, batch_stats), batch, rng)
         return output.total, output
 
@@ -68,23 +76,35 @@ def make_train_step(
         return jax.lax.scan(add, start, (jnp.arange(accumulate_steps), parts))[0]
 
     def train_step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Scalars]:
-        rng = jax.random.fold_in(stream(seed, "dropout"), state.step)
-        grads, output = accumulated(state, batch, rng)
+        dropout_rng, augment_rng = (jax.random.fold_in(stream(seed, name), state.step) for name in ("dropout", "augment"))
+        grads, output = accumulated(state, task.augment(batch, augment_rng), dropout_rng)
         weight = jnp.maximum(output.weight, 1)
         grads = jax.tree.map(lambda g: g / weight, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        scalars = {
-            "loss": output.total / weight,
-            "grad_norm": optax.global_norm(grads),
-            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-            **{name: total / weight for name, total in output.sums.items()},
-        }
         ema = state.ema
         if ema is not None:
             ema = _average(ema, {"params": params, "batch_stats": output.batch_stats}, ema_decay)
-        skipped = state.skipped + jnp.sum(batch["mask"] == 0, dtype=jnp.int32)
-        return TrainState(state.step + 1, params, output.batch_stats, opt_state, ema, skipped), scalars
+
+        loss, grad_norm = output.total / weight, optax.tree.norm(grads)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        learnt = dataclasses.replace(state, params=params, batch_stats=output.batch_stats, opt_state=opt_state, ema=ema)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), learnt, state)
+        new_state = dataclasses.replace(
+            kept,
+            step=state.step + 1,
+            skipped=state.skipped + jnp.sum(batch["mask"] == 0, dtype=jnp.int32),
+            nonfinite=state.nonfinite + ~finite,
+        )
+        scalars = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "parameter_norm": optax.tree.norm(state.params),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+            "nonfinite": new_state.nonfinite,
+            **{name: total / weight for name, total in output.sums.items()},
+        }
+        return new_state, scalars
 
     return train_step
 

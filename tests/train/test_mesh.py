@@ -14,7 +14,7 @@ def losses(mesh, devices):
     found = []
     with jax.set_mesh(run.mesh):
         state = run.fresh_state()
-        for batch in run.task.train_batches(0, STEPS):
+        for batch in run.task.train_batches(0, STEPS, run.rows):
             state, scalars = run.train_step(state, run.to_devices(batch))
             found.append(float(scalars["loss"]))
     return np.array(found), state

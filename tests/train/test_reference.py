@@ -8,7 +8,7 @@ import pytest
 
 from paca_jax import convert
 from paca_jax.models import create_model
-from paca_jax.tasks.classification import smoothed_cross_entropy
+from paca_jax.tasks.classification import cross_entropy
 from paca_jax.train.config import default_config
 from paca_jax.train.optimizer import make_optimizer
 from paca_jax.train.state import state_of
@@ -31,7 +31,7 @@ def test_twelve_steps(name, tolerance):
     config.clip_norm = float(golden["clip_norm"])
     smoothing, rate = float(golden["label_smoothing"]), float(golden["learning_rate"])
     optimizer = make_optimizer(config, rate)
-    task = SimpleNamespace(loss=lambda v, batch, rng: smoothed_cross_entropy(model, v, batch, rng, smoothing))
+    task = SimpleNamespace(augment=lambda batch, rng: batch, loss=lambda v, batch, rng: cross_entropy(model, v, batch, rng))
     step = golden_models.jit(make_train_step(task, optimizer, lambda _: rate, seed=0))
     state = jax.jit(lambda variables: state_of(variables, optimizer, averaged=False))(convert.from_torch(weights, model))
 
@@ -41,7 +41,8 @@ def test_twelve_steps(name, tolerance):
             seed, shape = int(golden["input_seed"]), tuple(golden["input_shape"])
             labels = np.random.default_rng(seed + 500 + s).integers(0, 10, shape[0])
             image = golden_models.images(seed + s, shape)
-            batch = {"image": image, "label": labels, "mask": np.ones(shape[0], np.float32)}
+            target = (1 - smoothing) * np.eye(10, dtype=np.float32)[labels] + smoothing / 10
+            batch = {"image": image, "target": target, "mask": np.ones(shape[0], np.float32)}
             state, scalars = step(state, batch)
             for key, values in found.items():
                 values.append(float(scalars[key]))

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from paca_jax.models import create_model
-from paca_jax.tasks.classification import smoothed_cross_entropy
+from paca_jax.tasks.classification import cross_entropy
 from paca_jax.train.config import Steps, default_config
 from paca_jax.train.optimizer import make_optimizer, make_schedule
 from paca_jax.train.state import state_of
@@ -26,13 +26,17 @@ def batch_of(size, masked=()):
     rng = np.random.default_rng(0)
     mask = np.ones(size, np.float32)
     mask[list(masked)] = 0
-    return {"image": rng.normal(size=(size, 32, 32, 3)).astype(np.float32), "label": rng.integers(0, 5, size), "mask": mask}
+    return {
+        "image": rng.normal(size=(size, 32, 32, 3)).astype(np.float32),
+        "target": np.eye(5)[rng.integers(0, 5, size)],
+        "mask": mask,
+    }
 
 
 def one_step(classifier, batch, **options):
     model, variables = classifier
     optimizer = optax.sgd(1.0)
-    task = SimpleNamespace(loss=lambda v, b, rng: smoothed_cross_entropy(model, v, b, rng, 0.1))
+    task = SimpleNamespace(augment=lambda b, rng: b, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
     step = jax.jit(make_train_step(task, optimizer, lambda _: 1.0, seed=0, **options))
     return step(state_of(variables, optimizer, averaged="ema_decay" in options), batch)
 
