@@ -1,10 +1,11 @@
-"""Data: TFDS sources, decoding and augmentation with Pillow, and batches that the seed and the step decide."""
+"""Data: TFDS and folders of images, decoding and augmentation with Pillow, and batches that the seed and the step decide."""
 
 from paca_jax.data.batching import eval_batches, train_batches
+from paca_jax.data.dataset import Dataset
 from paca_jax.data.facts import describe_dataset
-from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS
+from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
 from paca_jax.data.images import decode_image
-from paca_jax.data.sources import Dataset, open_dataset
+from paca_jax.data.sources import open_dataset
 from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
 from paca_jax.data.workers import Batches
 
@@ -23,5 +24,6 @@ __all__ = [
     "normalise",
     "open_dataset",
     "preprocess",
+    "readable_names",
     "train_batches",
 ]

@@ -10,10 +10,11 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from paca_jax.data.dataset import Dataset
 from paca_jax.data.images import ImageError
 from paca_jax.data.workers import Batches, iterate
 from paca_jax.errors import UserError
@@ -26,24 +27,8 @@ Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 _ORDER, _AUGMENTATION = 1, 2
 
 
-class Examples(Protocol):
-    """What batches are drawn from; `open_dataset` gives one."""
-
-    @property
-    def name(self) -> str:
-        """The data set's name, for messages."""
-
-    @property
-    def split(self) -> str:
-        """The split, for messages."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-
 def train_batches(
-    dataset: Examples,
+    dataset: Dataset,
     transform: Transform,
     *,
     batch_size: int,
@@ -87,7 +72,7 @@ def train_batches(
 
 
 def eval_batches(
-    dataset: Examples,
+    dataset: Dataset,
     transform: Transform,
     *,
     batch_size: int,
@@ -140,7 +125,7 @@ class _EvalPlaces:
 class _Source:
     """Random access to batches: `source[step]` is this process's part of the batch of a step."""
 
-    dataset: Examples
+    dataset: Dataset
     transform: Transform
     places: Callable[[int], list[Place]]
     seed: int
@@ -168,7 +153,8 @@ class _Source:
                 return None
             raise UserError(
                 f"Expected every image of data set {self.dataset.name!r}, split {self.dataset.split!r}, to be readable, got a "
-                f"corrupt one at index {index}; replace it, or skip and count such images with dataset.skip_corrupt=True."
+                f"corrupt one at {self.dataset.where(index)}; replace it, or skip and count such images with "
+                "dataset.skip_corrupt=True."
             ) from error
 
     def _blank(self, rows: list[dict[str, Any] | None]) -> dict[str, Any]:
@@ -214,7 +200,7 @@ def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.Generator(_philox(seed, _ORDER, epoch, 0)).permutation(length)
 
 
-def _checked_rows(dataset: Examples, batch_size: int, rows: Sequence[int] | None, num_workers: int) -> Sequence[int]:
+def _checked_rows(dataset: Dataset, batch_size: int, rows: Sequence[int] | None, num_workers: int) -> Sequence[int]:
     """Returns the rows of this process, having checked the numbers."""
     if batch_size < 1:
         raise UserError(f"Expected batch_size to be 1 or more, got {batch_size}; correct it.")

@@ -1,12 +1,14 @@
-"""Data sets of TFDS, prepared as ArrayRecord, as random-access sources of raw examples.
+"""Opening data sets: those of TFDS, prepared as ArrayRecord, and folders of images.
 
-A data set is opened from its files alone: no builder code runs, nothing is downloaded and TensorFlow is not imported.
+A data set of TFDS is opened from its files alone: no builder code runs, nothing is downloaded and TensorFlow is not imported.
 """
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from paca_jax.data.dataset import Dataset, quoted
+from paca_jax.data.folder import FolderDataset
 from paca_jax.errors import UserError
 
 
@@ -20,12 +22,11 @@ class _Opened(NamedTuple):
     class_names: tuple[str, ...] | None
 
 
-class Dataset:
-    """One split of a data set: `dataset[i]` is example i, a dict of its features.
+class TfdsDataset(Dataset):
+    """One split of a data set of TFDS.
 
-    The Image feature named `image` comes as the bytes of its encoded file and a ClassLabel as an int; any other feature comes
-    as TFDS decodes it (a mask as a uint8 (H, W, 1) array, for example). Pickling keeps the arguments only, and the copy opens
-    the files anew at its first use, so that a worker process inherits no open file.
+    Features besides `image` and `label` come as TFDS decodes them (a mask as a uint8 (H, W, 1) array, for example). Pickling
+    keeps the arguments only.
 
     Attributes:
       name: the data set's name as it was asked for.
@@ -51,12 +52,7 @@ class Dataset:
         return len(self._opened.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns example `index`.
-
-        Raises:
-          IndexError: the split has no such example.
-          UserError: the file that holds it is missing or damaged.
-        """
+        """Returns example `index`; see `Dataset`."""
         records, parse, fields, decoder, _ = self._opened
         if not 0 <= index < len(records):
             raise IndexError(f"{self.name} {self.split} has examples 0 to {len(records) - 1}, not {index}")
@@ -82,33 +78,34 @@ class Dataset:
         """
         if self._opened.class_names is None:
             raise UserError(
-                f"Expected data set {self.name!r} to be opened with its label, it was opened with {_list(self.features)}; "
+                f"Expected data set {self.name!r} to be opened with its label, it was opened with {quoted(self.features)}; "
                 "add 'label' to the features."
             )
         return self._opened.class_names
 
-    @property
-    def num_classes(self) -> int:
-        """The number of classes; errors as for `class_names`."""
-        return len(self.class_names)
-
 
 def open_dataset(name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")) -> Dataset:
-    """Opens one split of a TFDS data set that is prepared as ArrayRecord.
+    """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images.
 
     Args:
-      name: "name", "name/config" or "name/config:version" as TFDS writes it.
-      split: "train", "train[:90%]", "train+test", ...
-      data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+      name: "name", "name/config" or "name/config:version" as TFDS writes it; "folder" for a folder of images.
+      split: "train", "train[:90%]", "train+test", ...; for a folder as `FolderDataset` has them.
+      data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`); or the folder of
+        images.
       features: the features that an example shall have; classification needs the default, segmentation its mask.
 
     Returns:
       A random-access source of raw examples; it can be pickled.
 
     Raises:
-      UserError: the data set is missing, is prepared in another format, or lacks one of the features or the split.
+      UserError: the data set is missing, is prepared in another format, or lacks one of the features or the split; or the
+        folder is not laid out as `paca_jax.data.folder` tells.
     """
-    return Dataset(name, split, data_dir, features)
+    if name != FolderDataset.name:
+        return TfdsDataset(name, split, data_dir, features)
+    if not {"image", "label"}.issuperset(features):
+        raise UserError(f"Expected features of a folder of images, 'image' and 'label', got {quoted(features)}; correct them.")
+    return FolderDataset(split, data_dir)
 
 
 def find_builder(name: str, data_dir: str | None) -> Any:
@@ -147,7 +144,7 @@ def check_format(name: str, builder: Any) -> None:
     formats = sorted(available.value for available in builder.info.available_file_formats())
     if "array_record" not in formats:
         raise UserError(
-            f"Expected data set {name!r} to be prepared as array_record, {builder.data_dir} holds {_list(formats)}; "
+            f"Expected data set {name!r} to be prepared as array_record, {builder.data_dir} holds {quoted(formats)}; "
             f"convert it with: python -m paca_jax.data.convert_records {builder.data_dir}"
         )
 
@@ -188,8 +185,8 @@ def _check_features(name: str, available: Any, wanted: tuple[str, ...]) -> None:
     missing = [feature for feature in wanted if feature not in available]
     if missing:
         raise UserError(
-            f"Expected data set {name!r} to have {_list(wanted)}, it has {_list(sorted(available))}, lacking {_list(missing)}; "
-            "choose another data set."
+            f"Expected data set {name!r} to have {quoted(wanted)}, it has {quoted(sorted(available))}, lacking "
+            f"{quoted(missing)}; choose another data set."
         )
     for feature, kind in (("image", tfds.features.Image), ("label", tfds.features.ClassLabel)):
         if feature in wanted and not isinstance(available[feature], kind):
@@ -200,14 +197,10 @@ def _check_features(name: str, available: Any, wanted: tuple[str, ...]) -> None:
 
 
 def _check_split(name: str, split: str, splits: Any) -> None:
-    expected = f"Expected one of the splits of data set {name!r}, {_list(splits)}, or a slice such as 'train[:90%]'"
+    expected = f"Expected one of the splits of data set {name!r}, {quoted(splits)}, or a slice such as 'train[:90%]'"
     try:
         length = sum(instruction.take for instruction in splits[split].file_instructions)
     except ValueError as error:  # TFDS's answer to an unknown name, a malformed slice, and a slice that ends before it starts
         raise UserError(f"{expected}, got {split!r}; correct the split.") from error
     if length <= 0:
         raise UserError(f"{expected}, got {split!r}, which has no examples; correct the split.")
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in names)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, decode_image, open_dataset
+from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, decode_image, open_dataset, readable_names
 from paca_jax.errors import UserError
 from tests.data.tiny import DATASETS
 
@@ -119,3 +119,9 @@ def test_imagenet_names():
     assert {label: IMAGENET_CLASSES[label].split(",")[0] for label in known} == known
     assert [name for name, count in Counter(IMAGENET_CLASSES).items() if count > 1] == ["crane"]
     assert all(name == name.strip() and name for name in IMAGENET_CLASSES)
+
+
+def test_readable_names_are_for_imagenet_in_its_order_only():
+    assert readable_names(IMAGENET_SYNSETS) == readable_names(list(IMAGENET_SYNSETS)) == IMAGENET_CLASSES
+    assert readable_names(["ant", "bee"]) == ("ant", "bee")
+    assert readable_names(IMAGENET_SYNSETS[::-1]) == IMAGENET_SYNSETS[::-1]

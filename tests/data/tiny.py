@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from paca_jax.data import decode_image
+from paca_jax.data import Dataset, decode_image
 
 DATASETS = str(Path(__file__).parents[2] / "datasets")
 CORRUPT = (5, 11)
@@ -20,10 +20,10 @@ def encode(pixels: np.ndarray, file_format: str = "PNG", **options: Any) -> byte
     return buffer.getvalue()
 
 
-class Numbers:
+class Numbers(Dataset):
     """Example i is a 1x1 grey image of value i and label i; some can be corrupt."""
 
-    name, split = "numbers", "train"
+    name, split, class_names = "numbers", "train", ()
 
     def __init__(self, length: int, corrupt: tuple[int, ...] = ()) -> None:
         self.length, self.corrupt = length, corrupt
