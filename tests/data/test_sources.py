@@ -10,7 +10,7 @@ from paca_jax.data import Dataset, convert_records, open_dataset
 from paca_jax.data.convert_records import convert
 from paca_jax.data.prepare import prepare
 from paca_jax.errors import UserError
-from tests.data.tiny import DATASETS, encode
+from tests.data.tiny import DATASETS, encode, prepare_tfds
 
 EXAMPLES = [{"image": encode(np.full((2, 3, 3), 10 * i, np.uint8)), "label": i % 3} for i in range(7)]
 
@@ -19,42 +19,19 @@ EXAMPLES = [{"image": encode(np.full((2, 3, 3), 10 * i, np.uint8)), "label": i %
 def prepared(tmp_path_factory):
     """A folder with the data sets `tiny` (tfrecord, 2 shards), `masks` (array_record) and `words` (array_record, no image)."""
     import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.features import FeaturesDict
 
     image = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
     label = tfds.features.ClassLabel(names=["ant", "bee", "cat"])
     mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
     masks = [{**example, "mask": np.full((2, 3, 1), i, np.uint8)} for i, example in enumerate(EXAMPLES)]
-    with_files = [{**example, "image": _Bytes(example["image"])} for example in EXAMPLES]
-    masks = [{**example, "image": _Bytes(example["image"])} for example in masks]
     folder = tmp_path_factory.mktemp("prepared") / "data"
     for name, file_format, features, examples in (
-        ("tiny", "tfrecord", {"image": image, "label": label}, with_files),
+        ("tiny", "tfrecord", {"image": image, "label": label}, EXAMPLES),
         ("masks", "array_record", {"image": image, "label": label, "mask": mask}, masks),
         ("words", "array_record", {"text": tfds.features.Text(), "label": label}, [{"text": "x", "label": 1}] * 2),
     ):
-        builder = tfds.dataset_builders.AdhocBuilder(
-            name=name,
-            version="1.2.0",
-            features=FeaturesDict(features),
-            split_datasets={"train": list(enumerate(examples)), "test": list(enumerate(examples[:2]))},
-            data_dir=folder,
-            file_format=file_format,
-            disable_shuffling=True,
-        )
-        settings = tfds.download.DownloadConfig(try_download_gcs=False, num_shards=2)
-        builder.download_and_prepare(download_config=settings)
+        prepare_tfds(folder, f"{name}:1.2.0", features, {"train": examples, "test": examples[:2]}, file_format)
     return folder
-
-
-class _Bytes:
-    """TFDS takes an encoded image as an open file."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def read(self):
-        return self.data
 
 
 @pytest.fixture
