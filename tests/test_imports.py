@@ -19,6 +19,7 @@ FLOORS = [
     ["data"],
     ["tasks"],
     ["train"],
+    ["planning"],
     ["__init__", "convert.__main__", "data.prepare", "data.convert_records", "plan", "predict"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

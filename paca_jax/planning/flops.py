@@ -1,0 +1,74 @@
+"""Counting the multiplications of matrices and the convolutions of a traced program."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+
+def matrix_flops(jaxpr: Jaxpr) -> int:
+    """Returns the floating-point operations of a program's matrix products and convolutions, two for each multiply-add.
+
+    The count is that of the whole program over all devices, before the compiler touches it: a scan counts each of its rounds, a
+    branch its dearest side, and positions of a convolution's window that meet padding or a hole of its dilation count nothing.
+    """
+    return sum(_equation(equation) for equation in jaxpr.eqns)
+
+
+def _equation(equation: JaxprEqn) -> int:
+    name = equation.primitive.name
+    if name == "dot_general":
+        return _dot(equation)
+    if name == "conv_general_dilated":
+        return _convolution(equation)
+    inside = [matrix_flops(jaxpr) for value in equation.params.values() for jaxpr in _jaxprs(value)]
+    if name == "cond":
+        return max(inside)
+    return sum(inside) * (equation.params["length"] if name == "scan" else 1)
+
+
+def _jaxprs(value: Any) -> Iterator[Jaxpr]:
+    if isinstance(value, ClosedJaxpr):
+        yield value.jaxpr
+    elif isinstance(value, Jaxpr):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _jaxprs(part)
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
+
+
+def _dot(equation: JaxprEqn) -> int:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    shape = _shape(equation.invars[0])
+    return 2 * math.prod(_shape(equation.outvars[0])) * math.prod(shape[axis] for axis in contracted)
+
+
+def _convolution(equation: JaxprEqn) -> int:
+    params = equation.params
+    lhs, rhs = (_shape(variable) for variable in equation.invars)
+    out = _shape(equation.outvars[0])
+    lhs_axes, rhs_axes, out_axes = params["dimension_numbers"]
+    pairs = 1
+    for axis in range(len(params["window_strides"])):
+        pairs *= _valid_pairs(
+            lhs[lhs_axes[axis + 2]],
+            rhs[rhs_axes[axis + 2]],
+            out[out_axes[axis + 2]],
+            params["window_strides"][axis],
+            params["padding"][axis][0],
+            params["lhs_dilation"][axis],
+            params["rhs_dilation"][axis],
+        )
+    return 2 * out[out_axes[0]] * out[out_axes[1]] * rhs[rhs_axes[1]] * pairs
+
+
+def _valid_pairs(size: int, window: int, out: int, stride: int, padding: int, hole: int, window_hole: int) -> int:
+    """Returns how many pairs of an output position and a window position meet an element, along one axis of `size` elements."""
+    position = np.arange(out)[:, None] * stride + np.arange(window) * window_hole - padding
+    return int(np.sum((position >= 0) & (position <= (size - 1) * hole) & (position % hole == 0)))

@@ -1,0 +1,230 @@
+"""Reading an optimised, scheduled HLO module: which instructions run, how often, and what the compiler says of them.
+
+The text is what `jax.stages.Compiled.as_text()` gives for a TPU: the program of one chip. Only what estimates need is parsed.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+_BITS = {"pred": 8, "bf16": 16, "token": 0}  # the others name their width: f32, s8, u4, f8e4m3fn
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
+_HEADER = re.compile(r"(ENTRY )?%([^\s(]+) \(.*\{$")
+_NAME = re.compile(r"\s+(ROOT )?%(\S+) = ")
+_CALLED = re.compile(r"\b(body|condition|calls|called_computations|branch_computations|true_computation|false_computation)=")
+_MOVES_NOTHING = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "while",
+    "conditional", "call", "async-start", "optimization-barrier",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One array of an instruction's result.
+
+    Attributes:
+        bits: of one element.
+        dimensions: its extent along each axis, without the padding of the layout.
+        in_hbm: whether it lives in the chip's main memory, not in one of its scratch memories.
+    """
+
+    bits: int
+    dimensions: tuple[int, ...]
+    in_hbm: bool
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.dimensions) * self.bits // 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line of a computation.
+
+    Attributes:
+        name: unique in its computation.
+        opcode: `fusion`, `all-reduce`, `copy-start`, ...
+        results: the arrays it gives.
+        arguments: what stands between its parentheses.
+        attributes: the rest of the line.
+        root: whether it is its computation's result.
+    """
+
+    name: str
+    opcode: str
+    results: tuple[Shape, ...]
+    arguments: str
+    attributes: str
+    root: bool
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Names of the instructions it takes."""
+        return tuple(re.findall(r"%([^\s,()]+)", self.arguments))
+
+    @property
+    def cycles(self) -> int:
+        """The compiler's estimate; 0 where it gives none, as for collectives and copies."""
+        found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
+        return int(found[1]) if found else 0
+
+    def called(self) -> Iterator[tuple[str, str]]:
+        """Yields how and what it calls, as ("body", computation); what a reduction applies to its elements is left out."""
+        for match in _CALLED.finditer(self.attributes):
+            names, _ = _balanced(self.attributes, match.end())
+            yield from ((match[1], name) for name in re.findall(r"%([^\s,{}()]+)", names))
+
+
+Computation = dict[str, Instruction]
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """A program of one chip.
+
+    Attributes:
+        computations: instructions by name, by the name of their computation.
+        times: how often a step runs each computation, where it runs at all.
+        inner: computations inside a fusion, whose intermediate results never leave the chip's registers.
+        unknown_loops: names of loops whose number of rounds the text does not tell; they are taken to run once.
+    """
+
+    computations: dict[str, Computation]
+    times: dict[str, int]
+    inner: frozenset[str]
+    unknown_loops: tuple[str, ...]
+
+    def running(self, inner: bool = True) -> Iterator[tuple[Instruction, Computation, int]]:
+        """Yields each instruction that runs, with its computation and how often a step runs it."""
+        for name, times in self.times.items():
+            if inner or name not in self.inner:
+                for instruction in self.computations[name].values():
+                    yield instruction, self.computations[name], times
+
+    @property
+    def cycles(self) -> int:
+        """The compiler's estimate of a step in clock cycles, collectives and copies left out."""
+        return sum(instruction.cycles * times for instruction, _, times in self.running())
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Bytes that a step reads from the chip's main memory and writes to it.
+
+        Every operand and result that lives there counts whole, so a fusion that reads a slice of an array counts too much.
+        """
+        return sum(_traffic(instruction, computation) * times for instruction, computation, times in self.running(inner=False))
+
+
+def parse(text: str) -> Module:
+    """Returns the module that the text describes.
+
+    Raises:
+        ValueError: if the text has no entry computation.
+    """
+    computations: dict[str, Computation] = {}
+    entry, current = "", ""
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header:
+            current = header[2]
+            computations[current] = {}
+            entry = current if header[1] else entry
+        elif line.startswith("}"):
+            current = ""
+        elif current:
+            instruction = _instruction(line)
+            if instruction:
+                computations[current][instruction.name] = instruction
+    if not entry:
+        raise ValueError("The text has no entry computation, so it is no optimised HLO module.")
+    return _follow(computations, entry)
+
+
+def _instruction(line: str) -> Instruction | None:
+    start = _NAME.match(line)
+    if not start:
+        return None
+    result, end = _balanced(line, start.end())
+    opcode, _, rest = line[end:].strip().partition("(")
+    arguments, end = _balanced(f"({rest}", 0)
+    return Instruction(
+        name=start[2],
+        opcode=opcode,
+        results=tuple(shapes(result)),
+        arguments=arguments[1:-1],
+        attributes=rest[end - 1 :],
+        root=start[1] is not None,
+    )
+
+
+def shapes(text: str) -> Iterator[Shape]:
+    """Yields the arrays of a type as HLO writes it: `f32[8,128]{1,0:T(8,128)S(1)}`, or several between parentheses."""
+    for kind, dimensions, layout in _ARRAY.findall(text):
+        width = re.match(r"[a-z]+?(\d+)", kind)
+        bits = _BITS[kind] if kind in _BITS else int(width[1]) if width else 0
+        extents = tuple(int(extent) for extent in dimensions.split(",") if extent)
+        yield Shape(bits, extents, re.search(r"S\(\d+\)", layout) is None)
+
+
+def _balanced(text: str, start: int) -> tuple[str, int]:
+    """Returns the word or the bracketed group at `start`, and where it ends."""
+    depth = 0
+    for end in range(start, len(text)):
+        if text[end] in "({[":
+            depth += 1
+        elif text[end] in ")}]":
+            depth -= 1
+        if depth == 0 and (end + 1 == len(text) or text[end + 1] in " ,"):
+            return text[start : end + 1], end + 1
+    return text[start:], len(text)
+
+
+def _follow(computations: dict[str, Computation], entry: str) -> Module:
+    """Walks the calls from the entry and counts how often each computation runs."""
+    times: dict[str, int] = {}
+    inner: set[str] = set()
+    unknown: list[str] = []
+
+    def visit(name: str, count: int, inside: bool) -> None:
+        times[name] = times.get(name, 0) + count
+        if inside:
+            inner.add(name)
+        for instruction in computations[name].values():
+            called = list(instruction.called())
+            rounds = 1
+            if instruction.opcode == "while":
+                known = _trip_count(instruction, computations[dict(called)["condition"]])
+                rounds = 1 if known is None else known
+                if known is None:
+                    unknown.append(instruction.name)
+            for how, other in called:
+                if how != "condition":
+                    visit(other, count * rounds, inside or instruction.opcode == "fusion")
+
+    visit(entry, 1, False)
+    return Module(computations, times, frozenset(inner), tuple(unknown))
+
+
+def _trip_count(loop: Instruction, condition: Computation) -> int | None:
+    """Returns the rounds of a loop: what the compiler noted, else the bound of its counter; JAX counts from 0, by 1."""
+    noted = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
+    if noted:
+        return int(noted[1])
+    root = next(instruction for instruction in condition.values() if instruction.root)
+    if root.opcode != "compare" or "direction=LT" not in root.attributes:
+        return None
+    bound = condition[root.operands[1]]
+    return int(bound.arguments) if bound.opcode == "constant" else None
+
+
+def _traffic(instruction: Instruction, computation: Computation) -> int:
+    done = instruction.opcode.endswith("-done")
+    if done or instruction.opcode in _MOVES_NOTHING or '"AllocateBuffer"' in instruction.attributes:
+        return 0
+    if instruction.opcode in ("copy-start", "slice-start"):  # they give both ends of the copy, and a flag
+        ends = instruction.results[:2]
+        return min(end.bytes for end in ends) * sum(end.in_hbm for end in ends)
+    operands = (shape for name in instruction.operands for shape in computation[name].results)
+    return sum(shape.bytes for shape in (*instruction.results, *operands) if shape.in_hbm)

@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from paca_jax.planning.flops import matrix_flops
+
+
+def flops(function, *shapes):
+    return matrix_flops(jax.make_jaxpr(function)(*(jnp.zeros(shape) for shape in shapes)).jaxpr)
+
+
+def test_a_matrix_product():
+    assert flops(jnp.matmul, (3, 5), (5, 7)) == 2 * 3 * 5 * 7
+
+
+def test_a_batched_product_and_its_gradient():
+    def product(a, b):
+        return jnp.sum(jnp.einsum("bij,bjk->bik", a, b) ** 2)
+
+    assert flops(jax.grad(product, (0, 1)), (2, 3, 5), (2, 5, 7)) == 3 * (2 * 2 * 3 * 5 * 7)
+
+
+def test_a_scan_counts_its_rounds_and_a_branch_its_dearer_side():
+    def loop(a, w):
+        return jax.lax.scan(lambda carry, _: (carry @ w, None), a, length=6)[0]
+
+    def branch(a, w):
+        return jax.lax.cond(a[0, 0] > 0, lambda: a @ w @ w, lambda: a @ w)
+
+    assert flops(loop, (3, 5), (5, 5)) == 6 * 2 * 3 * 5 * 5
+    assert flops(jax.jit(branch), (3, 5), (5, 5)) == 2 * 2 * 3 * 5 * 5
+
+
+def test_what_is_computed_anew_counts_again():
+    def product(w, a):
+        return jnp.sum(jnp.sin(jnp.sin(a @ w)))
+
+    plain, again = (flops(jax.grad(f), (5, 5), (3, 5)) for f in (product, jax.checkpoint(product)))
+    assert (plain, again) == (2 * 150, 3 * 150)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_convolution_counts_what_meets_an_element(stride, groups):
+    """A window at the edge of ones sums as many ones as it meets, so the sum of the output is the number of multiply-adds."""
+
+    def convolution(images, kernel):
+        return jax.lax.conv_general_dilated(
+            images, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
+        )
+
+    images, kernel = np.ones((2, 7, 5, 4)), np.ones((3, 3, 4 // groups, 6))
+    multiply_adds = float(jnp.sum(convolution(images, kernel)))
+    assert flops(convolution, images.shape, kernel.shape) == 2 * multiply_adds
+    gradient = jax.grad(lambda *arguments: jnp.sum(convolution(*arguments) ** 2), (0, 1))
+    assert flops(gradient, images.shape, kernel.shape) == 3 * 2 * multiply_adds

@@ -1,0 +1,160 @@
+"""Modules written by hand, in the words of the TPU compiler."""
+
+import pytest
+
+from paca_jax.planning.collectives import collectives
+from paca_jax.planning.hlo import parse, shapes
+
+
+def cycles(number):
+    return f'backend_config={{"window_config":{{"estimated_cycles":"{number}"}}}}'
+
+
+NOTE = 'metadata={op_name="jit(step)/while"}'
+LOOP = f"""HloModule jit_step, is_scheduled=true
+
+%fused.1 (param_0: bf16[8,128]) -> bf16[8,128] {{
+  %param_0 = bf16[8,128]{{1,0:T(8,128)(2,1)}} parameter(0)
+  ROOT %negate.1 = bf16[8,128]{{1,0:T(8,128)(2,1)}} negate(%param_0)
+}}
+
+%body (carry: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {{
+  %carry = (s32[]{{:T(128)}}, /*index=1*/bf16[8,128]{{1,0:T(8,128)(2,1)}}) parameter(0)
+  %one = s32[]{{:T(128)}} constant(1)
+  %i = s32[]{{:T(128)}} get-tuple-element(%carry), index=0
+  %x = bf16[8,128]{{1,0:T(8,128)(2,1)}} get-tuple-element(%carry), index=1
+  %next = s32[]{{:T(128)S(6)}} add(%i, %one)
+  %fusion.2 = bf16[8,128]{{1,0:T(8,128)(2,1)}} fusion(%x), kind=kLoop, calls=%fused.1, {cycles(100)}
+  ROOT %tuple.1 = (s32[]{{:T(128)S(6)}}, bf16[8,128]{{1,0:T(8,128)(2,1)}}) tuple(%next, %fusion.2)
+}}
+
+%condition (carry: (s32[], bf16[8,128])) -> pred[] {{
+  %bound = s32[]{{:T(128)}} constant(5)
+  %carry.1 = (s32[]{{:T(128)}}, bf16[8,128]{{1,0:T(8,128)(2,1)}}) parameter(0)
+  %i.1 = s32[]{{:T(128)}} get-tuple-element(%carry.1), index=0
+  ROOT %lt = pred[]{{:T(512)}} compare(%i.1, %bound), direction=LT
+}}
+
+ENTRY %main (x.1: bf16[8,128]) -> bf16[8,128] {{
+  %x.1 = bf16[8,128]{{1,0:T(8,128)(2,1)}} parameter(0)
+  %zero = s32[]{{:T(128)}} constant(0)
+  %copy-start.1 = (bf16[8,128]{{1,0:T(8,128)S(1)}}, bf16[8,128]{{1,0:T(8,128)}}, u32[]{{:S(2)}}) copy-start(%x.1)
+  %copy-done.1 = bf16[8,128]{{1,0:T(8,128)S(1)}} copy-done(%copy-start.1)
+  %fusion.1 = bf16[8,128]{{1,0:T(8,128)(2,1)S(1)}} fusion(%copy-done.1), kind=kLoop, calls=%fused.1, {cycles(7)}
+  %tuple = (s32[]{{:T(128)}}, bf16[8,128]{{1,0:T(8,128)(2,1)}}) tuple(%zero, %fusion.1)
+  %while.1 = (s32[]{{:T(128)}}, bf16[8,128]{{1,0:T(8,128)}}) while(%tuple), condition=%condition, body=%body, {NOTE}
+  ROOT %out = bf16[8,128]{{1,0:T(8,128)(2,1)}} get-tuple-element(%while.1), index=1
+}}
+"""
+
+
+def test_a_loop_counts_its_rounds():
+    module = parse(LOOP)
+    assert module.cycles == 7 + 5 * 100
+    assert module.times["body"] == 5
+    assert not module.unknown_loops
+
+
+def test_memory_traffic_leaves_out_scratch_memory_and_what_stays_inside_a_fusion():
+    whole, counter = 8 * 128 * 2, 4
+    copied_in = whole  # the other end is scratch memory
+    a_round = 2 * whole + 2 * counter  # the fusion reads and writes; the counter's sum reads two numbers and keeps the result
+    assert parse(LOOP).hbm_bytes == copied_in + 5 * a_round
+
+
+def test_a_noted_trip_count_wins():
+    noted = LOOP.replace(NOTE, 'backend_config={"known_trip_count":{"n":"9"}}')
+    assert parse(noted).cycles == 7 + 9 * 100
+
+
+@pytest.mark.parametrize(
+    "change", [("direction=LT", "direction=NE"), ("s32[]{:T(128)} constant(5)", "s32[]{:T(128)} copy(%carry.1)")]
+)
+def test_a_loop_of_unknown_length_counts_once_and_is_named(change):
+    module = parse(LOOP.replace(*change))
+    assert module.unknown_loops == ("while.1",)
+    assert module.cycles == 107
+
+
+def test_a_text_that_is_no_module_is_refused():
+    with pytest.raises(ValueError, match="no entry computation"):
+        parse("nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_", "in_hbm"),
+    [
+        ("f32[8,128]{1,0:T(8,128)}", 8 * 128 * 4, True),
+        ("bf16[3,5]{1,0:T(8,128)(2,1)S(1)}", 30, False),
+        ("pred[7]{0}", 7, True),
+        ("s4[10]", 5, True),
+        ("f8e4m3fn[6]{0:T(256)}", 6, True),
+        ("u32[]{:S(2)}", 4, False),
+    ],
+)
+def test_bytes_of_an_array(text, bytes_, in_hbm):
+    (shape,) = shapes(text)
+    assert (shape.bytes, shape.in_hbm) == (bytes_, in_hbm)
+
+
+def exchange(line):
+    parameter, root = "%p = f32[4,8]{1,0} parameter(0)", "ROOT %c = f32[]{:T(128)} constant(0)"
+    return parse(f"ENTRY %main (p: f32[4,8]) -> f32[] {{\n  {parameter}\n  {line}\n  {root}\n}}\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "devices", "bytes_"),
+    [
+        ("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%sum", "all-reduce", 2, 128),
+        ("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups={}, to_apply=%sum", "all-reduce", 8, 128),
+        (
+            "%a = (f32[4,8]{1,0}, f32[4,8]{1,0}) all-reduce(%p, %p), replica_groups=[2,4]<=[8], to_apply=%sum",
+            "all-reduce",
+            4,
+            256,
+        ),
+        ("%a = f32[16,8]{1,0} all-gather(%p), replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}", "all-gather", 4, 512),
+        (
+            "%a = (f32[4,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%p), replica_groups=mesh['x'=2,'y'=4] {'y'}, dimensions={0}",
+            "all-gather",
+            4,
+            512,
+        ),
+        (
+            "%a = f32[2,8]{1,0} reduce-scatter(%p), replica_groups=mesh['x'=8] {'x':(1)2}, to_apply=%sum",
+            "reduce-scatter",
+            2,
+            128,
+        ),
+        ("%a = f32[4,8]{1,0} all-to-all(%p), replica_groups=mesh['x'=2,'y'=4] {'x','y'}", "all-to-all", 8, 128),
+        ("%a = f32[4,8]{1,0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}", "collective-permute", 2, 128),
+    ],
+)
+def test_an_exchange_tells_its_kind_chips_and_bytes(line, kind, devices, bytes_):
+    (found,) = collectives(exchange(line), 8)
+    assert (found.kind, found.devices, found.count) == (kind, devices, 1)
+    assert found.total_bytes == found.largest_bytes == bytes_
+
+
+def test_the_end_of_an_exchange_is_no_second_one():
+    line = "%a = f32[4,8]{1,0} all-reduce-start(%p), replica_groups={}, to_apply=%sum\n  %b = f32[4,8]{1,0} all-reduce-done(%a)"
+    (found,) = collectives(exchange(line), 8)
+    assert (found.kind, found.count, found.total_bytes) == ("all-reduce", 1, 128)
+
+
+def test_an_all_reduce_of_which_each_chip_keeps_a_slice_is_a_reduce_scatter():
+    line = (
+        "%a = f32[4,8]{1,0} all-reduce(%p), replica_groups=[1,8]<=[8], to_apply=%sum\n"
+        "  %s = f32[1,8]{1,0} dynamic-slice(%a, %i, %z), dynamic_slice_sizes={1,8}"
+    )
+    (found,) = collectives(exchange(line), 8)
+    assert found.kind == "reduce-scatter"
+
+
+def test_exchanges_of_a_loop_count_each_round():
+    inside = LOOP.replace(
+        "%fusion.2 = bf16[8,128]{1,0:T(8,128)(2,1)} fusion(%x), kind=kLoop, calls=%fused.1",
+        "%fusion.2 = bf16[8,128]{1,0:T(8,128)(2,1)} all-reduce(%x), replica_groups={}, to_apply=%sum",
+    )
+    (found,) = collectives(parse(inside), 4)
+    assert (found.count, found.total_bytes, found.largest_bytes) == (5, 5 * 2048, 2048)
