@@ -1,0 +1,118 @@
+"""An estimate as a page that a person reads."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from paca_jax.planning.alternatives import Tried, as_flags
+from paca_jax.planning.estimate import Estimate
+from paca_jax.planning.memory import GIB
+
+_NOT_IN_IT = (
+    "An estimate: the step was compiled, not run. The compiler's cycles leave out collectives, copies between memories that "
+    "computing does not hide, host input, evaluation and checkpoints."
+)
+_MEMORY = {
+    "optimizer_state": "optimizer state",
+    "other_state": "averages, statistics, counters",
+    "padding": "padding of all these",
+    "temporaries": "activations and temporaries",
+}
+
+
+def describe(found: Estimate) -> str:
+    """Returns the page of an estimate."""
+    memory, used = found.memory, found.memory.total / found.usable_hbm_bytes
+    mesh = " ".join(f"{axis}={size}" for axis, size in found.mesh.items())
+    parts = f", in {found.accumulate_steps} parts" if found.accumulate_steps > 1 else ""
+    blocks = ", blocks computed anew in the gradient" if found.remat else ""
+    unit = GIB if memory.total >= GIB else GIB // 1024
+    parts_of_memory = {_MEMORY.get(name, name): size for name, size in dataclasses.asdict(memory).items()}
+    lines = [
+        f"{found.model} on {found.topology}: {_count(found.chips, 'chip')}, mesh {mesh}",
+        f"batch {found.batch_size}{parts}{blocks}",
+        "",
+        f"Memory a chip, {'GiB' if unit == GIB else 'MiB'}",
+        *(_row(name, f"{size / unit:.3f}") for name, size in parts_of_memory.items()),
+        _row("total", f"{memory.total / unit:.3f}", f"of {_gib(found.usable_hbm_bytes)} GiB usable: fits, {used:.1%}"),
+        "",
+        "A step, a chip",
+        _row("matrix operations", *_scaled(found.matrix_flops, "FLOP")),
+        _row("main memory traffic", *_scaled(found.hbm_bytes, "B")),
+        _row("time, ms", f"{found.seconds * 1e3:.2f}", f"by the compiler's {found.cycles:,} cycles"),
+        _row("time at best, ms", f"{found.least_seconds * 1e3:.2f}", "by the chip's peak and bandwidth"),
+        _row("matrix operations of the peak", f"{found.utilisation:.1%}"),
+        "",
+        "The run",
+        _row("images a second", f"{found.images_per_second:,.0f}", f"{found.images_per_second / found.chips:,.1f} a chip"),
+        _row("hours", f"{found.hours:.2f}", f"{found.steps:,} steps, {found.epochs:g} epochs"),
+        "",
+        *_collectives(found),
+        "",
+        _NOT_IN_IT,
+    ]
+    if found.unknown_loops:
+        lines.append(f"{_count(len(found.unknown_loops), 'loop')} of unknown length counted once.")
+    return "\n".join(lines)
+
+
+def _row(name: str, value: str, remark: str = "") -> str:
+    return f"  {name:<32}{value:>10}  {remark}".rstrip()
+
+
+def _scaled(number: float, unit: str) -> tuple[str, str]:
+    """Returns a number with four digits, and its unit with a prefix."""
+    prefixes = {1e12: "T", 1e9: "G", 1e6: "M"}
+    scale = next((scale for scale in prefixes if number >= scale), 1e6)
+    return f"{number / scale:.4g}", f"{prefixes[scale]}{unit}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.3f}"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}" + ("" if number == 1 else "s")
+
+
+def _collectives(found: Estimate) -> Iterable[str]:
+    if not found.collectives:
+        return ["Collectives: none"]
+    head = ("Collectives a step", "chips", "count", "largest, MB", "total, MB", "the largest is from")
+    rows = [
+        (
+            f"  {entry.kind}",
+            f"{entry.devices}",
+            f"{entry.count}",
+            f"{entry.largest_bytes / 1e6:.3f}",
+            f"{entry.total_bytes / 1e6:.3f}",
+            _shorten(entry.source),
+        )
+        for entry in found.collectives
+    ]
+    return [f"{row[0]:<22}{row[1]:>6}{row[2]:>7}{row[3]:>13}{row[4]:>11}  {row[5]}" for row in (head, *rows)]
+
+
+def _shorten(source: str) -> str:
+    return source if len(source) <= 60 else f"...{source[-57:]}"
+
+
+def describe_shortage(sentence: str, topology: str, state: dict[str, int]) -> str:
+    """Returns what is known of a step that does not fit: the compiler's word, and the parts that no compiler need tell."""
+    parts = ", ".join(f"{name.replace('_', ' ')} {_gib(size)}" for name, size in state.items())
+    return f"Does not fit on {topology}. {sentence}\nOf it, GiB a chip: {parts}; the rest is activations and temporaries."
+
+
+def describe_untried(changes: Sequence[dict[str, object]]) -> str:
+    """Returns the alternatives that nobody has compiled yet."""
+    if not changes:
+        return "No smaller step of the same batch is known: take a smaller batch_size or more chips."
+    options = "\n".join(f"  {as_flags(change)}" for change in changes)
+    return f"May fit, not tried (--suggest compiles the first of them):\n{options}"
+
+
+def describe_tried(tried: Tried, usable: int) -> str:
+    """Returns one line on an alternative that was compiled."""
+    if tried.estimate is None:
+        return f"  {as_flags(tried.changes)}: does not fit, needs {_gib(tried.needed or 0)} of {_gib(usable)} GiB"
+    total, milliseconds = tried.estimate.memory.total, tried.estimate.seconds * 1e3
+    return f"  {as_flags(tried.changes)}: fits, {_gib(total)} of {_gib(usable)} GiB, {milliseconds:.2f} ms a step"

@@ -1,0 +1,96 @@
+import jax
+import pytest
+
+from paca_jax.planning.alternatives import MOST_COMPILES, Tried, alternatives, as_flags, try_alternatives
+from paca_jax.planning.memory import GIB, DoesNotFitError, state_bytes, too_large
+from paca_jax.train.setup import prepare
+from tests.runs import small_config
+
+
+@pytest.mark.parametrize(
+    ("message", "needed", "usable"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (23.84G) exceeds "
+            "available HBM (15.75G).",
+            23.84,
+            15.75,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 17.20G of 15.75G "
+            "hbm. Exceeded hbm capacity by 1.45G.",
+            17.2,
+            15.75,
+        ),
+    ],
+)
+def test_the_compilers_word_on_memory(message, needed, usable):
+    shortage = too_large(message)
+    assert shortage.needed == pytest.approx(needed * GIB)
+    assert shortage.usable == pytest.approx(usable * GIB)
+    assert f"needs {needed:.2f} GiB a chip, but a program may use 15.75 GiB" in str(shortage)
+
+
+def test_another_word_is_not_about_memory():
+    assert too_large("INTERNAL: something else, Used 3 of 4 things") is None
+    assert too_large("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 20.0M of 16.0M vmem.") is None
+
+
+@pytest.mark.parametrize("fsdp", [1, 8])
+def test_the_state_of_a_chip_is_what_an_initialised_one_holds(fsdp):
+    run = prepare(small_config(mesh__fsdp=fsdp))
+    with jax.set_mesh(run.mesh):
+        state = run.fresh_state()
+    found = state_bytes(run)
+
+    def held(tree):
+        return sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
+
+    assert found["parameters"] == held(state.params)
+    assert found["optimizer_state"] == held(state.opt_state)
+    whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert found["parameters"] == whole if fsdp == 1 else found["parameters"] < whole / 2
+    images = run.config.batch_size // len(jax.devices())
+    assert found["batch"] >= images * run.config.image_size**2
+
+
+def changes(config, needed, state=1, chips=4):
+    return [as_flags(change) for change in alternatives(config, DoesNotFitError(needed * GIB, 16 * GIB), state * GIB, chips)]
+
+
+def test_a_step_that_needs_twice_the_memory_splits_its_batch_in_as_many_parts_as_bring_it_below():
+    config = small_config(batch_size=32)  # 8 images a chip
+    assert changes(config, needed=40) == [
+        "--config.remat=True",
+        "--config.accumulate_steps=4",
+        "--config.accumulate_steps=8",
+        "--config.remat=True --config.accumulate_steps=4",
+    ]
+
+
+def test_a_large_state_is_split_first():
+    assert changes(small_config(remat=True), needed=40, state=8) == [
+        "--config.mesh.fsdp=2",
+        "--config.mesh.fsdp=4",
+        "--config.accumulate_steps=4",
+        "--config.accumulate_steps=8",
+    ]
+
+
+def test_one_image_a_chip_cannot_be_split():
+    assert changes(small_config(batch_size=4, remat=True), needed=40) == []
+
+
+def test_alternatives_are_compiled_until_one_fits(monkeypatch):
+    def compile_(config, topology, devices):
+        if not config.remat:
+            raise DoesNotFitError(20 * GIB, 16 * GIB)
+        return f"{config.accumulate_steps} parts"
+
+    monkeypatch.setattr("paca_jax.planning.alternatives.estimate", compile_)
+    options = [{"accumulate_steps": 2}, {"remat": True, "accumulate_steps": 4}, {"remat": True}]
+    config = small_config()
+    tried = list(try_alternatives(config, None, [], options))
+    assert tried == [Tried(options[0], None, 20 * GIB), Tried(options[1], "4 parts", None)]
+    assert config.accumulate_steps == 1
+    assert len(list(try_alternatives(config, None, [], [{"accumulate_steps": n} for n in (2, 4, 8, 16)]))) == MOST_COMPILES

@@ -1,0 +1,53 @@
+import jax
+import pytest
+
+from paca_jax.errors import UserError
+from paca_jax.planning import topology
+from paca_jax.planning.topology import CHIPS, compile_only_devices, parse_topology
+
+
+@pytest.mark.parametrize(
+    ("name", "chips"), [("v4:2x2x2", 8), ("v5e:16x16", 256), ("v5p:2x2x1", 4), ("v6e:1x1", 1), ("v6e:4x8", 32)]
+)
+def test_a_slice_counts_its_chips(name, chips):
+    assert parse_topology(name).num_chips == chips
+
+
+@pytest.mark.parametrize(
+    "name", ["", "v5e", "v5e:", "v9:2x2", "v5e:2x2x2", "v4:2x2", "v5e:2x-2", "v5e:0x2", "v5e:2x2 ", "V5E:2x2"]
+)
+def test_another_name_answers_with_the_known_forms(name):
+    with pytest.raises(UserError, match=r"v4:WxHxD, v5e:WxH, v5p:WxHxD, v6e:WxH.*but got"):
+        parse_topology(name)
+
+
+@pytest.mark.parametrize("name", ["v5e:3x4", "v6e:2x1", "v4:1x2x2"])
+def test_sides_that_no_host_has(name):
+    with pytest.raises(UserError, match="even"):
+        parse_topology(name)
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ("JAX TPU support not installed; cannot generate TPU topology.", r'pip install "paca-jax\[tpu\]"'),
+        (
+            'ABORTED: Internal error when accessing libtpu multi-process lockfile. Run "$ sudo rm /tmp/libtpu_lockfile".',
+            "ALLOW_MULTIPLE_LIBTPU_LOAD=1",
+        ),
+        ("INVALID_ARGUMENT: Topology layout is not divisible", "does not know the topology 'v5e:2x2'"),
+    ],
+)
+def test_what_libtpu_refuses_is_told_in_one_sentence(monkeypatch, message, sentence):
+    def refuse(**_):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(topology.topologies, "get_topology_desc", refuse)
+    with pytest.raises(UserError, match=sentence):
+        compile_only_devices(parse_topology("v5e:2x2"))
+
+
+def test_clocks_and_peaks_agree():
+    cells = {"v4": 8 * 128**2, "v5e": 4 * 128**2, "v5p": 8 * 128**2, "v6e": 4 * 256**2}
+    for kind, chip in CHIPS.items():
+        assert 2 * cells[kind] * chip.clock_hz == pytest.approx(chip.peak_flops, rel=0.01)
