@@ -1,0 +1,48 @@
+"""A program of known size, compiled for every kind of chip."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from paca_jax.planning.topology import CHIPS
+from tests.planning.test_plan import needs_libtpu
+from tests.runs import ROOT
+
+SIDE = 8192
+CODE = f"""
+import json
+import jax
+from jax.sharding import SingleDeviceSharding
+from paca_jax.planning.hlo import parse
+from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+
+prepare_environment()
+found = {{}}
+for name in ("v4:2x2x2", "v5e:1x1", "v5p:2x2x2", "v6e:16x16"):
+    topology = parse_topology(name)
+    devices = compile_only_devices(topology)
+    assert len(devices) == topology.num_chips, name
+    matrix = jax.ShapeDtypeStruct(({SIDE}, {SIDE}), "bfloat16", sharding=SingleDeviceSharding(devices[-1]))
+    module = parse(jax.jit(lambda a, b: a @ b).lower(matrix, matrix).compile().as_text())
+    found[name] = [module.cycles, module.hbm_bytes]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_large_matrix_product_takes_most_of_the_peak_and_moves_three_matrices():
+    settings = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_PLATFORMS", "TPU_"))
+    }
+    settings["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, (cycles, hbm_bytes) in json.loads(done.stdout).items():
+        chip = CHIPS[name.partition(":")[0]]
+        share = 2 * SIDE**3 / (cycles / chip.clock_hz) / chip.peak_flops
+        assert 0.6 < share <= 1, f"{name}: {share:.2f} of the peak"
+        assert hbm_bytes == pytest.approx(3 * 2 * SIDE**2, rel=0.01), name
