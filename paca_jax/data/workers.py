@@ -57,10 +57,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         finally:
             if batch is None:
                 self.close()
-        # Copying frees the shared memory now: what is left of it at exit is reported as a leak, and Grain keeps the last dict.
-        arrays = {key: value if type(value) is np.ndarray else np.array(value) for key, value in batch.items()}
-        batch.clear()
-        return arrays
+        return batch
 
     def close(self) -> None:
         """Stops the threads or worker processes; harmless when called again."""
@@ -95,8 +92,18 @@ def iterate(source: Source, start: int, stop: int, num_workers: int) -> Batches:
     _let_grain_read_flags()
     batches = steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=1))
     batches = grain.experimental.WithOptionsIterDataset(batches, grain.experimental.DatasetOptions(min_shm_size=_SHARED_BYTES))
-    batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=_start_worker)
+    batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), worker_init_fn=_start_worker).map(_own)
     return Batches(iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)))
+
+
+def _own(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies a batch out of shared memory, ahead of the consumer, and frees that.
+
+    What is left of it at exit is reported as a leak, and Grain keeps the last dict.
+    """
+    arrays = {key: value if type(value) is np.ndarray else np.array(value) for key, value in batch.items()}
+    batch.clear()
+    return arrays
 
 
 def _let_grain_read_flags() -> None:
