@@ -1,10 +1,12 @@
-"""Trains or evaluates a config: `python main.py --config=configs/paca_base.py --workdir=DIR [--mode=train|eval]`."""
+"""Trains or evaluates a config: `python main.py --config=configs/paca_base.py --workdir=DIR [--mode=train|eval]`.
 
-import logging
+On several hosts run the same command on each. Cloud TPU, Slurm and Kubernetes tell the processes of each other; elsewhere add
+`--coordinator_address=HOST:PORT --num_processes=N --process_id=I`.
+"""
+
 import sys
 
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from paca_jax.errors import UserError
@@ -15,18 +17,22 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints, metrics and pictures; local or gs://.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train to the end, or evaluate what is there.")
-flags.mark_flags_as_required(["config", "workdir"])
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, where no cluster tells it.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are, where no cluster tells it.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "This process's number, from 0, where no cluster tells it.")
+_HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 100, "Seconds until a silent process counts as lost.", lower_bound=1)
+flags.mark_flag_as_required("config")
 
 
 def main(argv: list[str]) -> None:
     """Hands the config over."""
     if len(argv) > 1:
         raise UserError(f"Everything is a --flag, but got {' '.join(argv[1:])!r}.")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("paca_jax").setLevel(logging.INFO)
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    from paca_jax.train import loop  # here, for worker processes import this file and need no TensorFlow
+    from paca_jax.sharding import start_processes  # here, for worker processes import this file and need neither
+    from paca_jax.train import loop
 
+    process = start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
+    command_line.set_up_logging(process)
     run = loop.train if _MODE.value == "train" else loop.evaluate_only
     run(_CONFIG.value, _WORKDIR.value)
 

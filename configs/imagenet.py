@@ -1,4 +1,4 @@
-"""What the ImageNet experiments share: the official recipe, as far as it stands (see CHANGELOG.md)."""
+"""What the ImageNet experiments share: the paper's recipe (its section 4.1 and the official code's settings)."""
 
 from ml_collections import ConfigDict
 
@@ -25,12 +25,20 @@ def imagenet_config(variants: dict[str, str], variant: str) -> ConfigDict:
 
     config.batch_size = 1024
     config.num_epochs = 300.0
-    config.learning_rate = 1e-3
+    config.learning_rate = 5e-4
     config.warmup_epochs = 5.0
-    config.warmup_learning_rate = 1e-6
-    config.min_learning_rate = 1e-5
+    config.warmup_learning_rate = 5e-7
+    config.min_learning_rate = 5e-6
+    config.learning_rate_batch_size = 512
+    config.schedule_by_epoch = True
     config.weight_decay = 0.05
     config.label_smoothing = 0.1
+
+    config.augment.rand_operations = 2
+    config.augment.erase_probability = 0.25
+    config.augment.mixup_alpha = 0.8
+    config.augment.cutmix_alpha = 1.0
+    config.augment.mix_group = 128  # the official code mixes within each of its eight processes
 
     config.log_every_steps = 100
     config.eval_every_steps = 6255  # five epochs

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
@@ -23,12 +24,14 @@ FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 
-def open_manager(workdir: epath.PathLike, keep: int | None = None) -> ocp.CheckpointManager:
+def open_manager(
+    workdir: epath.PathLike, policy: preservation_policy.PreservationPolicy | None = None
+) -> ocp.CheckpointManager:
     """Opens a workdir's folder of checkpoints, or makes it.
 
     Args:
         workdir: the run's folder, local or `gs://`.
-        keep: how many to keep; None for all.
+        policy: which checkpoints to keep; None for all.
 
     Raises:
         UserError: if the folder cannot be written, or holds something else.
@@ -39,7 +42,7 @@ def open_manager(workdir: epath.PathLike, keep: int | None = None) -> ocp.Checkp
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written ({error}); choose another with --workdir.") from error
-    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy))
 
 
 def write_variables(workdir: epath.PathLike, variables: dict[str, PyTree], metadata: dict[str, Any]) -> None:
@@ -58,16 +61,22 @@ def write_variables(workdir: epath.PathLike, variables: dict[str, PyTree], metad
     manager.close()
 
 
-def read_variables(workdir: epath.PathLike) -> tuple[dict[str, PyTree], dict[str, Any]]:
-    """Returns the variables to use of a workdir's newest checkpoint (the averaged ones where there are), and its metadata.
+def read_variables(place: epath.PathLike) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Returns the variables to use of a checkpoint (the averaged ones where there are), and its metadata.
+
+    Args:
+        place: a workdir, for its newest checkpoint, or the folder of one of its checkpoints, `WORKDIR/checkpoints/STEP`.
 
     Raises:
         UserError: if there is no checkpoint, or it is damaged.
     """
-    if not (epath.Path(workdir) / FOLDER).exists():
-        raise UserError(f"{workdir} is not the workdir of a run: it has no folder named {FOLDER}.")
+    workdir, asked = epath.Path(place), None
+    if workdir.parent.name == FOLDER and workdir.name.isdigit():
+        workdir, asked = workdir.parent.parent, int(workdir.name)
+    if not (workdir / FOLDER).exists():
+        raise UserError(f"{place} is not the workdir of a run: it has no folder named {FOLDER}.")
     manager = open_manager(workdir)
-    step = manager.latest_step()
+    step = manager.latest_step() if asked is None else asked
     if step is None:
         raise UserError(f"{workdir} holds no finished checkpoint yet.")
     metadata = read_metadata(manager, step)

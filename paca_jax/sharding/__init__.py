@@ -3,6 +3,7 @@
 from paca_jax.sharding.activations import constrain, constrain_patches
 from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, local_rows, make_mesh
 from paca_jax.sharding.parameters import PARAMETER_AXES, logical_axes, parameter_shardings, parameter_spec
+from paca_jax.sharding.processes import start_processes, stop_together
 
 __all__ = [
     "BATCH_AXES",
@@ -17,4 +18,6 @@ __all__ = [
     "make_mesh",
     "parameter_shardings",
     "parameter_spec",
+    "start_processes",
+    "stop_together",
 ]

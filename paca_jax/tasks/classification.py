@@ -93,6 +93,10 @@ class Classification:
             crop_scale=tuple(augment.crop_scale),
             crop_ratio=tuple(augment.crop_ratio),
             flip=augment.flip,
+            color_jitter=augment.color_jitter,
+            rand_operations=augment.rand_operations,
+            rand_magnitude=augment.rand_magnitude,
+            rand_magnitude_std=augment.rand_magnitude_std,
         )
         self._eval_transform = data.EvalTransform(config.image_size, channels, config.eval_crop)
         _check_augment(config)

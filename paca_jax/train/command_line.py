@@ -1,13 +1,23 @@
 """Reading `--config=FILE[:VARIANT]` and `--config.key=value`, with errors that name the nearest keys."""
 
+import logging
 import runpy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
+from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from paca_jax.errors import UserError, nearest
+
+
+def set_up_logging(process: int) -> None:
+    """Sends what the library tells to the standard error stream; of several processes the first tells what all do."""
+    prefix = f"[process {process}] " if process else ""
+    logging.basicConfig(format=f"{prefix}%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("paca_jax").setLevel(logging.WARNING if process else logging.INFO)
+    absl_logging.set_verbosity(absl_logging.WARNING)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

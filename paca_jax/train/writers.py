@@ -49,26 +49,22 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 def _keep_until(path: epath.Path, last_step: int) -> None:
     """Drops lines of steps after `last_step`, and a last line that was cut by an interruption."""
-    kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break
-        if json.loads(line)["step"] <= last_step:
-            kept.append(line)
+    kept = [line for line in read_metrics(path.parent) if line["step"] <= last_step]
     temporary = path.parent / f"{path.name}.new"
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
     temporary.replace(path)
 
 
-def scalars_of_step(workdir: epath.Path, step: int, prefix: str) -> dict[str, float]:
-    """Returns the scalars of `step` whose names start with `prefix`, from `metrics.jsonl`; none where it has no such line."""
+def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl`, in their order; a last one that was cut by an interruption is left out."""
     path = workdir / METRICS_FILE
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    found: dict[str, float] = {}
-    for line in lines:
-        if line["step"] == step:
-            found |= {name: value for name, value in line.items() if name.startswith(prefix)}
-    return found
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def best_evaluation(lines: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
+    """Returns the line with the highest `metric`, the earliest of equals, or None where no line has it."""
+    return max((line for line in lines if metric in line), key=lambda line: line[metric], default=None)
 
 
 def make_writer(workdir: epath.Path, start_step: int) -> metric_writers.MetricWriter:
