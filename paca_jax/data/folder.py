@@ -123,11 +123,9 @@ def _check_split(root: epath.Path, split: str, known: tuple[str, ...]) -> None:
 
 def _folders(root: epath.Path) -> list[str]:
     """The sorted names of the sub-folders."""
-    try:
-        return sorted(path.name for path in root.iterdir() if not path.name.startswith(".") and path.is_dir())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"Expected a folder of images at {root}, got: {reason}; correct dataset.data_dir.") from error
+    if not root.is_dir():
+        raise UserError(f"Expected a folder of images at {root}, found none; correct dataset.data_dir.")
+    return sorted(path.name for path in root.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def _images(root: epath.Path, folder: str) -> list[str]:

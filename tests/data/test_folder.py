@@ -175,11 +175,9 @@ def refused(data_dir, split="train"):
 def test_what_is_no_folder_of_classes_is_refused(tmp_path):
     assert refused(None) == "Expected the folder of images, got None; set dataset.data_dir."
     missing = tmp_path / "missing"
-    assert refused(missing) == (
-        f"Expected a folder of images at {missing}, got: No such file or directory; correct dataset.data_dir."
-    )
+    assert refused(missing) == f"Expected a folder of images at {missing}, found none; correct dataset.data_dir."
     write(tmp_path / "a.png")
-    assert f"at {tmp_path / 'a.png'}, got: Not a directory;" in refused(tmp_path / "a.png")
+    assert refused(tmp_path / "a.png").startswith(f"Expected a folder of images at {tmp_path / 'a.png'}, found none;")
     assert f"Expected a folder for each of two or more classes in {tmp_path}, found none;" in refused(tmp_path)
     fill(tmp_path / "train", {"ant": 2, "bee": 2})
     assert "found 'train'; give a folder that holds class folders" in refused(tmp_path)
