@@ -51,7 +51,7 @@ def collectives(module: Module, num_devices: int) -> list[Collective]:
         if kind in _KINDS:
             name = "reduce-scatter" if _keeps_a_part(instruction, computation) else kind
             key = (name, _group_size(instruction, num_devices))
-            found.setdefault(key, []).append((_payload(instruction, computation), times, _source(instruction)))
+            found.setdefault(key, []).append((_payload(instruction, computation), times, instruction.source))
     merged = [
         Collective(
             kind,
@@ -96,8 +96,3 @@ def _group_size(instruction: Instruction, num_devices: int) -> int:
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
         return math.prod(int(part) if part else sizes[name] for name, part in re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2]))
     return num_devices
-
-
-def _source(instruction: Instruction) -> str:
-    found = re.search(r'op_name="([^"]*)"', instruction.attributes)
-    return found[1] if found else ""

@@ -36,7 +36,7 @@ class Estimate:
         seconds: `cycles` over the clock.
         least_seconds: what the chip's peak and its memory's bandwidth allow at best.
         collectives: what the chips tell each other in a step.
-        unknown_loops: loops of unknown length, which count once in `hbm_bytes`, `cycles` and `collectives`.
+        unknown_loops: where loops of unknown length come from; they count once in `hbm_bytes`, `cycles` and `collectives`.
         peak_flops: a chip's, in bfloat16.
     """
 

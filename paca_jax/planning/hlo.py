@@ -70,6 +70,12 @@ class Instruction:
         found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
         return int(found[1]) if found else 0
 
+    @property
+    def source(self) -> str:
+        """Where in the traced program it comes from."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else self.name
+
     def called(self) -> Iterator[tuple[str, str]]:
         """Yields how and what it calls, as ("body", computation); what a reduction applies to its elements is left out."""
         for match in _CALLED.finditer(self.attributes):
@@ -88,7 +94,8 @@ class Module:
         computations: instructions by name, by the name of their computation.
         times: how often a step runs each computation, where it runs at all.
         inner: computations inside a fusion, whose intermediate results never leave the chip's registers.
-        unknown_loops: names of loops whose number of rounds the text does not tell; they are taken to run once.
+        unknown_loops: where loops come from whose number of rounds the text does not tell, as it may depend on numbers; they
+            are taken to run once.
     """
 
     computations: dict[str, Computation]
@@ -105,7 +112,7 @@ class Module:
 
     @property
     def cycles(self) -> int:
-        """The compiler's estimate of a step in clock cycles, collectives and copies left out."""
+        """The compiler's estimate of a step in clock cycles: collectives and copies left out, every branch counted."""
         return sum(instruction.cycles * times for instruction, _, times in self.running())
 
     @property
@@ -198,13 +205,13 @@ def _follow(computations: dict[str, Computation], entry: str) -> Module:
                 known = _trip_count(instruction, computations[dict(called)["condition"]])
                 rounds = 1 if known is None else known
                 if known is None:
-                    unknown.append(instruction.name)
+                    unknown.append(instruction.source)
             for how, other in called:
                 if how != "condition":
                     visit(other, count * rounds, inside or instruction.opcode == "fusion")
 
     visit(entry, 1, False)
-    return Module(computations, times, frozenset(inner), tuple(unknown))
+    return Module(computations, times, frozenset(inner), tuple(sorted(set(unknown))))
 
 
 def _trip_count(loop: Instruction, condition: Computation) -> int | None:

@@ -51,7 +51,7 @@ def describe(found: Estimate) -> str:
         _NOT_IN_IT,
     ]
     if found.unknown_loops:
-        lines.append(f"{_count(len(found.unknown_loops), 'loop')} of unknown length counted once.")
+        lines.append(f"Loops whose rounds depend on their numbers count once: {', '.join(found.unknown_loops)}.")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ import pytest
 import paca_jax
 from tests.runs import ROOT, SMALL, environment, small_config
 
+pytestmark = pytest.mark.xdist_group("plan")  # so that one worker compiles for all of them
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
 MODEL = [f"--config.{key}={value}" for key, value in SMALL.items() if key.startswith("model.")]
 
