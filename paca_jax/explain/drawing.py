@@ -101,7 +101,7 @@ def _draw_answer(draw: ImageDraw.ImageDraw, answer: Answer, left: int, top: int)
     draw.text((left, top + 2), _fitted(draw, answer.name, room, 21), INK, _font(21))
     bar = (left, top + 36, left + room - 46, top + 42)
     draw.rectangle(bar, LINE)
-    draw.rectangle((bar[0], bar[1], bar[0] + round(answer.probability * (bar[2] - bar[0])), bar[3]), BAR)
+    draw.rectangle((bar[0], bar[1], bar[0] + round(np.nan_to_num(answer.probability) * (bar[2] - bar[0])), bar[3]), BAR)
     draw.text((left + room, top + 39), f"{answer.probability:.0%}", INK, _font(15), anchor="rm")
     if answer.right is None:
         return

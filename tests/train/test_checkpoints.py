@@ -1,15 +1,19 @@
+import dataclasses
 import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+import paca_jax
 from paca_jax.convert.workdir import read_variables, write_variables
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.train import loop
 from paca_jax.train.checkpoints import Checkpoints
+from paca_jax.train.state import state_of
 from tests.runs import small_config
 
 SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
@@ -61,9 +65,30 @@ def test_a_foreign_folder_is_refused_and_kept(tmp_path):
 
 def test_a_half_written_checkpoint_is_passed_over(broken_run):
     (broken_run / "checkpoints" / "16.orbax-checkpoint-tmp").mkdir()
-    checkpoints = Checkpoints(broken_run, keep=3)
+    checkpoints = Checkpoints(broken_run, 3, "eval/accuracy")
     assert checkpoints.latest_step == 12
     checkpoints.close()
+
+
+def test_the_newest_are_kept_and_the_best_one_and_each_can_be_loaded(tmp_path):
+    model = create_model(**RECIPE)
+    variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
+    state = state_of(variables, optax.sgd(0.1), averaged=False)
+    checkpoints = Checkpoints(tmp_path, 2, "eval/accuracy")
+    for step, accuracy in enumerate([0.1, 0.9, None, 0.3, 0.2], start=1):
+        now = dataclasses.replace(
+            state, step=jnp.asarray(step), params=jax.tree.map(lambda p, step=step: p * step, state.params)
+        )
+        checkpoints.save(now, {"model": RECIPE}, None if accuracy is None else {"eval/accuracy": accuracy})
+        checkpoints.wait()
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
+    kernel = variables["params"]["head"]["kernel"]
+    for place, factor in ((tmp_path, 5), (tmp_path / "checkpoints" / "2", 2)):
+        _, found = paca_jax.load(place)
+        np.testing.assert_array_equal(found["params"]["head"]["kernel"], kernel * factor)
+    with pytest.raises(UserError, match="checkpoints/3"):
+        paca_jax.load(tmp_path / "checkpoints" / "3")
 
 
 def test_a_folder_without_checkpoints_is_no_workdir(tmp_path):
@@ -74,4 +99,4 @@ def test_a_folder_without_checkpoints_is_no_workdir(tmp_path):
 def test_a_workdir_under_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        Checkpoints(tmp_path / "file" / "run", keep=1)
+        Checkpoints(tmp_path / "file" / "run", 1, "eval/accuracy")

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -20,10 +21,23 @@ def test_a_run_leaves_metrics_checkpoints_overview_and_picture(finished_run):
     assert [line["step"] for line in lines if "eval/accuracy" in line] == [6, 12]
     assert 0 <= lines[-1]["eval/accuracy"] <= 1
     assert lines[-1]["train/loss"] < lines[0]["train/loss"]
-    assert sorted(path.name for path in (finished_run / "checkpoints").iterdir()) == ["12", "4", "8"]
+    assert sorted(path.name for path in (finished_run / "checkpoints").iterdir()) == ["12", "6", "8"]
     assert "stage1/block0/attention/query/kernel" in (finished_run / "parameters.txt").read_text()
     assert Image.open(finished_run / "clusters.png").size[0] > 300
     assert list(finished_run.glob("events.out.tfevents*"))
+
+
+def test_a_run_leaves_a_report(finished_run):
+    report = json.loads((finished_run / "report.json").read_text())
+    lines = scalars(finished_run)
+    assert report["steps"] == report["last"]["step"] == 12
+    assert report["last"]["eval/accuracy"] == lines[-1]["eval/accuracy"]
+    assert report["best"]["eval/accuracy"] == max(line.get("eval/accuracy", 0) for line in lines)
+    assert report["images_per_second"] > 0
+    assert report["seconds"] > 0
+    assert report["versions"]["jax"] == jax.__version__
+    assert report["config"]["batch_size"] == 32
+    assert report["devices"] == {"kind": "cpu", "mesh": {"data": 1, "fsdp": 1, "model": 1}, "processes": 1}
 
 
 def test_the_same_command_reports_a_finished_run(finished_run, caplog):
@@ -35,11 +49,11 @@ def test_the_same_command_reports_a_finished_run(finished_run, caplog):
     assert (finished_run / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("last_kept", [4, None])
+@pytest.mark.parametrize("last_kept", [6, None])
 def test_an_interrupted_run_goes_on_to_the_same_bits(finished_run, tmp_path, last_kept):
     workdir = tmp_path / "run"
     shutil.copytree(finished_run, workdir)
-    for step in (4, 8, 12):
+    for step in (6, 8, 12):
         if last_kept is None or step > last_kept:
             shutil.rmtree(workdir / "checkpoints" / str(step))
     with (workdir / "metrics.jsonl").open("a") as file:

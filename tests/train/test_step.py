@@ -8,8 +8,6 @@ import pytest
 
 from paca_jax.models import create_model
 from paca_jax.tasks.classification import cross_entropy
-from paca_jax.train.config import Steps, default_config
-from paca_jax.train.optimizer import make_optimizer, make_schedule
 from paca_jax.train.state import state_of
 from paca_jax.train.step import make_train_step, stream
 
@@ -83,39 +81,41 @@ def test_streams_differ_by_name_and_seed():
     assert len({tuple(key) for key in keys}) == 4
 
 
-def test_the_schedule_warms_up_and_follows_the_unshifted_cosine():
-    config = default_config()
-    config.learning_rate, config.warmup_learning_rate, config.min_learning_rate = 1.0, 0.1, 0.2
-    schedule = make_schedule(config, Steps(total=100, warmup=10, per_epoch=10))
-    assert float(schedule(0)) == pytest.approx(0.1)
-    assert float(schedule(5)) == pytest.approx(0.55)
-    assert float(schedule(10)) == pytest.approx(0.2 + 0.8 * (1 + np.cos(np.pi * 0.1)) / 2)
-    assert float(schedule(50)) == pytest.approx(0.6)
-    assert float(schedule(100)) == pytest.approx(0.2)
+@pytest.mark.parametrize("poison", [np.inf, np.nan])
+def test_a_step_that_is_not_finite_changes_only_its_count(classifier, poison):
+    batch = batch_of(4)
+    bad = batch | {"image": batch["image"].copy()}
+    bad["image"][1, 3, 3, 0] = poison
+    state, scalars = one_step(classifier, bad, ema_decay=0.5)
+    assert (int(state.step), int(state.nonfinite), int(scalars["nonfinite"])) == (1, 1, 1)
+    assert not np.isfinite(scalars["grad_norm"])
+    same = jax.tree.map(np.array_equal, (state.params, state.ema["params"]), (classifier[1]["params"],) * 2)
+    assert jax.tree.all(same)
+    good, _ = one_step(classifier, batch)
+    assert int(good.nonfinite) == 0
 
 
-def test_a_warmup_longer_than_the_run_is_legal():
-    config = default_config()
-    config.learning_rate = 1.0
-    schedule = make_schedule(config, Steps(total=10, warmup=100, per_epoch=10))
-    assert float(schedule(9)) == pytest.approx(0.09)
+def test_only_the_head_of_a_frozen_backbone_learns(classifier):
+    frozen, scalars = one_step(classifier, batch_of(4), freeze_backbone=True)
+    free, free_scalars = one_step(classifier, batch_of(4))
+    before = classifier[1]["params"]
+    for name, part in frozen.params.items():
+        same = jax.tree.all(jax.tree.map(np.array_equal, part, before[name]))
+        assert same == (name != "head")
+    np.testing.assert_allclose(frozen.params["head"]["kernel"], free.params["head"]["kernel"], rtol=1e-5, atol=1e-7)
+    assert scalars["grad_norm"] < free_scalars["grad_norm"]
 
 
-def test_decay_acts_on_matrices_only():
-    config = default_config()
-    config.weight_decay = 0.5
-    optimizer = make_optimizer(config, 0.1)
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
-    np.testing.assert_allclose(updates["kernel"], -0.05)
-    np.testing.assert_allclose(updates["bias"], 0)
+def test_a_batch_is_augmented_whole_before_it_is_split(classifier):
+    model, variables = classifier
+    seen = []
 
+    def augment(batch, rng):
+        seen.append(batch["image"].shape[0])
+        return batch | {"image": batch["image"][::-1], "target": batch["target"][::-1]}
 
-def test_clipping_bounds_the_global_norm():
-    config = default_config()
-    config.clip_norm, config.weight_decay = 1.0, 0.0
-    params = {"a": jnp.zeros(2)}
-    for size in (10.0, 1000.0):
-        optimizer = make_optimizer(config, 1.0)
-        _, state = optimizer.update({"a": jnp.array([size, 0.0])}, optimizer.init(params), params)
-        np.testing.assert_allclose(state[1][0].mu["a"], [0.1, 0.0], rtol=1e-5)
+    task = SimpleNamespace(augment=augment, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
+    step = jax.jit(make_train_step(task, optax.sgd(1.0), lambda _: 1.0, seed=0, accumulate_steps=2))
+    _, scalars = step(state_of(variables, optax.sgd(1.0), averaged=False), batch_of(4))
+    assert seen == [4]
+    np.testing.assert_allclose(scalars["loss"], one_step(classifier, batch_of(4))[1]["loss"], rtol=1e-5)

@@ -1,0 +1,107 @@
+"""SIGTERM, steps that are not finite, a full disk: nothing that was saved is lost, and the same command goes on."""
+
+import logging
+import resource
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import paca_jax
+from paca_jax.errors import UserError
+from paca_jax.train import loop
+from tests.runs import scalars, small_config
+
+ONE = jax.devices()[:1]
+
+
+class At(logging.Handler):
+    """Calls a function once, when the library logs a text."""
+
+    def __init__(self, text, call):
+        super().__init__()
+        self.text, self.call = text, call
+
+    def emit(self, record):
+        if self.text in record.getMessage() and self.call is not None:
+            call, self.call = self.call, None
+            call()
+
+
+@pytest.fixture
+def at():
+    """Returns a function (text, call): `call` happens when the library logs `text`."""
+    logger = logging.getLogger("paca_jax")
+    handlers, level = [], logger.level
+    logger.setLevel(logging.INFO)
+
+    def add(text, call):
+        handlers.append(At(text, call))
+        logger.addHandler(handlers[-1])
+
+    yield add
+    logger.setLevel(level)
+    for handler in handlers:
+        logger.removeHandler(handler)
+
+
+def test_sigterm_saves_the_step_and_the_run_goes_on_to_the_same_bits(finished_run, tmp_path, at, caplog):
+    before = signal.getsignal(signal.SIGTERM)
+    at("step 2/12", lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as stopped:
+        loop.train(small_config(), tmp_path, devices=ONE)
+    assert stopped.value.code == 143
+    assert "Stopped by SIGTERM after step 2, which is saved" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+    loop.train(small_config(), tmp_path, devices=ONE)
+    assert scalars(tmp_path) == scalars(finished_run)
+    _, whole = paca_jax.load(finished_run)
+    _, resumed = paca_jax.load(tmp_path)
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
+
+
+def test_a_step_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(finished_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    for step in (8, 12):
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    wild = {"learning_rate": 1e30, "min_learning_rate": 1e30, "warmup_steps": 0}
+    with pytest.raises(UserError, match=r"of step 8 is not finite; .* on_nonfinite=skip"):
+        loop.train(small_config(**wild), workdir, devices=ONE)
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["6"]
+    loop.train(small_config(), workdir, devices=ONE)
+    assert scalars(workdir) == scalars(finished_run)
+
+
+def test_steps_that_are_not_finite_can_be_passed_over_and_are_counted(tmp_path, caplog):
+    wild = {"learning_rate": 1e30, "min_learning_rate": 1e30, "warmup_steps": 0}
+    loop.train(small_config(**wild, on_nonfinite="skip", num_steps=6), tmp_path, devices=ONE)
+    assert [line["train/nonfinite"] for line in scalars(tmp_path)] == [1, 3, 5]
+    assert "Step 6 changed nothing, for its loss or gradient is not finite (5 such steps so far)" in caplog.text
+    _, variables = paca_jax.load(tmp_path)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
+
+
+def test_a_full_disk_is_told_and_earlier_checkpoints_stay_whole(finished_run, tmp_path, at):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    at("step 8/12", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written to .*checkpoints .*those that are there are whole"):
+            loop.train(small_config(), tmp_path, devices=ONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
+    assert "4" in kept <= {"4", "6"}
+    loop.train(small_config(), tmp_path, devices=ONE)
+    assert scalars(tmp_path) == scalars(finished_run)
+
+
+def test_chosen_steps_are_traced(finished_run, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="paca_jax"):
+        loop.train(small_config(profile_steps=(3, 4), num_steps=5), tmp_path, devices=ONE)
+    assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
+    assert "Traced steps 3 to 4" in caplog.text
