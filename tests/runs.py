@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -47,11 +49,55 @@ def run_main(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
-def environment() -> dict[str, str]:
-    """Returns the environment of a run on one device."""
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    alone = " ".join(flag for flag in flags if "device_count" not in flag)
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | ({"XLA_FLAGS": alone} if alone else {})
+def environment(devices: int = 1) -> dict[str, str]:
+    """Returns the environment of a run on so many devices."""
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
+    return os.environ | {"XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])}
+
+
+class Processes:
+    """One run over several processes on this machine, each with one device, each the leader of a process group of its own."""
+
+    def __init__(self, count: int, workdir: Path, *arguments: str, **overrides: object) -> None:
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            address = f"localhost:{probe.getsockname()[1]}"
+        self.logs = [workdir.parent / f"{workdir.name}.{index}.log" for index in range(count)]
+        self.processes = []
+        for index, log in enumerate(self.logs):
+            flags = [f"--coordinator_address={address}", f"--num_processes={count}", f"--process_id={index}"]
+            whole = [*command(workdir, *arguments, **overrides), *flags, "--heartbeat_timeout=20"]
+            with log.open("w") as file:
+                process = subprocess.Popen(whole, cwd=ROOT, env=environment(), stderr=file, stdout=file, start_new_session=True)
+            self.processes.append(process)
+
+    def log(self, index: int) -> str:
+        """Returns what a process has told so far."""
+        return self.logs[index].read_text()
+
+    def wait_for(self, text: str, seconds: float = 300) -> None:
+        """Returns when the first process has told a text; fails where one of them ends before."""
+        end = time.monotonic() + seconds
+        while text not in self.log(0):
+            assert all(process.poll() is None for process in self.processes), "\n".join(map(self.log, range(len(self.logs))))
+            assert time.monotonic() < end, self.log(0)
+            time.sleep(0.01)
+
+    def wait(self, seconds: float = 600) -> list[int]:
+        """Returns the exit statuses when all have ended."""
+        return [process.wait(seconds) for process in self.processes]
+
+    def orphans(self) -> list[int]:
+        """Returns the processes whose group still has members, such as data workers."""
+        return [process.pid for process in self.processes if _group_exists(process.pid)]
+
+
+def _group_exists(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def scalars(workdir: Path) -> list[dict[str, float]]:

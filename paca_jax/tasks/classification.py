@@ -68,7 +68,7 @@ class Classification:
         open_split = data.describe_dataset if without_data else data.open_dataset
         self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir)
         self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir)
-        self.class_names = tuple(self._train_set.class_names)
+        self.class_names = data.readable_names(self._train_set.class_names)
         self.num_train_examples = len(self._train_set)
         self.num_eval_examples = len(self._eval_set)
         self.recipe = {

@@ -1,27 +1,38 @@
-"""Runs the campaigns and writes what they found: `python -m tests.proof --out DIR [--kills N] [--seed S]`."""
+"""Runs the campaigns and writes what they found: `python -m tests.proof --out DIR [--only NAME] [--kills N] [--seed S]`."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from tests.proof import kills
+from tests.proof import kills, processes
+
+CAMPAIGNS = ("kills", "processes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, results.json and results.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, and of each campaign's .json and .md")
+    parser.add_argument("--only", choices=CAMPAIGNS, help="one campaign (default: all)")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
 
-    result = kills.campaign(arguments.out, arguments.kills, arguments.seed)
-    (arguments.out / "results.json").write_text(json.dumps(result, indent=2) + "\n")
-    table = kills.as_table(result)
-    (arguments.out / "results.md").write_text(table)
-    print(table)
-    sys.exit(0 if result["holds"] else 1)
+    holds = True
+    for name in [arguments.only] if arguments.only else CAMPAIGNS:
+        folder = arguments.out / name
+        if name == "kills":
+            result = kills.campaign(folder, arguments.kills, arguments.seed)
+            table = kills.as_table(result)
+        else:
+            result = processes.campaign(folder, arguments.seed)
+            table = processes.as_table(result)
+        (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        (arguments.out / f"{name}.md").write_text(table)
+        print(table)
+        holds = holds and result["holds"]
+    sys.exit(0 if holds else 1)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,55 @@
+"""Meshes, rematerialisation and accumulation change where a step is computed, not what it learns."""
+
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
+import paca_jax
+from paca_jax.train import loop
 from paca_jax.train.setup import prepare
-from tests.runs import small_config
+from tests.runs import scalars, small_config
 
 STEPS = 20
+# The whole recipe on the device, so that what it draws is seen not to depend on the mesh.
+RECIPE = {
+    "augment__erase_probability": 0.5,
+    "augment__mixup_alpha": 0.8,
+    "augment__cutmix_alpha": 1.0,
+    "augment__mix_group": 8,
+    "label_smoothing": 0.1,
+}
 
 
-def losses(mesh, devices):
-    config = small_config(num_steps=STEPS, mesh__data=mesh[0], mesh__fsdp=mesh[1], mesh__model=mesh[2])
+def losses(devices, mesh=(1, 1, 1), steps=STEPS, **overrides):
+    config = small_config(**RECIPE, num_steps=STEPS, mesh__data=mesh[0], mesh__fsdp=mesh[1], mesh__model=mesh[2], **overrides)
     run = prepare(config, devices)
     found = []
     with jax.set_mesh(run.mesh):
         state = run.fresh_state()
-        for batch in run.task.train_batches(0, STEPS, run.rows):
-            state, scalars = run.train_step(state, run.to_devices(batch))
-            found.append(float(scalars["loss"]))
+        for batch in run.task.train_batches(0, steps, run.rows):
+            state, values = run.train_step(state, run.to_devices(batch))
+            found.append(float(values["loss"]))
     return np.array(found), state
 
 
 @pytest.fixture(scope="module")
 def on_one_device():
-    return losses((1, 1, 1), jax.devices()[:1])[0]
+    return losses(jax.devices()[:1])[0]
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
-def test_eight_devices_learn_what_one_does(mesh, on_one_device):
-    found, state = losses(mesh, jax.devices())
+@pytest.mark.parametrize(
+    ("mesh", "overrides"),
+    [
+        ((8, 1, 1), {}),
+        ((2, 2, 2), {}),
+        ((1, 4, 2), {"remat": True}),
+        ((2, 1, 4), {"mesh__split_rows": True, "remat": True}),
+    ],
+)
+def test_eight_devices_learn_what_one_does(mesh, overrides, on_one_device):
+    found, state = losses(jax.devices(), mesh, **overrides)
     np.testing.assert_allclose(found, on_one_device, rtol=1e-5)
     if mesh[1] > 1:
         for tree in (state.params, state.opt_state[1][0].mu):
@@ -37,3 +59,35 @@ def test_eight_devices_learn_what_one_does(mesh, on_one_device):
     large = [leaf for leaf in jax.tree.leaves(state.params) if leaf.size >= 1024]
     split = [leaf.addressable_shards[0].data.size * mesh[1] <= leaf.size for leaf in large]
     assert all(split)
+
+
+def test_accumulated_parts_learn_what_the_whole_batch_does(on_one_device):
+    overrides = {"accumulate_steps": 4, "model__drop_path_rate": 0.0}
+    whole, _ = losses(jax.devices()[:1], steps=4, model__drop_path_rate=0.0)
+    parts, _ = losses(jax.devices()[:2], (2, 1, 1), steps=4, **overrides)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("eight")
+    loop.train(small_config(mesh__data=4, mesh__fsdp=2), workdir)
+    return workdir
+
+
+@pytest.mark.parametrize(("mesh", "count"), [((2, 2, 2), 8), ((2, 1, 1), 2), ((1, 1, 1), 1)])
+def test_a_run_goes_on_with_another_mesh(on_eight_devices, tmp_path, mesh, count):
+    workdir = tmp_path / "run"
+    shutil.copytree(on_eight_devices, workdir)
+    for step in (8, 12):
+        shutil.rmtree(workdir / "checkpoints" / str(step))
+    config = small_config(mesh__data=mesh[0], mesh__fsdp=mesh[1], mesh__model=mesh[2])
+    loop.train(config, workdir, devices=jax.devices()[:count])
+    for before, now in zip(scalars(on_eight_devices), scalars(workdir), strict=True):
+        assert before.keys() == now.keys()
+        assert now["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)
+        assert now.get("eval/accuracy") == before.get("eval/accuracy")
+    _, expected = paca_jax.load(on_eight_devices)
+    _, found = paca_jax.load(workdir)
+    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

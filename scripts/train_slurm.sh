@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# One process a node, all GPUs of a node in it:
+#   sbatch --nodes=4 scripts/train_slurm.sh --config=configs/paca_base.py --workdir=/shared/runs/base
+#SBATCH --job-name=paca
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=64
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@180
+#SBATCH --requeue
+# Slurm sends SIGTERM three minutes before the end: the run saves its step and leaves with status 143, and is queued again.
+set -uo pipefail
+cd "${SLURM_SUBMIT_DIR:-.}"
+srun --kill-on-bad-exit=1 .venv/bin/python main.py "$@"
+status=$?
+if [ "$status" -eq 143 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The same command on every host of a Cloud TPU pod slice; run it again after an interruption and it goes on:
+#   TPU=my-v5e-256 ZONE=us-west4-a scripts/train_tpu_pod.sh --config=configs/paca_base.py --workdir=gs://bucket/runs/base
+set -euo pipefail
+: "${TPU:?the name of the TPU VM}" "${ZONE:?its zone}"
+arguments=$(printf '%q ' "$@")
+gcloud compute tpus tpu-vm scp --recurse --worker=all --zone="$ZONE" \
+  main.py configs paca_jax pyproject.toml requirements.txt README.md LICENSE "$TPU":~/paca-jax/
+gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="
+  cd ~/paca-jax
+  test -x .venv/bin/python || python3 -m venv .venv
+  .venv/bin/python -m pip install --quiet -r requirements.txt '.[tpu]'
+  .venv/bin/python main.py $arguments"

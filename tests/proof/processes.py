@@ -1,0 +1,92 @@
+"""The demo over two and four processes, against one: the same losses, the same counts, and exact after a kill."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import paca_jax
+from tests.runs import Processes, scalars
+
+STEPS = 20
+# The demo itself, its first steps only: what `command` cuts down is set back.
+DEMO = {
+    "model.embed_dims": (32, 64, 128, 160),
+    "model.depths": (1, 2, 2, 1),
+    "model.num_heads": (1, 2, 4, 5),
+    "model.drop_path_rate": 0.0,
+    "dataset.train_split": "train",
+    "dataset.eval_split": "test",
+    "num_steps": STEPS,
+    "log_every_steps": 1,
+    "eval_every_steps": STEPS,
+    "checkpoint_every_steps": 5,
+}
+IMAGES = 2000
+RUNS = {
+    "one process": (1, {}),
+    "two processes": (2, {}),
+    "two processes, model axis": (2, {"mesh.model": 2}),
+    "four processes": (4, {}),
+    "four processes, fsdp and model axes": (4, {"mesh.data": 1, "mesh.fsdp": 2, "mesh.model": 2}),
+}
+
+
+def campaign(out: Path, seed: int) -> dict[str, Any]:
+    """Trains the demo's first steps over processes, and once more over two of which one is killed."""
+    rows = []
+    alone: list[dict[str, float]] = []
+    for name, (count, mesh) in RUNS.items():
+        workdir = _fresh(out / name.replace(" ", "_").replace(",", ""))
+        codes = Processes(count, workdir, **DEMO | mesh).wait()
+        if any(codes):
+            raise RuntimeError(f"{name}: exit statuses {codes}; see the logs beside {workdir}")
+        lines = scalars(workdir)
+        alone = alone or lines
+        pairs = [(a["train/loss"], b["train/loss"]) for a, b in zip(alone, lines, strict=True)]
+        rows.append(
+            {
+                "run": name,
+                "largest_relative_difference": max(abs(a - b) / a for a, b in pairs),
+                "right": round(lines[-1]["eval/accuracy"] * IMAGES, 3),
+            }
+        )
+    lost = _lost(out, random.Random(seed))
+    same = all(row["largest_relative_difference"] <= 1e-5 and row["right"] == rows[0]["right"] for row in rows)
+    return {"steps": STEPS, "rows": rows, "one_of_two_killed": lost, "holds": same and all(lost.values())}
+
+
+def _lost(out: Path, rng: random.Random) -> dict[str, bool]:
+    """Kills one of two processes at a random step, starts both again, and compares with the two that were left alone."""
+    workdir = _fresh(out / "one_of_two_killed")
+    run = Processes(2, workdir, **DEMO)
+    run.wait_for(f"step {rng.randrange(8, 15)}/{STEPS}")
+    run.processes[rng.randrange(2)].send_signal(signal.SIGKILL)
+    codes = run.wait(120)
+    again = Processes(2, workdir, **DEMO).wait()
+    _, expected = paca_jax.load(out / "two_processes")
+    _, found = paca_jax.load(workdir)
+    return {
+        "both_stopped": all(codes),
+        "went_on": again == [0, 0],
+        "same_parameters": bool(jax.tree.all(jax.tree.map(np.array_equal, expected, found))),
+        "same_metrics": scalars(workdir) == scalars(out / "two_processes"),
+    }
+
+
+def _fresh(workdir: Path) -> Path:
+    shutil.rmtree(workdir, ignore_errors=True)
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    return workdir
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """Returns the campaign as a Markdown table."""
+    lines = [f"| run | largest difference of {STEPS} losses, relative | right of {IMAGES} images |", "|:--|--:|--:|"]
+    lines += [f"| {row['run']} | {row['largest_relative_difference']:.1e} | {row['right']:g} |" for row in result["rows"]]
+    told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in result["one_of_two_killed"].items())
+    return "\n".join([*lines, "", f"One of two processes killed at a random step, and both started again: {told}."]) + "\n"
