@@ -37,6 +37,13 @@ class Collective:
     largest_bytes: int
     source: str
 
+    @property
+    def sent_bytes(self) -> float:
+        """What a chip must send at the least: of an all-reduce each part twice, and nothing ever to itself."""
+        if self.kind == "collective-permute":
+            return self.total_bytes
+        return self.total_bytes * (2 if self.kind == "all-reduce" else 1) * (self.devices - 1) / self.devices
+
 
 def collectives(module: Module, num_devices: int) -> list[Collective]:
     """Returns the exchanges of a step, those that move most first.

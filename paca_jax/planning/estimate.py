@@ -33,8 +33,9 @@ class Estimate:
         matrix_flops: a chip's part of the step's matrix products and convolutions.
         hbm_bytes: a chip's traffic with its main memory in a step.
         cycles: the compiler's estimate of a step.
-        seconds: `cycles` over the clock.
-        least_seconds: what the chip's peak and its memory's bandwidth allow at best.
+        cycle_seconds: `cycles` over the clock.
+        peak_seconds: what the chip's peak and its memory's bandwidth allow at best.
+        exchange_seconds: what the links between the chips allow at best.
         collectives: what the chips tell each other in a step.
         unknown_loops: where loops of unknown length come from; they count once in `hbm_bytes`, `cycles` and `collectives`.
         peak_flops: a chip's, in bfloat16.
@@ -54,11 +55,17 @@ class Estimate:
     matrix_flops: float
     hbm_bytes: int
     cycles: int
-    seconds: float
-    least_seconds: float
+    cycle_seconds: float
+    peak_seconds: float
+    exchange_seconds: float
     collectives: list[Collective]
     unknown_loops: tuple[str, ...]
     peak_flops: float
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, as if computing, memory and exchange hid each other: the longest of the three."""
+        return max(self.cycle_seconds, self.peak_seconds, self.exchange_seconds)
 
     @property
     def images_per_second(self) -> float:
@@ -77,7 +84,7 @@ class Estimate:
 
     def as_json(self) -> dict[str, Any]:
         """Returns every number by its name."""
-        derived = {name: getattr(self, name) for name in ("images_per_second", "utilisation", "hours")}
+        derived = {name: getattr(self, name) for name in ("seconds", "images_per_second", "utilisation", "hours")}
         memory = {**dataclasses.asdict(self.memory), "total": self.memory.total}
         return {"fits": True, **dataclasses.asdict(self), "memory": memory, **derived}
 
@@ -116,6 +123,7 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
     module = parse(compiled.as_text() or "")
     chip, chips = topology.chip, topology.num_chips
     flops = matrix_flops(traced.jaxpr.jaxpr) / chips
+    exchanged = collectives(module, chips)
     return Estimate(
         topology=topology.name,
         chips=chips,
@@ -131,9 +139,10 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
         matrix_flops=flops,
         hbm_bytes=module.hbm_bytes,
         cycles=module.cycles,
-        seconds=module.cycles / chip.clock_hz,
-        least_seconds=max(flops / chip.peak_flops, module.hbm_bytes / chip.bandwidth),
-        collectives=collectives(module, chips),
+        cycle_seconds=module.cycles / chip.clock_hz,
+        peak_seconds=max(flops / chip.peak_flops, module.hbm_bytes / chip.bandwidth),
+        exchange_seconds=sum(entry.sent_bytes for entry in exchanged) / chip.links,
+        collectives=exchanged,
         unknown_loops=module.unknown_loops,
         peak_flops=chip.peak_flops,
     )

@@ -8,8 +8,8 @@ from paca_jax.planning.estimate import Estimate
 from paca_jax.planning.memory import GIB
 
 _NOT_IN_IT = (
-    "An estimate: the step was compiled, not run. The compiler's cycles leave out collectives, copies between memories that "
-    "computing does not hide, host input, evaluation and checkpoints."
+    "An estimate: the step was compiled, not run. Computing, memory and collectives are taken to hide each other; host input, "
+    "evaluation, checkpoints and start-up are left out."
 )
 _MEMORY = {
     "optimizer_state": "optimizer state",
@@ -38,8 +38,12 @@ def describe(found: Estimate) -> str:
         "A step, a chip",
         _row("matrix operations", *_scaled(found.matrix_flops, "FLOP")),
         _row("main memory traffic", *_scaled(found.hbm_bytes, "B")),
-        _row("time, ms", f"{found.seconds * 1e3:.2f}", f"by the compiler's {found.cycles:,} cycles"),
-        _row("time at best, ms", f"{found.least_seconds * 1e3:.2f}", "by the chip's peak and bandwidth"),
+        _row("time of computing, ms", _milliseconds(found.cycle_seconds), f"the compiler's {found.cycles:,} cycles"),
+        _row(
+            "... at the chip's peak, ms", _milliseconds(found.peak_seconds), "matrix operations or memory, whichever is longer"
+        ),
+        _row("time of collectives, ms", _milliseconds(found.exchange_seconds), "at best, over all links of the chip"),
+        _row("time of the step, ms", _milliseconds(found.seconds), "the longest of these"),
         _row("matrix operations of the peak", f"{found.utilisation:.1%}"),
         "",
         "The run",
@@ -64,6 +68,10 @@ def _scaled(number: float, unit: str) -> tuple[str, str]:
     prefixes = {1e12: "T", 1e9: "G", 1e6: "M"}
     scale = next((scale for scale in prefixes if number >= scale), 1e6)
     return f"{number / scale:.4g}", f"{prefixes[scale]}{unit}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f}"
 
 
 def _gib(size: int) -> str:
@@ -114,5 +122,5 @@ def describe_tried(tried: Tried, usable: int) -> str:
     """Returns one line on an alternative that was compiled."""
     if tried.estimate is None:
         return f"  {as_flags(tried.changes)}: does not fit, needs {_gib(tried.needed or 0)} of {_gib(usable)} GiB"
-    total, milliseconds = tried.estimate.memory.total, tried.estimate.seconds * 1e3
-    return f"  {as_flags(tried.changes)}: fits, {_gib(total)} of {_gib(usable)} GiB, {milliseconds:.2f} ms a step"
+    total, milliseconds = tried.estimate.memory.total, _milliseconds(tried.estimate.seconds)
+    return f"  {as_flags(tried.changes)}: fits, {_gib(total)} of {_gib(usable)} GiB, {milliseconds} ms a step"

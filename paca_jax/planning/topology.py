@@ -22,6 +22,8 @@ class Chip:
         usable_hbm_bytes: what the compiler lets a program use of the main memory, which is published as 32, 16, 95 and 32 GB
             (libtpu 0.0.42.1 names it where a program is too large: "exceeds available HBM (15.75G)").
         bandwidth: of the main memory, in bytes a second, as published.
+        links: bytes a second that it sends to its neighbours, over all links together: half of the published bidirectional
+            bandwidth between chips.
         peak_flops: bfloat16 operations a second, as published.
         clock_hz: `peak_flops` over the operations of a cycle: two for each cell of its matrix units (8 units of 128 x 128 for
             v4 and v5p, 4 for v5e, 4 units of 256 x 256 for v6e).
@@ -32,15 +34,16 @@ class Chip:
     form: str
     usable_hbm_bytes: int
     bandwidth: float
+    links: float
     peak_flops: float
     clock_hz: float
 
 
 CHIPS = {
-    "v4": Chip("WxHxD", int(30.75 * _GIB), 1228e9, 275e12, 1.05e9),
-    "v5e": Chip("WxH", int(15.75 * _GIB), 819e9, 197e12, 1.5e9),
-    "v5p": Chip("WxHxD", int(95.74 * _GIB), 2765e9, 459e12, 1.75e9),
-    "v6e": Chip("WxH", int(31.25 * _GIB), 1640e9, 918e12, 1.75e9),
+    "v4": Chip("WxHxD", int(30.75 * _GIB), 1228e9, 300e9, 275e12, 1.05e9),
+    "v5e": Chip("WxH", int(15.75 * _GIB), 819e9, 200e9, 197e12, 1.5e9),
+    "v5p": Chip("WxHxD", int(95.74 * _GIB), 2765e9, 600e9, 459e12, 1.75e9),
+    "v6e": Chip("WxH", int(31.25 * _GIB), 1640e9, 400e9, 918e12, 1.75e9),
 }
 _FORMS = ", ".join(f"{name}:{chip.form}" for name, chip in CHIPS.items())
 _QUIET = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}  # else libtpu complains of having none

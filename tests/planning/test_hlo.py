@@ -103,36 +103,46 @@ def exchange(line):
 
 
 @pytest.mark.parametrize(
-    ("line", "kind", "devices", "bytes_"),
+    ("line", "kind", "devices", "bytes_", "sent"),
     [
-        ("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%sum", "all-reduce", 2, 128),
-        ("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups={}, to_apply=%sum", "all-reduce", 8, 128),
+        (
+            "%a = f32[4,8]{1,0} all-reduce(%p), replica_groups={{0,1},{2,3},{4,5},{6,7}}, to_apply=%sum",
+            "all-reduce",
+            2,
+            128,
+            128,
+        ),
+        ("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups={}, to_apply=%sum", "all-reduce", 8, 128, 224),
         (
             "%a = (f32[4,8]{1,0}, f32[4,8]{1,0}) all-reduce(%p, %p), replica_groups=[2,4]<=[8], to_apply=%sum",
             "all-reduce",
             4,
             256,
+            384,
         ),
-        ("%a = f32[16,8]{1,0} all-gather(%p), replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}", "all-gather", 4, 512),
+        ("%a = f32[16,8]{1,0} all-gather(%p), replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}", "all-gather", 4, 512, 384),
         (
             "%a = (f32[4,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%p), replica_groups=mesh['x'=2,'y'=4] {'y'}, dimensions={0}",
             "all-gather",
             4,
             512,
+            384,
         ),
         (
             "%a = f32[2,8]{1,0} reduce-scatter(%p), replica_groups=mesh['x'=8] {'x':(1)2}, to_apply=%sum",
             "reduce-scatter",
             2,
             128,
+            64,
         ),
-        ("%a = f32[4,8]{1,0} all-to-all(%p), replica_groups=mesh['x'=2,'y'=4] {'x','y'}", "all-to-all", 8, 128),
-        ("%a = f32[4,8]{1,0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}", "collective-permute", 2, 128),
+        ("%a = f32[4,8]{1,0} all-to-all(%p), replica_groups=mesh['x'=2,'y'=4] {'x','y'}", "all-to-all", 8, 128, 112),
+        ("%a = f32[4,8]{1,0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}", "collective-permute", 2, 128, 128),
     ],
 )
-def test_an_exchange_tells_its_kind_chips_and_bytes(line, kind, devices, bytes_):
+def test_an_exchange_tells_its_kind_chips_and_bytes(line, kind, devices, bytes_, sent):
     (found,) = collectives(exchange(line), 8)
     assert (found.kind, found.devices, found.count) == (kind, devices, 1)
+    assert found.sent_bytes == sent
     assert found.total_bytes == found.largest_bytes == bytes_
 
 
