@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 import paca_jax
+from paca_jax.train.preemption import EXIT_STATUS
 from tests.runs import Processes, scalars
 
 STEPS = 20
@@ -55,23 +56,25 @@ def campaign(out: Path, seed: int) -> dict[str, Any]:
                 "right": round(lines[-1]["eval/accuracy"] * IMAGES, 3),
             }
         )
-    lost = _lost(out, random.Random(seed))
     same = all(row["largest_relative_difference"] <= 1e-5 and row["right"] == rows[0]["right"] for row in rows)
-    return {"steps": STEPS, "rows": rows, "one_of_two_killed": lost, "holds": same and all(lost.values())}
+    rng = random.Random(seed)
+    interrupted = {number.name: _interrupted(out, rng, number) for number in (signal.SIGKILL, signal.SIGTERM)}
+    exact = all(all(found.values()) for found in interrupted.values())
+    return {"steps": STEPS, "rows": rows, "one_of_two_interrupted": interrupted, "holds": same and exact}
 
 
-def _lost(out: Path, rng: random.Random) -> dict[str, bool]:
-    """Kills one of two processes at a random step, starts both again, and compares with the two that were left alone."""
-    workdir = _fresh(out / "one_of_two_killed")
+def _interrupted(out: Path, rng: random.Random, number: signal.Signals) -> dict[str, bool]:
+    """Signals one of two processes at a random step, starts both again, and compares with the two that were left alone."""
+    workdir = _fresh(out / f"one_of_two_{number.name}")
     run = Processes(2, workdir, **DEMO)
     run.wait_for(f"step {rng.randrange(8, 15)}/{STEPS}")
-    run.processes[rng.randrange(2)].send_signal(signal.SIGKILL)
+    run.processes[rng.randrange(2)].send_signal(number)
     codes = run.wait(120)
     again = Processes(2, workdir, **DEMO).wait()
     _, expected = paca_jax.load(out / "two_processes")
     _, found = paca_jax.load(workdir)
     return {
-        "both_stopped": all(codes),
+        "both_stopped": all(codes) if number == signal.SIGKILL else codes == [EXIT_STATUS, EXIT_STATUS],
         "went_on": again == [0, 0],
         "same_parameters": bool(jax.tree.all(jax.tree.map(np.array_equal, expected, found))),
         "same_metrics": scalars(workdir) == scalars(out / "two_processes"),
@@ -88,5 +91,7 @@ def as_table(result: dict[str, Any]) -> str:
     """Returns the campaign as a Markdown table."""
     lines = [f"| run | largest difference of {STEPS} losses, relative | right of {IMAGES} images |", "|:--|--:|--:|"]
     lines += [f"| {row['run']} | {row['largest_relative_difference']:.1e} | {row['right']:g} |" for row in result["rows"]]
-    told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in result["one_of_two_killed"].items())
-    return "\n".join([*lines, "", f"One of two processes killed at a random step, and both started again: {told}."]) + "\n"
+    for number, found in result["one_of_two_interrupted"].items():
+        told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in found.items())
+        lines += ["", f"{number} to one of two processes at a random step, and both started again: {told}."]
+    return "\n".join(lines) + "\n"

@@ -77,6 +77,11 @@ def test_evaluation_starts_from_init_from_and_writes_nothing(finished_run, tmp_p
     assert not (tmp_path / "none").exists()
 
 
+def test_official_means_the_weights_of_the_configs_model():
+    with pytest.raises(UserError, match="pacavit_nano"):
+        loop.evaluate_only(small_config(init_from="official"), None, devices=ONE)
+
+
 def test_nothing_to_evaluate(tmp_path):
     with pytest.raises(UserError, match="nothing to evaluate"):
         loop.evaluate_only(small_config(), tmp_path, devices=ONE)
