@@ -101,8 +101,7 @@ def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:
     flat_saved, flat_now = _flatten(saved["config"]), _flatten(now["config"])
     changed = sorted(key for key in flat_saved | flat_now if flat_saved.get(key) != flat_now.get(key))
     told = ", ".join(f"{key} {flat_saved.get(key)} -> {flat_now.get(key)}" for key in changed)
-    states = [(flat["ema_decay"] > 0, flat.get("freeze_backbone"), flat["clip_norm"] > 0) for flat in (flat_saved, flat_now)]
-    if _plain(saved["model"]) != _plain(now["model"]) or states[0] != states[1]:
+    if _plain(saved["model"]) != _plain(now["model"]) or saved["state_layout"] != now["state_layout"]:
         raise UserError(
             f"{checkpoints.folder} holds a run of another model or optimizer ({told}); nothing was changed. Give the config it "
             "was started with, or choose another workdir."

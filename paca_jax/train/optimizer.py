@@ -1,5 +1,6 @@
 """AdamW, its schedule, and which parameters learn how fast."""
 
+import operator
 import re
 from typing import Any
 
@@ -52,13 +53,17 @@ def make_optimizer(config: ConfigDict, learning_rate: optax.ScalarOrSchedule) ->
         parts.append(_scale_layers(config.layer_decay))
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
     if config.freeze_backbone:
-        optimizer = optax.partition({True: optimizer, False: optax.set_to_zero()}, learns)
+        optimizer = optax.chain(optax.masked(optimizer, learns), optax.masked(optax.set_to_zero(), _rests))
     return optimizer
 
 
 def learns(params: PyTree) -> PyTree:
     """Returns whether each parameter learns where the backbone is frozen: those of the head do."""
     return {name: jax.tree.map(lambda _, head=name == "head": head, part) for name, part in params.items()}
+
+
+def _rests(params: PyTree) -> PyTree:
+    return jax.tree.map(operator.not_, learns(params))
 
 
 def layer_scales(params: PyTree, decay: float) -> PyTree:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,7 +89,15 @@ class Run:
             "model": self.task.recipe,
             "class_names": list(self.task.class_names),
             "config": self.config.to_dict(),
+            "state_layout": self._state_layout,
         }
+
+    @functools.cached_property
+    def _state_layout(self) -> int:
+        """A number that tells whether two states have the same arrays by the same names."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.abstract, is_leaf=lambda part: part == ())
+        lines = (f"{jax.tree_util.keystr(path)} {getattr(leaf, 'shape', 'nothing')}" for path, leaf in leaves)
+        return zlib.crc32("\n".join(lines).encode())
 
 
 def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None, without_data: bool = False) -> Run:

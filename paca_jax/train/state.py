@@ -91,10 +91,11 @@ def state_shardings(abstract: TrainState, optimizer: optax.GradientTransformatio
     params = parameter_shardings(abstract.params, mesh)
     opt_state = optax.tree_map_params(
         optimizer,
-        lambda _, sharding: sharding,
+        lambda part, sharding: part if isinstance(part, optax.MaskedNode) else sharding,
         abstract.opt_state,
         params,
         transform_non_params=lambda _: whole,
+        is_leaf=lambda part: isinstance(part, optax.MaskedNode),
     )
     batch_stats = jax.tree.map(lambda _: whole, abstract.batch_stats)
     ema = None if abstract.ema is None else {"params": params, "batch_stats": batch_stats}

@@ -93,11 +93,29 @@ def test_a_run_starts_from_another_ones_weights(finished_run, tmp_path):
     assert result["eval/accuracy"] == scalars(finished_run)[-1]["eval/accuracy"]
 
 
+def test_a_frozen_backbone_stays_as_it_was_and_is_resumed(finished_run, tmp_path):
+    config = small_config(freeze_backbone=True, init_from=str(finished_run), num_steps=4, mesh__fsdp=2)
+    loop.train(config, tmp_path)
+    loop.train(config, tmp_path)
+    _, before = paca_jax.load(finished_run)
+    _, after = paca_jax.load(tmp_path)
+    for name, part in before["params"].items():
+        assert jax.tree.all(jax.tree.map(np.array_equal, part, after["params"][name])) == (name != "head")
+
+
 def test_another_model_is_refused_and_nothing_is_lost(finished_run):
     before = sorted(finished_run.rglob("*"))
     with pytest.raises(UserError, match=r"model\.depths \[1, 1, 1, 1\] -> \[1, 1, 2, 1\]"):
         loop.train(small_config(model__depths=(1, 1, 2, 1)), finished_run, devices=ONE)
     assert sorted(finished_run.rglob("*")) == before
+
+
+@pytest.mark.parametrize("change", [{"ema_decay": 0.9}, {"freeze_backbone": True}, {"layer_decay": 0.5}, {"clip_norm": 0.0}])
+def test_another_optimizer_is_refused_and_a_change_of_numbers_is_told(finished_run, change, caplog):
+    with pytest.raises(UserError, match=next(iter(change))):
+        loop.train(small_config(**change), finished_run, devices=ONE)
+    loop.train(small_config(weight_decay=0.1), finished_run, devices=ONE)
+    assert "The config has changed since the checkpoint: weight_decay 0.05 -> 0.1." in caplog.text
 
 
 def test_evaluation_counts_every_example_once_whatever_the_batch(finished_run):
