@@ -53,9 +53,11 @@ def collectives(module: Module, num_devices: int) -> list[Collective]:
         num_devices: chips that the program was compiled for.
     """
     found: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
+    chains: set[str | None] = set()
     for instruction, computation, times in module.running():
         kind = instruction.opcode.removesuffix("-start")
-        if kind in _KINDS:
+        if kind in _KINDS and (instruction.chain is None or instruction.chain not in chains):
+            chains.add(instruction.chain)
             name = "reduce-scatter" if _keeps_a_part(instruction, computation) else kind
             key = (name, _group_size(instruction, num_devices))
             found.setdefault(key, []).append((_payload(instruction, computation), times, instruction.source))
@@ -88,7 +90,7 @@ def _payload(instruction: Instruction, computation: Computation) -> int:
 
 
 def _group_size(instruction: Instruction, num_devices: int) -> int:
-    """Reads `{{0,1},{2,3}}`, `[2,4]<=[8]`, or axes of a mesh: `mesh['x'=2,'y'=4] {'y'}`."""
+    """Reads `{{0,1},{2,3}}`, `[2,4]<=[8]`, `{}` for all, or axes of a mesh: `mesh['x'=2,'y'=4], device_ids=(...) {'y'}`."""
     attributes = instruction.attributes
     if "source_target_pairs=" in attributes:
         return 2
@@ -98,8 +100,10 @@ def _group_size(instruction: Instruction, num_devices: int) -> int:
     tiled = re.search(r"replica_groups=\[\d+,(\d+)\]<=", attributes)
     if tiled:
         return int(tiled[1])
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes)
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
     if mesh:
         sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
         return math.prod(int(part) if part else sizes[name] for name, part in re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2]))
-    return num_devices
+    if "replica_groups={}" in attributes:
+        return num_devices
+    raise ValueError(f"The chips of {instruction.name} are listed in a way that is not known: {attributes[:200]}")

@@ -19,6 +19,9 @@ _MOVES_NOTHING = {
 }  # fmt: skip
 
 
+Extent = tuple[int, tuple[int, ...]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Shape:
     """One array of an instruction's result.
@@ -32,6 +35,11 @@ class Shape:
     bits: int
     dimensions: tuple[int, ...]
     in_hbm: bool
+
+    @property
+    def extent(self) -> Extent:
+        """What two copies of the array share wherever they live: bits and dimensions."""
+        return self.bits, self.dimensions
 
     @property
     def bytes(self) -> int:
@@ -76,6 +84,12 @@ class Instruction:
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else self.name
 
+    @property
+    def chain(self) -> str | None:
+        """What the parts of one exchange share that the compiler has spread over several fusions, to hide it behind them."""
+        found = re.search(r'chain_id="(\d+)"', self.attributes)
+        return found[1] if found else None
+
     def called(self) -> Iterator[tuple[str, str]]:
         """Yields how and what it calls, as ("body", computation); what a reduction applies to its elements is left out."""
         for match in _CALLED.finditer(self.attributes):
@@ -119,9 +133,26 @@ class Module:
     def hbm_bytes(self) -> int:
         """Bytes that a step reads from the chip's main memory and writes to it.
 
-        Every operand and result that lives there counts whole, so a fusion that reads a slice of an array counts too much.
+        Every operand and result that lives there counts whole, so a fusion that reads a slice of an array counts too much. What
+        an exchange moves that is spread over several fusions is left out: they all pass it on.
         """
-        return sum(_traffic(instruction, computation) * times for instruction, computation, times in self.running(inner=False))
+        return sum(
+            _traffic(instruction, computation, self._passed_on(instruction)) * times
+            for instruction, computation, times in self.running(inner=False)
+        )
+
+    def _passed_on(self, fusion: Instruction) -> set[Extent]:
+        """Returns which arrays a fusion only passes on, being a part of an exchange."""
+        if fusion.opcode != "fusion":
+            return set()
+        inside = [self.computations[name] for _, name in fusion.called()]
+        return {
+            shape.extent
+            for computation in inside
+            for instruction in computation.values()
+            if instruction.chain is not None
+            for shape in _touched(instruction, computation)
+        }
 
 
 def parse(text: str) -> Module:
@@ -226,12 +257,19 @@ def _trip_count(loop: Instruction, condition: Computation) -> int | None:
     return int(bound.arguments) if bound.opcode == "constant" else None
 
 
-def _traffic(instruction: Instruction, computation: Computation) -> int:
+def _touched(instruction: Instruction, computation: Computation) -> Iterator[Shape]:
+    """Yields the results and the operands of an instruction."""
+    yield from instruction.results
+    for name in instruction.operands:
+        yield from computation[name].results
+
+
+def _traffic(instruction: Instruction, computation: Computation, passed_on: set[Extent]) -> int:
     done = instruction.opcode.endswith("-done")
     if done or instruction.opcode in _MOVES_NOTHING or '"AllocateBuffer"' in instruction.attributes:
         return 0
     if instruction.opcode in ("copy-start", "slice-start"):  # they give both ends of the copy, and a flag
         ends = instruction.results[:2]
         return min(end.bytes for end in ends) * sum(end.in_hbm for end in ends)
-    operands = (shape for name in instruction.operands for shape in computation[name].results)
-    return sum(shape.bytes for shape in (*instruction.results, *operands) if shape.in_hbm)
+    shapes_ = _touched(instruction, computation)
+    return sum(shape.bytes for shape in shapes_ if shape.in_hbm and shape.extent not in passed_on)

@@ -33,7 +33,7 @@ def describe(found: Estimate) -> str:
         "",
         f"Memory a chip, {'GiB' if unit == GIB else 'MiB'}",
         *(_row(name, f"{size / unit:.3f}") for name, size in parts_of_memory.items()),
-        _row("total", f"{memory.total / unit:.3f}", f"of {_gib(found.usable_hbm_bytes)} GiB usable: fits, {used:.1%}"),
+        _row("total", f"{memory.total / unit:.3f}", f"of {found.usable_hbm_bytes / unit:,.3f} usable: fits, {used:.1%}"),
         "",
         "A step, a chip",
         _row("matrix operations", *_scaled(found.matrix_flops, "FLOP")),

@@ -122,7 +122,7 @@ def exchange(line):
         ),
         ("%a = f32[16,8]{1,0} all-gather(%p), replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}", "all-gather", 4, 512, 384),
         (
-            "%a = (f32[4,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%p), replica_groups=mesh['x'=2,'y'=4] {'y'}, dimensions={0}",
+            "%a = (f32[4,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%p), replica_groups=mesh['x'=2,'y'=4], device_ids=() {'y'}",
             "all-gather",
             4,
             512,
@@ -144,6 +144,43 @@ def test_an_exchange_tells_its_kind_chips_and_bytes(line, kind, devices, bytes_,
     assert (found.kind, found.devices, found.count) == (kind, devices, 1)
     assert found.sent_bytes == sent
     assert found.total_bytes == found.largest_bytes == bytes_
+
+
+CHAIN = """
+%begin (p.1: f32[2,8]) -> (f32[2,8], f32[8,8]) {
+  %p.1 = f32[2,8]{1,0} parameter(0)
+  %g.1 = f32[8,8]{1,0} all-gather(%p.1), replica_groups=[2,4]<=[8], dimensions={0}, frontend_attributes={chain_id="3"}
+  ROOT %t.1 = (f32[2,8]{1,0}, f32[8,8]{1,0}) tuple(%p.1, %g.1)
+}
+
+%middle (p.2: f32[2,8], x.2: f32[5]) -> (f32[5], f32[8,8]) {
+  %p.2 = f32[2,8]{1,0} parameter(0)
+  %x.2 = f32[5]{0} parameter(1)
+  %g.2 = f32[8,8]{1,0} all-gather(%p.2), replica_groups=[2,4]<=[8], dimensions={0}, frontend_attributes={chain_id="3"}
+  ROOT %t.2 = (f32[5]{0}, f32[8,8]{1,0}) tuple(%x.2, %g.2)
+}
+
+ENTRY %main (p: f32[2,8], x: f32[5]) -> f32[5] {
+  %p = f32[2,8]{1,0} parameter(0)
+  %x = f32[5]{0} parameter(1)
+  %start = (f32[2,8]{1,0}, f32[8,8]{1,0}) fusion(%p), kind=kCustom, calls=%begin
+  %p.3 = f32[2,8]{1,0} get-tuple-element(%start), index=0
+  %step = (f32[5]{0}, f32[8,8]{1,0}) fusion(%p.3, %x), kind=kCustom, calls=%middle
+  ROOT %out = f32[5]{0} get-tuple-element(%step), index=0
+}
+"""
+
+
+def test_an_exchange_spread_over_fusions_is_one_and_what_they_pass_on_is_no_traffic():
+    module = parse(CHAIN)
+    (found,) = collectives(module, 8)
+    assert (found.kind, found.devices, found.count, found.total_bytes) == ("all-gather", 4, 1, 256)
+    assert module.hbm_bytes == 2 * 5 * 4
+
+
+def test_chips_listed_in_a_way_that_is_not_known_are_refused():
+    with pytest.raises(ValueError, match="not known"):
+        collectives(exchange("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups=everyone, to_apply=%sum"), 8)
 
 
 def test_the_end_of_an_exchange_is_no_second_one():
