@@ -22,6 +22,7 @@ from paca_jax.models import create_model
 
 FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"
+_PARTS = {"variables", "ema", "training", "metadata", "metrics", "_CHECKPOINT_METADATA", "commit_success.txt"}
 
 
 def open_manager(
@@ -112,8 +113,11 @@ def _refuse_foreign(folder: epath.Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder} should be a folder of checkpoints, but it is a file; choose another workdir.")
     for entry in folder.iterdir():
-        ours = entry.name.isdigit() and (entry / "variables").exists() and (entry / "metadata").exists()
-        if not ours and _TEMPORARY not in entry.name:
+        if _TEMPORARY in entry.name:
+            continue
+        # Of a checkpoint whose removal was interrupted, only some parts are left, or none.
+        parts = {part.name for part in entry.iterdir()} if entry.name.isdigit() and entry.is_dir() else {entry.name}
+        if parts and not parts & _PARTS:
             raise UserError(
                 f"{entry} is not a checkpoint of a run of this library; nothing was deleted. Choose another workdir, or "
                 "move it away."

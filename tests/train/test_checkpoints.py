@@ -70,6 +70,15 @@ def test_a_half_written_checkpoint_is_passed_over(broken_run):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("left", ["variables/d", "metrics", "."])
+def test_what_is_left_of_a_checkpoint_whose_removal_was_interrupted_does_no_harm(broken_run, left):
+    for step in ("8", "12"):
+        shutil.rmtree(broken_run / "checkpoints" / step)
+    (broken_run / "checkpoints" / "4" / left).mkdir(parents=True)
+    loop.train(small_config(), broken_run, devices=jax.devices()[:1])
+    assert sorted(path.name for path in (broken_run / "checkpoints").iterdir()) == ["12", "6", "8"]
+
+
 def test_the_newest_are_kept_and_the_best_one_and_each_can_be_loaded(tmp_path):
     model = create_model(**RECIPE)
     variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
