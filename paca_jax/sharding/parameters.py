@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 _NORM = r"(norm|norm1|norm2|cluster_norm|attention_norm|attention_post_norm|mlp_norm|mlp_post_norm)"
 
@@ -61,7 +61,7 @@ def logical_axes(path: str) -> tuple[str | None, ...]:
     return rows[0]
 
 
-def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """Returns how the parameter is split; an axis that the mesh does not divide stays whole."""
     axes = logical_axes(path)
     if len(axes) != len(shape):
@@ -78,7 +78,27 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
     """Returns the tree of `NamedSharding`s of a tree of parameters (arrays or their shapes)."""
 
     def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        return NamedSharding(mesh, parameter_spec(path, leaf.shape, mesh))
+        return NamedSharding(mesh, parameter_spec(_path(keys), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, params)
+
+
+def gather_parameters(params: Any) -> Any:
+    """Asks the compiler for parameters that are whole along `fsdp`, as layers use them; call it inside a traced step.
+
+    Left to itself, the compiler may rather bring the activations, which are larger by far, to the split parameters. Outside
+    `jax.set_mesh` the parameters come back as they are.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return params
+
+    def gather(keys: tuple[Any, ...], leaf: Any) -> Any:
+        spec = parameter_spec(_path(keys), leaf.shape, mesh)
+        return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec)))
+
+    return jax.tree_util.tree_map_with_path(gather, params)
+
+
+def _path(keys: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(keys, simple=True, separator="/")

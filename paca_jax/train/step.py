@@ -11,7 +11,7 @@ import optax
 from clu import metrics
 from jaxtyping import Array, Float, PyTree
 
-from paca_jax.sharding import constrain
+from paca_jax.sharding import constrain, gather_parameters
 from paca_jax.tasks import LossOutput, Task
 from paca_jax.train.optimizer import learns
 from paca_jax.train.state import TrainState, as_variables
@@ -50,7 +50,7 @@ def make_train_step(
     def summed_loss(params: PyTree, batch_stats: PyTree, batch: dict[str, Array], rng: Array) -> tuple[Array, LossOutput]:
         if freeze_backbone:
             params = jax.tree.map(lambda learning, p: p if learning else jax.lax.stop_gradient(p), learns(params), params)
-        output = task.loss(as_variables(params, batch_stats), batch, rng)
+        output = task.loss(as_variables(gather_parameters(params), batch_stats), batch, rng)
         return output.total, output
 
     gradient = jax.grad(summed_loss, has_aux=True)
@@ -113,6 +113,7 @@ def make_eval_step(task: Task) -> EvalStep:
     """Returns the function from variables and a batch to mergeable metrics and the number of valid examples."""
 
     def eval_step(variables: dict[str, PyTree], batch: dict[str, Array]) -> tuple[metrics.Collection, Array]:
+        variables = variables | {"params": gather_parameters(variables["params"])}
         return task.evaluate(variables, batch), jnp.sum(batch["mask"] > 0)
 
     return eval_step

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import paca_jax
+from paca_jax.planning.collectives import collectives
+from paca_jax.planning.hlo import parse
 from paca_jax.train import loop
 from paca_jax.train.setup import prepare
 from tests.runs import scalars, small_config
@@ -91,3 +93,12 @@ def test_a_run_goes_on_with_another_mesh(on_eight_devices, tmp_path, mesh, count
     _, found = paca_jax.load(workdir)
     for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_fsdp_gathers_parameters_rather_than_activations():
+    run = prepare(small_config(mesh__data=2, mesh__fsdp=4, batch_size=64))
+    with jax.set_mesh(run.mesh):
+        program = run.train_step.lower(run.abstract, run.abstract_batch).compile()
+    gathered = [found for found in collectives(parse(program.as_text()), 8) if found.kind == "all-gather"]
+    parameters = sum(4 * leaf.size for leaf in jax.tree.leaves(run.abstract.params))
+    assert 0 < sum(found.total_bytes for found in gathered) <= parameters
