@@ -7,7 +7,6 @@ and shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `traini
 
 import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +90,6 @@ def manifest(name: str) -> dict[str, list[int]]:
 def state_dict(name: str, salt: int = 0) -> dict[str, np.ndarray]:
     """Returns the generated weights of a model, in PyTorch's layout."""
     return reference_weights.state_dict(manifest(name), salt)
-
-
-# Generating fast code would take most of the time of tests; XLA's passes over the graph all run.
-COMPILER_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
-
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the jitted function, compiled quickly."""
-    return jax.jit(function, compiler_options=COMPILER_OPTIONS)
 
 
 @functools.cache

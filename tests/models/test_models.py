@@ -80,7 +80,7 @@ def test_no_classes_gives_pooled_features():
     model = golden.nano(**(SHALLOW | {"num_classes": 0}))
     variables, images = _init(model)
     assert "head" not in variables["params"]
-    outputs = golden.jit(lambda v, x: model.apply(v, x, False, method="_forward"))(variables, images)
+    outputs = jax.jit(lambda v, x: model.apply(v, x, False, method="_forward"))(variables, images)
     np.testing.assert_allclose(outputs.logits, outputs.features[-1].mean((1, 2)), atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_no_classes_gives_pooled_features():
 def test_each_cluster_sums_to_one(overrides):
     model = golden.nano(**(SHALLOW | overrides))
     variables, images = _init(model, (40, 36))
-    clusters = golden.jit(lambda v, x: model.apply(v, x, method="clusters"))(variables, images)
+    clusters = jax.jit(lambda v, x: model.apply(v, x, method="clusters"))(variables, images)
     assert clusters
     for assignment in clusters.values():
         np.testing.assert_allclose(assignment.sum((-1, -2)), 1, atol=1e-5)
@@ -111,7 +111,7 @@ def test_later_blocks_use_the_first_blocks_assignment():
     project = variables["params"]["stage1"]["block0"]["attention"]["conv_clustering"]["project"]
     sharper = jax.tree.map(lambda leaf: leaf, variables)
     sharper["params"]["stage1"]["block0"]["attention"]["conv_clustering"]["project"] = {"kernel": 50 * project["kernel"]}
-    outputs = golden.jit(lambda v, x: model.apply(v, x, False, method="_forward"))
+    outputs = jax.jit(lambda v, x: model.apply(v, x, False, method="_forward"))
     before, after = outputs(variables, images), outputs(sharper, images)
     assert np.abs(before.clusters["stage1/block0"] - after.clusters["stage1/block0"]).max() > 1e-3
     assert list(before.clusters) == ["stage1/block0"]
@@ -121,9 +121,9 @@ def test_bfloat16_computes_close_to_float32_with_float32_parameters():
     wide, narrow = golden.nano(**SHALLOW), golden.nano(**SHALLOW, dtype="bfloat16")
     variables, images = _init(narrow)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables["params"])} == {jnp.dtype("float32")}
-    logits = golden.jit(narrow.apply)(variables, images)
+    logits = jax.jit(narrow.apply)(variables, images)
     assert logits.dtype == jnp.float32
-    exact = golden.jit(wide.apply)(variables, images)
+    exact = jax.jit(wide.apply)(variables, images)
     assert 0 < np.abs(logits - exact).max() < 0.05 * np.abs(exact).max()
     features = jax.eval_shape(lambda v, x: narrow.apply(v, x, method="features"), variables, images)
     assert {feature.dtype for feature in features} == {jnp.dtype("bfloat16")}
@@ -139,7 +139,7 @@ def test_dropout_follows_its_key_and_only_in_training(rate):
         trained = model.apply(variables, images, train=True, rngs={"dropout": jax.random.key(seed)})
         return trained, model.apply(variables, images), plain.apply(variables, images, train=True)
 
-    outputs = golden.jit(apply)
+    outputs = jax.jit(apply)
     (first, evaluated, untouched), (again, *_), (other, *_) = outputs(0), outputs(0), outputs(1)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
@@ -156,7 +156,7 @@ def test_training_updates_running_statistics_as_torch_does():
     model = golden.nano(**SHALLOW, teacher=TEACHER)
     variables, images = _init(model)
     assert set(variables) == {"params", "batch_stats"}
-    _, updates = golden.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)
+    _, updates = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)
     before, after = flatten_dict(variables["batch_stats"], sep="/"), flatten_dict(updates["batch_stats"], sep="/")
     assert before.keys() == after.keys()
     for path in before:
@@ -165,7 +165,7 @@ def test_training_updates_running_statistics_as_torch_does():
 
 def test_init_starts_every_layer_as_the_paper_does():
     model = golden.nano(**SHALLOW, teacher=TEACHER, layer_scale=0.5)
-    variables = golden.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     fixed = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "count": 0, "attention_scale": 0.5, "mlp_scale": 0.5}
     for path, leaf in flatten_dict(variables, sep="/").items():
         name = path.split("/")[-1]
@@ -181,7 +181,7 @@ def test_position_embedding_is_resized_with_aligned_corners():
     model = golden.nano(**SHALLOW, position_embedding=True)
     variables, images = _init(model, (64, 48))
     assert variables["params"]["stage1"]["block0"]["position_embedding"].shape == (64, 32)
-    assert golden.jit(model.apply)(variables, images).shape == (2, 10)
+    assert jax.jit(model.apply)(variables, images).shape == (2, 10)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def _loss_and_outputs(model: PaCaViT) -> Any:
         scores = jax.nn.log_softmax(outputs.logits)
         return -jnp.mean(jnp.take_along_axis(scores, labels[:, None], axis=1)), tuple(outputs)
 
-    return golden.jit(jax.value_and_grad(loss, has_aux=True))
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def _check_features(found: Differences, reference: Any, features: list[jax.Array], tolerance: float) -> None:
@@ -70,7 +70,7 @@ def _check_training(found: Differences, reference: Any, model: PaCaViT, variable
     def forward(variables: Any, images: jax.Array) -> Any:
         return model.apply(variables, images, train=True, mutable=["batch_stats"])
 
-    logits, updates = golden.jit(forward)(variables, images)
+    logits, updates = jax.jit(forward)(variables, images)
     found.check("train logits", logits, reference["train_logits"], tolerance)
     state = convert.to_torch({"params": variables["params"], **updates}, model)
     assert all(state[key] == 1 for key in state if key.endswith("num_batches_tracked"))

@@ -32,7 +32,7 @@ def test_twelve_steps(name, tolerance):
     smoothing, rate = float(golden["label_smoothing"]), float(golden["learning_rate"])
     optimizer = make_optimizer(config, rate)
     task = SimpleNamespace(augment=lambda batch, rng: batch, loss=lambda v, batch, rng: cross_entropy(model, v, batch, rng))
-    step = golden_models.jit(make_train_step(task, optimizer, lambda _: rate, seed=0))
+    step = jax.jit(make_train_step(task, optimizer, lambda _: rate, seed=0))
     state = jax.jit(lambda variables: state_of(variables, optimizer, averaged=False))(convert.from_torch(weights, model))
 
     found = {"loss": [], "grad_norm": []}
