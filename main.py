@@ -41,4 +41,5 @@ if __name__ == "__main__":
     try:
         app.run(main, flags_parser=command_line.parse_flags)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

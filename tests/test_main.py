@@ -42,7 +42,7 @@ def test_bad_input_is_told_in_one_sentence(arguments, sentence, tmp_path):
         tfrecord_folder(tmp_path)
     arguments = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     done = run_main(*command(tmp_path / "run"), *arguments)
-    assert done.returncode != 0
+    assert done.returncode == 2
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(told) == 1, done.stderr
     assert sentence in told[0]

@@ -2,7 +2,14 @@
 
 from paca_jax.sharding.activations import constrain, constrain_patches
 from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, local_rows, make_mesh
-from paca_jax.sharding.parameters import PARAMETER_AXES, gather_parameters, logical_axes, parameter_shardings, parameter_spec
+from paca_jax.sharding.parameters import (
+    PARAMETER_AXES,
+    gather_parameters,
+    logical_axes,
+    parameter_shardings,
+    parameter_spec,
+    scatter_gradients,
+)
 from paca_jax.sharding.processes import start_processes, stop_together
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "make_mesh",
     "parameter_shardings",
     "parameter_spec",
+    "scatter_gradients",
     "start_processes",
     "stop_together",
 ]

@@ -34,7 +34,8 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, devices: Sequence[j
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = _resolve((data, fsdp, model), len(devices))
-    return Mesh(mesh_utils.create_device_mesh(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    laid_out = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    return Mesh(laid_out, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def _resolve(sizes: tuple[int, ...], device_count: int) -> tuple[int, ...]:

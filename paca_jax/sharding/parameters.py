@@ -5,6 +5,7 @@ short vectors are kept whole on every device on purpose: splitting them would co
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -89,15 +90,23 @@ def gather_parameters(params: Any) -> Any:
     Left to itself, the compiler may rather bring the activations, which are larger by far, to the split parameters. Outside
     `jax.set_mesh` the parameters come back as they are.
     """
+    return _constrain(params, lambda spec: PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec)))
+
+
+def scatter_gradients(grads: Any) -> Any:
+    """Asks the compiler for gradients that are split like their parameters, so that no device adds up more than its part."""
+    return _constrain(grads, lambda spec: spec)
+
+
+def _constrain(params: Any, change: Callable[[PartitionSpec], PartitionSpec]) -> Any:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return params
 
-    def gather(keys: tuple[Any, ...], leaf: Any) -> Any:
-        spec = parameter_spec(_path(keys), leaf.shape, mesh)
-        return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec)))
+    def constrain(keys: tuple[Any, ...], leaf: Any) -> Any:
+        return jax.lax.with_sharding_constraint(leaf, change(parameter_spec(_path(keys), leaf.shape, mesh)))
 
-    return jax.tree_util.tree_map_with_path(gather, params)
+    return jax.tree_util.tree_map_with_path(constrain, params)
 
 
 def _path(keys: tuple[Any, ...]) -> str:

@@ -127,7 +127,7 @@ class Classification:
     def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
         """Returns `image`, normalised, erased and mixed, `target` (B, K), smoothed and mixed, and `mask`."""
         augment = self._config.augment
-        images = data.normalise(batch["image"])
+        images = data.normalise(batch["image"]).astype(self.model.dtype)  # mixing sends them to other devices
         targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], len(self.class_names)), self._config.label_smoothing)
         erase_rng, mix_rng = jax.random.split(rng)
         if augment.erase_probability > 0:

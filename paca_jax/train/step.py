@@ -11,7 +11,7 @@ import optax
 from clu import metrics
 from jaxtyping import Array, Float, PyTree
 
-from paca_jax.sharding import constrain, gather_parameters
+from paca_jax.sharding import constrain, gather_parameters, scatter_gradients
 from paca_jax.tasks import LossOutput, Task
 from paca_jax.train.optimizer import learns
 from paca_jax.train.state import TrainState, as_variables
@@ -79,7 +79,7 @@ def make_train_step(
         dropout_rng, augment_rng = (jax.random.fold_in(stream(seed, name), state.step) for name in ("dropout", "augment"))
         grads, output = accumulated(state, task.augment(batch, augment_rng), dropout_rng)
         weight = jnp.maximum(output.weight, 1)
-        grads = jax.tree.map(lambda g: g / weight, grads)
+        grads = scatter_gradients(jax.tree.map(lambda g: g / weight, grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema

@@ -36,6 +36,6 @@ def test_processes_need_all_three_of_address_number_and_id(tmp_path):
     from tests.runs import command, run_main
 
     done = run_main(*command(tmp_path), "--num_processes=2", "--process_id=0")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "error: Several processes need an address" in done.stderr
     assert "lacking is --coordinator_address or JAX_COORDINATOR_ADDRESS" in done.stderr
