@@ -1,7 +1,7 @@
 """pacavit_nano on Fashion-MNIST: 12,000 real training and 2,000 test images that come with the library.
 
 Command:   python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist      (or: make demo)
-Reaches:   0.8720 of the 2,000 test images (measured, see benchmarks/RESULTS.md).
+Reaches:   0.8715 of the 2,000 test images (measured, see benchmarks/RESULTS.md).
 Hardware:  2 CPU cores, 4 minutes.
 """
 

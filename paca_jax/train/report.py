@@ -11,7 +11,7 @@ from etils import epath
 
 import paca_jax.version
 from paca_jax.train.setup import Run
-from paca_jax.train.writers import best_evaluation, read_metrics
+from paca_jax.train.writers import best_evaluation, finite_or_null, read_metrics
 
 REPORT_FILE = "report.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "pillow", "numpy")
@@ -48,4 +48,4 @@ def write_report(run: Run, workdir: epath.Path) -> epath.Path:
 
 
 def _evaluation(line: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if name == "step" or name.startswith("eval/")}
+    return finite_or_null({name: value for name, value in line.items() if name == "step" or name.startswith("eval/")})

@@ -1,6 +1,7 @@
 """Where scalars go: TensorBoard events and `metrics.jsonl`."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,10 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
-    """Writes the scalars of a step as one JSON object with its `step`, a line a step, when the step is flushed."""
+    """Writes the scalars of a step as one JSON object with its `step`, a line a step, when the step is flushed.
+
+    A value that is infinite or undefined becomes null, for JSON has no such numbers.
+    """
 
     def __init__(self, workdir: epath.Path, start_step: int) -> None:
         """Opens the file for a run that goes on from `start_step`: what it holds of later steps is dropped."""
@@ -33,7 +37,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         """Writes the line of the step at hand."""
         if self._scalars:
             with self._path.open("a") as file:
-                file.write(json.dumps({"step": self._step, **self._scalars}) + "\n")
+                file.write(_as_line({"step": self._step, **self._scalars}))
             self._scalars = {}
 
     def close(self) -> None:
@@ -51,20 +55,33 @@ def _keep_until(path: epath.Path, last_step: int) -> None:
     """Drops lines of steps after `last_step`, and a last line that was cut by an interruption."""
     kept = [line for line in read_metrics(path.parent) if line["step"] <= last_step]
     temporary = path.parent / f"{path.name}.new"
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    temporary.write_text("".join(map(_as_line, kept)))
     temporary.replace(path)
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`, in their order; a last one that was cut by an interruption is left out."""
+    """Returns the lines of `metrics.jsonl`, in their order; null comes as NaN.
+
+    A last line that was cut by an interruption is left out.
+    """
     path = workdir / METRICS_FILE
     text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
+
+
+def finite_or_null(scalars: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns scalars as JSON can hold them."""
+    return {name: value if math.isfinite(value) else None for name, value in scalars.items()}
 
 
 def best_evaluation(lines: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
     """Returns the line with the highest `metric`, the earliest of equals, or None where no line has it."""
     return max((line for line in lines if metric in line), key=lambda line: line[metric], default=None)
+
+
+def _as_line(scalars: Mapping[str, Any]) -> str:
+    return json.dumps(finite_or_null(scalars)) + "\n"
 
 
 def make_writer(workdir: epath.Path, start_step: int) -> metric_writers.MetricWriter:

@@ -80,7 +80,9 @@ def test_a_step_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(finish
 def test_steps_that_are_not_finite_can_be_passed_over_and_are_counted(tmp_path, caplog):
     wild = {"learning_rate": 1e30, "min_learning_rate": 1e30, "warmup_steps": 0}
     loop.train(small_config(**wild, on_nonfinite="skip", num_steps=6), tmp_path, devices=ONE)
-    assert [line["train/nonfinite"] for line in scalars(tmp_path)] == [1, 3, 5]
+    lines = scalars(tmp_path)
+    assert [line["train/nonfinite"] for line in lines] == [1, 3, 5]
+    assert lines[-1]["train/grad_norm"] is None
     assert "Step 6 changed nothing, for its loss or gradient is not finite (5 such steps so far)" in caplog.text
     _, variables = paca_jax.load(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))

@@ -1,8 +1,9 @@
 import json
+import math
 
 from etils import epath
 
-from paca_jax.train.writers import JsonLinesWriter, scalars_of_step
+from paca_jax.train.writers import JsonLinesWriter, best_evaluation, read_metrics
 
 
 def lines(folder):
@@ -16,7 +17,28 @@ def test_a_step_is_one_line(tmp_path):
     writer.write_scalars(2, {"train/loss": 1})
     writer.close()
     assert lines(tmp_path) == [{"step": 1, "train/loss": 2.0, "eval/loss": 3.0}, {"step": 2, "train/loss": 1.0}]
-    assert scalars_of_step(epath.Path(tmp_path), 1, "eval/") == {"eval/loss": 3.0}
+    assert read_metrics(epath.Path(tmp_path)) == lines(tmp_path)
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    writer = JsonLinesWriter(epath.Path(tmp_path), start_step=0)
+    writer.write_scalars(1, {"train/loss": float("nan"), "train/grad_norm": float("inf")})
+    writer.close()
+    assert lines(tmp_path) == [{"step": 1, "train/loss": None, "train/grad_norm": None}]
+    assert math.isnan(read_metrics(epath.Path(tmp_path))[0]["train/loss"])
+    JsonLinesWriter(epath.Path(tmp_path), start_step=1)
+    assert lines(tmp_path) == [{"step": 1, "train/loss": None, "train/grad_norm": None}]
+
+
+def test_the_best_evaluation_is_the_earliest_of_the_highest():
+    found = [
+        {"step": 1, "eval/accuracy": 0.5},
+        {"step": 2},
+        {"step": 3, "eval/accuracy": 0.7},
+        {"step": 4, "eval/accuracy": 0.7},
+    ]
+    assert best_evaluation(found, "eval/accuracy") == found[2]
+    assert best_evaluation(found[1:2], "eval/accuracy") is None
 
 
 def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
