@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One process a node, all GPUs of a node in it:
+# One process a GPU, as JAX expects of Slurm:
 #   sbatch --nodes=4 scripts/train_slurm.sh --config=configs/paca_base.py --workdir=/shared/runs/base
 #SBATCH --job-name=paca
-#SBATCH --ntasks-per-node=1
+#SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
-#SBATCH --cpus-per-task=64
+#SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
 #SBATCH --signal=TERM@180
 #SBATCH --requeue

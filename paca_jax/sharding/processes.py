@@ -26,7 +26,8 @@ def start_processes(
     """Makes this process one of several, before anything else asks JAX for devices.
 
     What is not given is read from the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-    Where none is there either, a Cloud TPU, Slurm, Kubernetes or Open MPI tells it, and elsewhere this process stays alone.
+    Where none is there either, a Cloud TPU, Slurm, Kubernetes or Open MPI tells it, and elsewhere this process stays alone, as
+    it does with `num_processes=1`.
 
     Args:
         coordinator_address: HOST:PORT at which process 0 can be reached by all of them.
@@ -45,6 +46,8 @@ def start_processes(
         "num_processes": _number("num_processes", num_processes),
         "process_id": _number("process_id", process_id),
     }
+    if given["num_processes"] == 1:
+        return 0
     missing = [f"--{name} or {_VARIABLES[name]}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
         raise UserError(f"Several processes need an address, their number and this one's id; lacking is {', '.join(missing)}.")
