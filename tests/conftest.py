@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import tracemalloc  # noqa: F401  pytest asks for it when an object's end raises, and cannot import it while TFDS is being imported
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
