@@ -69,7 +69,8 @@ def evaluate_only(
                 state = _saved_state(run, checkpoints)
         state = state or _given_state(run)
         if state is None:
-            raise UserError(f"There is nothing to evaluate: {workdir} holds no checkpoint, and config.init_from is not set.")
+            place = "no --workdir is given" if workdir is None else f"{workdir} holds no checkpoint"
+            raise UserError(f"There is nothing to evaluate: {place}, and config.init_from is not set.")
         scalars = evaluate(run, state.eval_variables)
     logger.info("%s", listing(scalars))
     return scalars
