@@ -4,12 +4,10 @@ On several hosts run the same command on each. Cloud TPU, Slurm and Kubernetes t
 `--coordinator_address=HOST:PORT --num_processes=N --process_id=I`.
 """
 
-import sys
-
 from absl import app, flags
 from ml_collections import config_flags
 
-from paca_jax.errors import UserError
+from paca_jax.errors import told_on_the_command_line
 from paca_jax.train import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -24,10 +22,8 @@ _HEARTBEAT = flags.DEFINE_integer("heartbeat_timeout", 100, "Seconds until a sil
 flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
     """Hands the config over."""
-    if len(argv) > 1:
-        raise UserError(f"Everything is a --flag, but got {' '.join(argv[1:])!r}.")
     from paca_jax.sharding import start_processes  # here, for worker processes import this file and need neither
     from paca_jax.train import loop
 
@@ -38,8 +34,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with told_on_the_command_line():
         app.run(main, flags_parser=command_line.parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -1,7 +1,9 @@
 """The one error that a user's input can cause anywhere in the library."""
 
 import difflib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -10,6 +12,16 @@ class UserError(ValueError):
     The message says what was expected, what came, and what to do. `main.py` and the other command lines print it without a
     traceback and exit with status 2; in a notebook it is an ordinary `ValueError`.
     """
+
+
+@contextmanager
+def told_on_the_command_line() -> Iterator[None]:
+    """A context in which a `UserError` ends the program: its sentence on the standard error stream, and status 2."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

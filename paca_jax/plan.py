@@ -10,7 +10,6 @@ question is wrong.
 """
 
 import json
-import sys
 from typing import Any
 
 import jax
@@ -19,7 +18,7 @@ from absl import logging as absl_logging
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from paca_jax.errors import UserError
+from paca_jax.errors import told_on_the_command_line
 from paca_jax.planning.alternatives import alternatives, try_alternatives
 from paca_jax.planning.estimate import estimate
 from paca_jax.planning.memory import DoesNotFitError, state_bytes
@@ -39,10 +38,8 @@ _SUGGEST = flags.DEFINE_bool("suggest", False, "Where the step does not fit, com
 flags.mark_flag_as_required("config")
 
 
-def main(argv: list[str]) -> int:
+def main(_: list[str]) -> int:
     """Prints the estimate and returns the exit status: 0 if the step fits, 1 if not."""
-    if len(argv) > 1:
-        raise UserError(f"Everything is a --flag, but got {' '.join(argv[1:])!r}.")
     absl_logging.set_verbosity(absl_logging.WARNING)
     prepare_environment()
     topology = parse_topology(_TOPOLOGY.value)
@@ -87,8 +84,5 @@ def _write(numbers: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with told_on_the_command_line():
         app.run(main, flags_parser=command_line.parse_flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -34,6 +34,7 @@ def tfrecord_folder(data_dir):
         (["--config.mesh.data=4"], "does not fit the 1 devices"),
         (["--config.dataset.name=cifar100"], "python -m paca_jax.data.prepare cifar100"),
         (["--config.dataset.data_dir={tmp}"], "python -m paca_jax.data.convert_records"),
+        (["stray"], "Everything is a --flag, but got 'stray'"),
         (["--config=configs/nothing.py"], "no config file configs/nothing.py"),
     ],
 )

@@ -10,12 +10,11 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, told_on_the_command_line
 
 _INFO = "dataset_info.json"
 
@@ -121,12 +120,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the version folder, such as DATA_DIR/imagenet2012/5.1.0")
     parser.add_argument("--out", type=Path, help="the version folder to write")
     arguments = parser.parse_args()
-    try:
+    with told_on_the_command_line():
         target = convert(arguments.folder, arguments.out)
         print(f"Done; use it with dataset.data_dir={_data_dir(target.absolute(), target)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

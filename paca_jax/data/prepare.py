@@ -7,10 +7,9 @@ Data sets that TFDS cannot download by itself (imagenet2012, for example) print 
 
 import argparse
 import difflib
-import sys
 
 from paca_jax.data.sources import check_format, find_builder
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, told_on_the_command_line
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
@@ -68,11 +67,8 @@ def main() -> None:
     parser.add_argument("name", help="the data set as TFDS names it, such as imagenet2012 or coco/2017")
     parser.add_argument("--data_dir", help="the folder of data sets (default: TFDS's own)")
     arguments = parser.parse_args()
-    try:
+    with told_on_the_command_line():
         print(prepare(arguments.name, arguments.data_dir))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

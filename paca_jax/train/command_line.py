@@ -21,10 +21,11 @@ def set_up_logging(process: int) -> None:
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line and returns what is no flag, as `absl.app.run` asks of its `flags_parser`.
+    """Parses the command line and returns the program's name, as `absl.app.run` asks of its `flags_parser`.
 
     Raises:
-        UserError: if the config file is missing, or sets or is given a key that does not exist or a value that does not fit.
+        UserError: if the config file is missing, or sets or is given a key that does not exist or a value that does not fit, or
+            something is no flag.
     """
     named = [argument.lstrip("-").partition("=") for argument in argv[1:] if argument.startswith("-")]
     files = [value for name, _, value in named if name == "config" and value]
@@ -35,9 +36,12 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
             if key != name and key not in known:
                 raise UserError(f"The config has no key {key!r}; {nearest(key, known)}.")
     try:
-        return flags.FLAGS(list(argv))
+        rest = flags.FLAGS(list(argv))
     except (flags.IllegalFlagValueError, TypeError, ValueError) as error:
         raise UserError(f"A value does not fit its key: {_one_line(error)}") from error
+    if len(rest) > 1:
+        raise UserError(f"Everything is a --flag, but got {' '.join(rest[1:])!r}.")
+    return rest
 
 
 def read_config(file: str) -> ConfigDict:
