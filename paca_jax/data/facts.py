@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from paca_jax.data.dataset import Dataset
 from paca_jax.data.imagenet import IMAGENET_SYNSETS
-from paca_jax.data.sources import Dataset, open_dataset
+from paca_jax.data.sources import open_dataset
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def mix(
     batch, height, width, _ = images.shape
     group = group or batch
     groups = batch // group
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 4)
     cutmix_share = switch_probability if mixup_alpha > 0 and cutmix_alpha > 0 else float(cutmix_alpha > 0)
     use_cutmix = jax.random.bernoulli(keys[0], cutmix_share, (groups,))
     mixup_lam = _beta(keys[1], mixup_alpha, groups)

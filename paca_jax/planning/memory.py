@@ -55,7 +55,7 @@ def state_bytes(run: Run) -> dict[str, int]:
     return {
         "parameters": _bytes_a_chip(state.params),
         "optimizer_state": _bytes_a_chip(state.opt_state),
-        "other_state": _bytes_a_chip((state.step, state.batch_stats, state.ema, state.skipped, state.nonfinite)),
+        "other_state": _bytes_a_chip(dataclasses.replace(state, params=None, opt_state=None)),
         "batch": _bytes_a_chip(run.abstract_batch),
     }
 

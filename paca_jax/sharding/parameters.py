@@ -79,7 +79,7 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
     """Returns the tree of `NamedSharding`s of a tree of parameters (arrays or their shapes)."""
 
     def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, parameter_spec(_path(keys), leaf.shape, mesh))
+        return NamedSharding(mesh, parameter_spec(parameter_path(keys), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding, params)
 
@@ -104,10 +104,11 @@ def _constrain(params: Any, change: Callable[[PartitionSpec], PartitionSpec]) ->
         return params
 
     def constrain(keys: tuple[Any, ...], leaf: Any) -> Any:
-        return jax.lax.with_sharding_constraint(leaf, change(parameter_spec(_path(keys), leaf.shape, mesh)))
+        return jax.lax.with_sharding_constraint(leaf, change(parameter_spec(parameter_path(keys), leaf.shape, mesh)))
 
     return jax.tree_util.tree_map_with_path(constrain, params)
 
 
-def _path(keys: tuple[Any, ...]) -> str:
+def parameter_path(keys: tuple[Any, ...]) -> str:
+    """Returns the path of a parameter, "stage1/block0/mlp/fc1/kernel", from its keys in the tree."""
     return jax.tree_util.keystr(keys, simple=True, separator="/")

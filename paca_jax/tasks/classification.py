@@ -14,7 +14,6 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax import data, explain, ops
-from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.tasks.base import LossOutput
 
@@ -99,7 +98,6 @@ class Classification:
             rand_magnitude_std=augment.rand_magnitude_std,
         )
         self._eval_transform = data.EvalTransform(config.image_size, channels, config.eval_crop)
-        _check_augment(config)
 
     def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> data.Batches:
         """Yields batches of `image` (B, S, S, C) uint8, cropped and so on, `label` (B,) and `mask` (B,)."""
@@ -173,17 +171,3 @@ class Classification:
             )
             path.write_bytes(explain.to_png(sheet))
         return [path]
-
-
-def _check_augment(config: ConfigDict) -> None:
-    augment = config.augment
-    for key in ("erase_probability", "cutmix_probability"):
-        if not 0 <= augment[key] <= 1:
-            raise UserError(f"augment.{key} lies in [0, 1], but got {augment[key]}.")
-    for key in ("mixup_alpha", "cutmix_alpha"):
-        if augment[key] < 0:
-            raise UserError(f"augment.{key} is 0 (off) or positive, but got {augment[key]}.")
-    if augment.mix_group is not None and (augment.mix_group < 1 or config.batch_size % augment.mix_group):
-        raise UserError(f"augment.mix_group divides batch_size={config.batch_size}, but got {augment.mix_group}.")
-    if not 0 <= config.label_smoothing < 1:
-        raise UserError(f"label_smoothing lies in [0, 1), but got {config.label_smoothing}.")

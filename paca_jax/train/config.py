@@ -167,3 +167,18 @@ def check_config(config: ConfigDict, batch_shards: int) -> None:
     profile = config.profile_steps
     if len(profile) not in (0, 2) or any(type(step) is not int for step in profile) or list(profile) != sorted(profile):
         raise UserError(f"profile_steps is () or (first, last), two steps in their order, but got {tuple(profile)}.")
+    _check_augment(config)
+
+
+def _check_augment(config: ConfigDict) -> None:
+    augment = config.augment
+    for key in ("erase_probability", "cutmix_probability"):
+        if not 0 <= augment[key] <= 1:
+            raise UserError(f"augment.{key} lies in [0, 1], but got {augment[key]}.")
+    for key in ("mixup_alpha", "cutmix_alpha"):
+        if augment[key] < 0:
+            raise UserError(f"augment.{key} is 0 (off) or positive, but got {augment[key]}.")
+    if augment.mix_group is not None and (augment.mix_group < 1 or config.batch_size % augment.mix_group):
+        raise UserError(f"augment.mix_group divides batch_size={config.batch_size}, but got {augment.mix_group}.")
+    if not 0 <= config.label_smoothing < 1:
+        raise UserError(f"label_smoothing lies in [0, 1), but got {config.label_smoothing}.")

@@ -39,7 +39,9 @@ def train(config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[
         devices: the devices to use; by default all of every process.
 
     Raises:
-        UserError: if the config, the data or the workdir do not fit, a step's loss is not finite, or another process is lost.
+        UserError: if the config, the data or the workdir do not fit, or a step's loss is not finite.
+
+    Where another process is lost, this one ends with status 1.
     """
     if workdir is None:
         raise UserError("Training needs a folder for its checkpoints; give one with --workdir=DIR.")
@@ -127,7 +129,7 @@ def _plain(value: object) -> object:
 
 @contextmanager
 def _checkpoints(run: Run, workdir: epath.PathLike) -> Iterator[Checkpoints]:
-    checkpoints = Checkpoints(workdir, run.config.checkpoint_keep, f"eval/{run.task.best_metric}")
+    checkpoints = Checkpoints(workdir, run.config.checkpoint_keep, run.best_metric)
     try:
         yield checkpoints
     finally:
@@ -144,10 +146,11 @@ def _write_overview(state: TrainState, workdir: epath.Path) -> None:
 
 def _report(run: Run, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> dict[str, Any]:
     """Writes what a person should see of the finished run, and returns its last evaluation."""
-    last = [line for line in read_metrics(workdir) if line["step"] == run.steps.total]
+    lines = read_metrics(workdir)
+    last = [line for line in lines if line["step"] == run.steps.total]
     scalars = {name: value for line in last for name, value in line.items() if name.startswith("eval/")}
     if jax.process_index() == 0:
-        files = [*run.task.report(variables, workdir, remake), write_report(run, workdir)]
+        files = [*run.task.report(variables, workdir, remake), write_report(run, workdir, lines)]
         logger.info("%s", listing(scalars))
         logger.info("Written: %s. Train again with another --workdir.", ", ".join(str(file) for file in files))
     return scalars

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from paca_jax.sharding import parameter_path
 from paca_jax.train.config import Steps
 
 
@@ -77,7 +78,7 @@ def layer_scales(params: PyTree, decay: float) -> PyTree:
     last = sum(depths) + 1
 
     def scale(keys: tuple[Any, ...], _: Any) -> float:
-        return decay ** (last - _layer(jax.tree_util.keystr(keys, simple=True, separator="/"), starts, depths))
+        return decay ** (last - _layer(parameter_path(keys), starts, depths))
 
     return jax.tree_util.tree_map_with_path(scale, params)
 

@@ -11,20 +11,19 @@ from etils import epath
 
 import paca_jax.version
 from paca_jax.train.setup import Run
-from paca_jax.train.writers import best_evaluation, finite_or_null, read_metrics
+from paca_jax.train.writers import best_evaluation, finite_or_null, seconds_so_far
 
 REPORT_FILE = "report.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "pillow", "numpy")
 
 
-def write_report(run: Run, workdir: epath.Path) -> epath.Path:
-    """Writes the report of a finished run from its `metrics.jsonl`, and returns the file.
+def write_report(run: Run, workdir: epath.Path, lines: list[dict[str, Any]]) -> epath.Path:
+    """Writes the report of a finished run from the lines of its `metrics.jsonl`, and returns the file.
 
     `last` and `best` are evaluations with their `step`; `seconds` is the time in the training loop, evaluation and saving
     included, over all starts of the run; `images_per_second` is the median of what was logged, training only.
     """
-    lines = read_metrics(workdir)
-    metric = f"eval/{run.task.best_metric}"
+    metric = run.best_metric
     rates = [line["time/images_per_second"] for line in lines if line.get("time/images_per_second")]
     device = run.mesh.devices.flat[0]
     report = {
@@ -32,7 +31,7 @@ def write_report(run: Run, workdir: epath.Path) -> epath.Path:
         "steps": run.steps.total,
         "last": next((_evaluation(line) for line in reversed(lines) if metric in line), None),
         "best": _evaluation(best) if (best := best_evaluation(lines, metric)) else None,
-        "seconds": max((line.get("time/seconds", 0.0) for line in lines), default=0.0),
+        "seconds": seconds_so_far(lines),
         "images_per_second": median(rates) if rates else None,
         "devices": {"kind": device.device_kind, "mesh": dict(run.mesh.shape), "processes": jax.process_count()},
         "versions": {

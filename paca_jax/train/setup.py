@@ -57,6 +57,11 @@ class Run:
         return self.initialize(stream(self.config.seed, "init"))
 
     @property
+    def best_metric(self) -> str:
+        """The scalar that tells the best checkpoint, as metrics name it; more is better."""
+        return f"eval/{self.task.best_metric}"
+
+    @property
     def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes, types and shardings of a training batch, over all processes."""
         size, sharding = self.config.batch_size, batch_sharding(self.mesh)

@@ -1,6 +1,7 @@
 """The steps of a run, and what happens between them: metrics, evaluation, checkpoints, stopping."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,7 +19,7 @@ from paca_jax.train.progress import Progress
 from paca_jax.train.setup import Run
 from paca_jax.train.state import TrainState
 from paca_jax.train.step import Scalars
-from paca_jax.train.writers import best_evaluation, make_writer, read_metrics
+from paca_jax.train.writers import best_evaluation, make_writer, read_metrics, seconds_so_far
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +39,10 @@ def run_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: ep
         SystemExit: after SIGTERM, when the state is saved.
     """
     config, total, start_step = run.config, run.steps.total, int(state.step)
-    metric = f"eval/{run.task.best_metric}"
     earlier = [line for line in read_metrics(workdir) if line["step"] <= start_step]
-    best = best_evaluation(earlier, metric)
-    seconds_before = max((line.get("time/seconds", 0.0) for line in earlier), default=0.0)
+    best = best_evaluation(earlier, run.best_metric)
+    highest = best[run.best_metric] if best else -math.inf
+    seconds_before = seconds_so_far(earlier)
     evaluated: dict[int, dict[str, float]] = {}
     nonfinite = _Nonfinite(config.on_nonfinite, int(state.nonfinite))
 
@@ -55,13 +56,13 @@ def run_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: ep
         writer.write_scalars(step, {"time/images_per_second": rate, "time/unix": time.time(), "time/seconds": seconds})
 
     def evaluate_now(step: int, state: TrainState, scalars: Scalars) -> None:
-        nonlocal best
+        nonlocal highest
         results = evaluate(run, state.eval_variables)
         writer.write_scalars(step, results)
         logger.info("step %d  %s", step, listing(results))
         evaluated[step] = results
-        if best is None or results[metric] > best[metric]:
-            best = {"step": step, **results}
+        if results[run.best_metric] > highest:
+            highest = results[run.best_metric]
             save(step, state, scalars)
         progress.pause(step)
 

@@ -70,6 +70,11 @@ def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
     return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
 
 
+def seconds_so_far(lines: list[dict[str, Any]]) -> float:
+    """Returns the time in the training loop up to the last of the lines, over all starts of the run."""
+    return max((line.get("time/seconds", 0.0) for line in lines), default=0.0)
+
+
 def finite_or_null(scalars: Mapping[str, Any]) -> dict[str, Any]:
     """Returns scalars as JSON can hold them."""
     return {name: value if math.isfinite(value) else None for name, value in scalars.items()}

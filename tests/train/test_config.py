@@ -50,11 +50,21 @@ def test_a_run_without_steps_is_refused():
         ("log_every_steps", 0, "log_every_steps is at least 1"),
         ("ema_decay", 1.0, "ema_decay lies in"),
         ("dtype", "float16", "float32 or bfloat16"),
+        ("on_nonfinite", "ignore", "on_nonfinite is stop or skip, but got 'ignore'"),
+        ("layer_decay", 0.0, r"layer_decay lies in \(0, 1\]"),
+        ("learning_rate_batch_size", 0, "learning_rate_batch_size is at least 1"),
+        ("profile_steps", (5, 3), "two steps in their order"),
+        ("profile_steps", (5,), "two steps in their order"),
+        ("label_smoothing", 1.0, "label_smoothing lies in"),
+        ("augment.erase_probability", 1.5, "augment.erase_probability lies in"),
+        ("augment.cutmix_probability", -0.1, "augment.cutmix_probability lies in"),
+        ("augment.mixup_alpha", -1.0, "augment.mixup_alpha is 0"),
+        ("augment.mix_group", 100, "augment.mix_group divides batch_size=1024, but got 100"),
     ],
 )
 def test_values_that_do_not_fit(key, value, message):
     config = default_config()
-    config[key] = value
+    config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=message):
         check_config(config, batch_shards=8)
 
