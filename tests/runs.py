@@ -55,13 +55,18 @@ def environment(devices: int = 1) -> dict[str, str]:
     return os.environ | {"XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])}
 
 
+def free_port() -> int:
+    """Returns a port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
 class Processes:
     """One run over several processes on this machine, each with one device, each the leader of a process group of its own."""
 
     def __init__(self, count: int, workdir: Path, *arguments: str, **overrides: object) -> None:
-        with socket.socket() as probe:
-            probe.bind(("localhost", 0))
-            address = f"localhost:{probe.getsockname()[1]}"
+        address = f"localhost:{free_port()}"
         self.logs = [workdir.parent / f"{workdir.name}.{index}.log" for index in range(count)]
         self.processes = []
         for index, log in enumerate(self.logs):

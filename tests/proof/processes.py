@@ -10,16 +10,15 @@ import jax
 import numpy as np
 
 import paca_jax
+from paca_jax.models import create_model
 from paca_jax.train.preemption import EXIT_STATUS
-from tests.runs import Processes, scalars
+from tests.runs import SMALL, Processes, scalars
 
 STEPS = 20
+WHOLE = create_model("pacavit_nano").config
 # The demo itself, its first steps only: what `command` cuts down is set back.
 DEMO = {
-    "model.embed_dims": (32, 64, 128, 160),
-    "model.depths": (1, 2, 2, 1),
-    "model.num_heads": (1, 2, 4, 5),
-    "model.drop_path_rate": 0.0,
+    **{key: getattr(WHOLE, key.removeprefix("model.")) for key in SMALL if key.startswith("model.")},
     "dataset.train_split": "train",
     "dataset.eval_split": "test",
     "num_steps": STEPS,

@@ -1,6 +1,5 @@
 """How processes find each other; runs over them are in tests/train/test_processes.py."""
 
-import socket
 import subprocess
 import sys
 
@@ -8,7 +7,7 @@ import pytest
 
 from paca_jax.errors import UserError
 from paca_jax.sharding import start_processes
-from tests.runs import ROOT, environment
+from tests.runs import ROOT, environment, free_port
 
 CODE = """
 import jax
@@ -16,12 +15,6 @@ from paca_jax.sharding import start_processes
 print(start_processes(heartbeat_timeout=20), jax.process_index(), jax.process_count(), len(jax.devices()))
 """
 SLURM = {"SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize("way", ["environment", "slurm"])

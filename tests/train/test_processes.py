@@ -6,7 +6,7 @@ import time
 import numpy as np
 
 import paca_jax
-from tests.runs import Processes, scalars
+from tests.runs import Processes, command, run_main, scalars
 
 
 def test_when_one_of_two_processes_is_killed_the_run_stops_and_goes_on_later(finished_run, tmp_path):
@@ -33,8 +33,6 @@ def test_when_one_of_two_processes_is_killed_the_run_stops_and_goes_on_later(fin
 
 
 def test_processes_need_all_three_of_address_number_and_id(tmp_path):
-    from tests.runs import command, run_main
-
     done = run_main(*command(tmp_path), "--num_processes=2", "--process_id=0")
     assert done.returncode == 2
     assert "error: Several processes need an address" in done.stderr
