@@ -59,6 +59,11 @@ NOTE = (
 )
 
 
+def list_classifiers() -> list[str]:
+    """Returns the models of the table."""
+    return [name for name in list_models() if name.startswith("pacavit_")]
+
+
 def count_model(name: str) -> dict[str, Any]:
     """Returns the row of one model: its name, clusters, image size, parameters, multiply-adds and the published figures."""
     model = create_model(name)
@@ -101,11 +106,11 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Prints the table of all models, and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(description="Parameters and multiply-adds of every model.")
+    """Prints the table of all classifiers, and writes it as JSON where asked."""
+    parser = argparse.ArgumentParser(description="Parameters and multiply-adds of every classifier.")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows as JSON")
     arguments = parser.parse_args()
-    rows = [count_model(name) for name in list_models()]
+    rows = [count_model(name) for name in list_classifiers()]
     print(markdown(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps({"note": NOTE, "models": rows}, indent=2) + "\n")

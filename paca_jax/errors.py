@@ -24,6 +24,12 @@ def told_on_the_command_line() -> Iterator[None]:
         sys.exit(2)
 
 
+def check(holds: bool, message: str) -> None:
+    """Raises a `UserError` with the message unless the condition holds."""
+    if not holds:
+        raise UserError(message)
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """Returns the end of a sentence about an unknown word: the nearest known ones, or all of them."""
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.4)

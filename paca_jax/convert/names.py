@@ -133,6 +133,12 @@ EMBEDDING = Kind({"params": Tensor("", _with_batch_axis, _without_batch_axis)})
 _BLOCK = r"stage(\d)/block(\d+)"
 _TEACHER_BLOCK = r"teacher/stage(\d)_block(\d+)"
 
+
+def _conv_norm(path: str, key: str, kernel: Kind) -> tuple[Row, Row]:
+    """Returns the rows of a head's convolution and its BatchNorm."""
+    return Row(f"{path}/conv", f"{key}.conv", kernel, HEAD), Row(f"{path}/norm", f"{key}.bn", BATCH_NORM, HEAD)
+
+
 TABLE: tuple[Row, ...] = (
     # Backbone.
     Row("stem/conv1", "patch_embed.proj.0", CONV),
@@ -180,7 +186,30 @@ TABLE: tuple[Row, ...] = (
     Row(r"teacher/topdown(\d)/pointwise", "paca_teacher.fpn{0}.1", POINTWISE),
     Row(r"teacher/topdown(\d)/norm2", "paca_teacher.fpn{0}.3", BATCH_NORM),
     Row(r"teacher/assign(\d)", "paca_teacher.to_clusters{0}", POINTWISE, CLUSTERING),
+    # The PaCa segmentation head.
+    *_conv_norm(r"head/project(\d)", "decode_head.convs.{0}", POINTWISE),
+    *_conv_norm("head/query", "decode_head.q.0", POINTWISE),
+    *_conv_norm("head/cluster_hidden", "decode_head.clustering.0", POINTWISE),
+    *_conv_norm("head/out", "decode_head.proj", POINTWISE),
+    Row("head/cluster_project", "decode_head.clustering.1", POINTWISE, HEAD),
+    Row("head/key/dense", "decode_head.k.0", DENSE, HEAD),
+    Row("head/key/norm", "decode_head.k.2", BATCH_NORM, HEAD),
+    Row("head/value/dense", "decode_head.v.0", DENSE, HEAD),
+    Row("head/value/norm", "decode_head.v.2", BATCH_NORM, HEAD),
+    # UPerNet, and the classifier of both.
+    *_conv_norm(r"head/pool(\d)", "decode_head.psp_modules.{0}.1", POINTWISE),
+    *_conv_norm("head/bottleneck", "decode_head.bottleneck", CONV),
+    *_conv_norm(r"head/lateral(\d)", "decode_head.lateral_convs.{0}", POINTWISE),
+    *_conv_norm(r"head/smooth(\d)", "decode_head.fpn_convs.{0}", CONV),
+    *_conv_norm("head/fusion", "decode_head.fpn_bottleneck", CONV),
+    Row("head/classifier/project", "decode_head.conv_seg", POINTWISE, HEAD),
+    # Its auxiliary FCN head.
+    *_conv_norm(r"auxiliary_head/hidden(\d)", "auxiliary_head.convs.{0}", CONV),
+    Row("auxiliary_head/classifier/project", "auxiliary_head.conv_seg", POINTWISE, HEAD),
 )
+
+# A downstream model holds a backbone under this name, here and there.
+BACKBONE = "backbone"
 
 
 class Match(NamedTuple):
@@ -206,6 +235,9 @@ def match(path: str) -> Match:
         LookupError: if the path does not match exactly one row.
     """
     collection, *modules, leaf = path.split("/")
+    prefix_of_key = ""
+    if modules[:1] == [BACKBONE]:
+        prefix_of_key, modules = f"{BACKBONE}.", modules[1:]
     module = "/".join(modules)
     found = []
     for row in TABLE:
@@ -213,7 +245,7 @@ def match(path: str) -> Match:
             own, _, suffix = name.partition("/")
             wanted = module if suffix else f"{module}/{leaf}"
             if own == collection and suffix in (leaf, "") and (matched := re.fullmatch(row.path, wanted)):
-                prefix = row.key.format(*matched.groups())
+                prefix = prefix_of_key + row.key.format(*matched.groups())
                 key = f"{prefix}.{tensor.torch_name}" if tensor.torch_name else prefix
                 constants = row.kind.constants if leaf == "kernel" else ()
                 derived = {f"{prefix}.{constant.torch_name}": constant.value for constant in constants}
@@ -227,6 +259,6 @@ def group_of_key(key: str) -> str | None:
     """Returns the group that a name in a state dict belongs to, whether or not a model has it; None for most names."""
     for row in TABLE:
         prefix = re.sub(r"\\\{\d\\\}", r"\\d+", re.escape(row.key))
-        if row.group and re.fullmatch(prefix + r"(\.\w+)?", key):
+        if row.group and re.fullmatch(rf"({BACKBONE}\.)?" + prefix + r"(\.\w+)?", key):
             return row.group
     return None

@@ -11,13 +11,13 @@ import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from paca_jax.convert.names import GROUPS, Match, group_of_key, match
+from paca_jax.convert.names import BACKBONE, GROUPS, Match, group_of_key, match
 from paca_jax.errors import UserError
 
 Variables = dict[str, Any]
 
 _WRAPPERS = ("state_dict", "model", "state_dict_ema")
-_PREFIXES = ("module.", "backbone.")
+_PREFIXES = ("module.", f"{BACKBONE}.")
 _INIT_SIDE = 32
 _LISTED = 20
 
@@ -70,7 +70,7 @@ def convert_state_dict(
     _check_groups(allow_new)
     expected = _expected_arrays(model)
     matches = {path: match(path) for path in expected}
-    state = strip_prefixes(unwrap(state_dict), known=[found.key for found in matches.values()])
+    state = fit_prefixes(unwrap(state_dict), known=[found.key for found in matches.values()])
 
     missing, misshapen, fresh, used, constants = [], [], [], set(), {}
     filled: dict[str, jax.Array] = {}
@@ -178,6 +178,18 @@ def strip_prefixes(state: Mapping[str, Any], known: Collection[str] = ()) -> dic
         if not shared:
             break
         state = {key.removeprefix(shared[0]): value for key, value in state.items()}
+    return state
+
+
+def fit_prefixes(state: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Returns the state dict with the prefixes that a model's names have.
+
+    What `strip_prefixes` takes off goes. Where the model has names with "backbone." before them and the state dict has none, as
+    with a classifier's weights for a segmentor, all get it.
+    """
+    state, prefix = strip_prefixes(state, known), f"{BACKBONE}."
+    if any(key.startswith(prefix) for key in known) and not any(key.startswith(prefix) for key in state):
+        return {prefix + key: value for key, value in state.items()}
     return state
 
 

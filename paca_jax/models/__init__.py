@@ -1,7 +1,18 @@
-"""The backbone, its clustering and attention, and the teacher."""
+"""The backbone, its clustering and attention, the teacher, and the heads of segmentors."""
 
 from paca_jax.models.config import PaCaConfig, TeacherConfig
+from paca_jax.models.heads import SegmentorConfig
 from paca_jax.models.registry import create_model, list_models, model_config
+from paca_jax.models.segmentor import Segmentor
 from paca_jax.models.vit import PaCaViT
 
-__all__ = ["PaCaConfig", "PaCaViT", "TeacherConfig", "create_model", "list_models", "model_config"]
+__all__ = [
+    "PaCaConfig",
+    "PaCaViT",
+    "Segmentor",
+    "SegmentorConfig",
+    "TeacherConfig",
+    "create_model",
+    "list_models",
+    "model_config",
+]

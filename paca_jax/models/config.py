@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from paca_jax.errors import UserError
+from paca_jax.errors import check
 
 CLUSTERINGS = ("conv", "mlp", "linear")
 
@@ -22,7 +22,7 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         _freeze_sequences(self)
-        _check(self.kernel_size % 2 == 1, f"The teacher's kernel_size is odd, but got {self.kernel_size}.")
+        check(self.kernel_size % 2 == 1, f"The teacher's kernel_size is odd, but got {self.kernel_size}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,22 +86,22 @@ class PaCaConfig:
         stages = len(self.embed_dims)
         for name in ("depths", "num_heads", "mlp_ratios", "clusters", "clustering_periods", "clustering_kernel_sizes"):
             values = getattr(self, name)
-            _check(len(values) == stages, f"{name} needs one value for each of the {stages} stages, but got {values}.")
-            _check(all(v >= 0 for v in values), f"{name} are not negative, but got {values}.")
+            check(len(values) == stages, f"{name} needs one value for each of the {stages} stages, but got {values}.")
+            check(all(v >= 0 for v in values), f"{name} are not negative, but got {values}.")
         if self.teacher:
             found = self.teacher.depths
-            _check(
+            check(
                 len(found) == stages, f"The teacher's depths need one value for each of the {stages} stages, but got {found}."
             )
         heads_divide = all(d % h == 0 for d, h in zip(self.embed_dims, self.num_heads, strict=True))
-        _check(heads_divide, f"num_heads {self.num_heads} must divide embed_dims {self.embed_dims}, stage by stage.")
-        _check(self.clustering in CLUSTERINGS, f"clustering is one of {', '.join(CLUSTERINGS)}, but got {self.clustering!r}.")
+        check(heads_divide, f"num_heads {self.num_heads} must divide embed_dims {self.embed_dims}, stage by stage.")
+        check(self.clustering in CLUSTERINGS, f"clustering is one of {', '.join(CLUSTERINGS)}, but got {self.clustering!r}.")
         odd = all(size % 2 == 1 for size in self.clustering_kernel_sizes)
-        _check(odd, f"clustering_kernel_sizes are odd, but got {self.clustering_kernel_sizes}.")
+        check(odd, f"clustering_kernel_sizes are odd, but got {self.clustering_kernel_sizes}.")
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
-            _check(0 <= getattr(self, name) < 1, f"{name} lies in [0, 1), but got {getattr(self, name)}.")
-        _check(self.num_classes >= 0, f"num_classes is not negative, but got {self.num_classes}.")
-        _check(self.image_channels >= 1, f"image_channels is at least 1, but got {self.image_channels}.")
+            check(0 <= getattr(self, name) < 1, f"{name} lies in [0, 1), but got {getattr(self, name)}.")
+        check(self.num_classes >= 0, f"num_classes is not negative, but got {self.num_classes}.")
+        check(self.image_channels >= 1, f"image_channels is at least 1, but got {self.image_channels}.")
 
     @property
     def num_stages(self) -> int:
@@ -128,8 +128,3 @@ def _freeze_sequences(config: Any) -> None:
         value = getattr(config, field.name)
         if isinstance(value, list):
             object.__setattr__(config, field.name, tuple(value))
-
-
-def _check(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)

@@ -8,6 +8,8 @@ from jax.typing import DTypeLike
 
 from paca_jax.errors import UserError, nearest
 from paca_jax.models.config import PaCaConfig, TeacherConfig
+from paca_jax.models.heads import SegmentorConfig
+from paca_jax.models.segmentor import Segmentor
 from paca_jax.models.vit import PaCaViT
 
 _TINY = PaCaConfig(drop_path_rate=0.1)
@@ -50,46 +52,98 @@ _MODELS = {
 }
 
 
+# Backbones whose downstream models have a short name; the others are spelt in full, without "pacavit_".
+_SHORT_NAMES = {
+    "pacavit_tiny_p2cconv_100_0": "tiny",
+    "pacavit_small_p2cconv_100_0": "small",
+    "pacavit_base_p2cconv_100_0": "base",
+    "pacavit_convmixer_tiny_100": "convmixer_tiny",
+    "pacavit_convmixer_small_100": "convmixer_small",
+    "pacavit_convmixer_base_100": "convmixer_base",
+}
+_DOWNSTREAM_CLUSTERS = 200
+
+
+def _downstream_name(prefix: str, backbone: str) -> str:
+    return prefix + _SHORT_NAMES.get(backbone, backbone.removeprefix("pacavit_"))
+
+
+def _downstream_backbone(name: str, head: str) -> PaCaConfig:
+    """Returns the backbone of a downstream model: 200 clusters wherever it has some (the nano model keeps its few)."""
+    config = dataclasses.replace(_MODELS[name], num_classes=0)
+    if name == "pacavit_nano":
+        return config
+    clusters = tuple(_DOWNSTREAM_CLUSTERS if count else 0 for count in config.clusters)
+    is_base = config.embed_dims == _BASE.embed_dims
+    return dataclasses.replace(config, clusters=clusters, drop_path_rate=0.5 if is_base and head == "paca" else 0.1)
+
+
+_SEGMENTORS = {
+    _downstream_name(prefix, name): SegmentorConfig(_downstream_backbone(name, head), head, head_channels=channels)
+    for prefix, head, channels in (("pacahead_", "paca", 256), ("upernet_", "upernet", 512))
+    for name in _MODELS
+}
+
+
 def list_models() -> list[str]:
-    """Returns the names that `create_model` knows."""
-    return list(_MODELS)
+    """Returns the names that `create_model` knows: backbones with a classifier, then segmentors."""
+    return [*_MODELS, *_SEGMENTORS]
 
 
-def model_config(name: str, **overrides: Any) -> PaCaConfig:
-    """Returns the named model's description with some fields replaced.
+def model_config(name: str, num_classes: int | None = None, **overrides: Any) -> PaCaConfig | SegmentorConfig:
+    """Returns the named model's description with some fields replaced; a segmentor's backbone takes what its head has not.
 
     Raises:
         UserError: if the name or a field is unknown; the nearest known ones are told.
     """
-    if name not in _MODELS:
-        raise UserError(f"There is no model named {name!r}; {nearest(name, list(_MODELS))}.")
-    fields = [field.name for field in dataclasses.fields(PaCaConfig)]
+    if name not in list_models():
+        raise UserError(f"There is no model named {name!r}; {nearest(name, list_models())}.")
+    given: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    if name in _MODELS:
+        return dataclasses.replace(_MODELS[name], **given, **_known(overrides, _CLASSIFIER_FIELDS))
+    config = _SEGMENTORS[name]
+    _known(overrides, _HEAD_FIELDS + _BACKBONE_FIELDS)
+    of_head = {key: value for key, value in overrides.items() if key in _HEAD_FIELDS}
+    of_backbone = {key: value for key, value in overrides.items() if key in _BACKBONE_FIELDS}
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, **of_backbone), **of_head, **given)
+
+
+_CLASSIFIER_FIELDS = [field.name for field in dataclasses.fields(PaCaConfig)]
+_BACKBONE_FIELDS = [name for name in _CLASSIFIER_FIELDS if name not in ("num_classes", "image_size", "crop")]
+_HEAD_FIELDS = ["head_channels", "head_dropout_rate", "short_side", "long_side"]
+
+
+def _known(overrides: dict[str, Any], fields: list[str]) -> dict[str, Any]:
     for key in overrides:
         if key not in fields:
-            raise UserError(f"A model has no option {key!r}; {nearest(key, [*fields, 'dtype', 'remat', 'split_rows'])}.")
-    return dataclasses.replace(_MODELS[name], **overrides)
+            raise UserError(f"This model has no option {key!r}; {nearest(key, [*fields, 'dtype', 'remat', 'split_rows'])}.")
+    return overrides
 
 
 def create_model(
     name: str,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     dtype: DTypeLike = jnp.float32,
     *,
     remat: bool = False,
     split_rows: bool = False,
     **overrides: Any,
-) -> PaCaViT:
+) -> PaCaViT | Segmentor:
     """Returns a model by its name.
 
     Args:
         name: one of `list_models()`.
-        num_classes: outputs of the classifier; 0 for pooled features.
+        num_classes: outputs of the classifier, 1000 by default, 0 for pooled features; a segmentor's classes, 150 by default.
         dtype: the type to compute in, e.g. "bfloat16"; parameters stay float32.
         remat: compute each block anew in a gradient, which takes time and spares memory.
         split_rows: between blocks, split the rows of the maps over the mesh's `model` axis: for large images.
-        **overrides: any other field of `PaCaConfig`: `clusters`, `drop_path_rate`, `image_channels`, ...
+        **overrides: any other field of `PaCaConfig`: `clusters`, `drop_path_rate`, `image_channels`, ...; a segmentor has
+            those of `SegmentorConfig` instead of `image_size` and `crop`: `head_channels`, `head_dropout_rate`, ...
 
     Raises:
         UserError: if the name or an override is unknown, or a value does not fit.
     """
-    return PaCaViT(model_config(name, num_classes=num_classes, **overrides), jnp.dtype(dtype), remat, split_rows)
+    config = model_config(name, num_classes, **overrides)
+    if isinstance(config, PaCaConfig):
+        return PaCaViT(config, jnp.dtype(dtype), remat, split_rows)
+    return Segmentor(config, jnp.dtype(dtype), remat, split_rows)

@@ -15,7 +15,9 @@ from paca_jax.models.teacher import Teacher
 from paca_jax.sharding import constrain_patches
 
 
-class _Outputs(NamedTuple):
+class Outputs(NamedTuple):
+    """What a forward pass gives: see the methods of `PaCaViT` of the same names."""
+
     logits: Float[Array, "B K"]
     features: list[Float[Array, "B Hi Wi Ci"]]
     clusters: dict[str, Float[Array, "B M Hi Wi"]]
@@ -72,21 +74,22 @@ class PaCaViT(nn.Module):
 
     def __call__(self, images: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B K"]:
         """Returns class logits in float32; with `num_classes=0` the pooled features of the last stage."""
-        return self._forward(images, train).logits
+        return self.outputs(images, train).logits
 
     def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
         """Returns each stage's normalised map, at strides 4, 8, 16 and 32."""
-        return self._forward(images, train).features
+        return self.outputs(images, train).features
 
     def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:
         """Returns the assignments, {"stage1/block0": ...}, of the blocks that compute one (a teacher's: the first block's).
 
         Each cluster's map sums to one over the image.
         """
-        return self._forward(images, train=False).clusters
+        return self.outputs(images).clusters
 
     @nn.compact
-    def _forward(self, images: Float[Array, "B H W C"], train: bool) -> _Outputs:
+    def outputs(self, images: Float[Array, "B H W C"], train: bool = False) -> Outputs:
+        """Returns logits, features and clusters at once."""
         config = self.config
         if images.ndim != 4 or images.shape[-1] != config.image_channels:
             raise UserError(
@@ -114,4 +117,4 @@ class PaCaViT(nn.Module):
         logits = jnp.mean(x, axis=(1, 2))
         if config.num_classes > 0:
             logits = Dense(config.num_classes, dtype=self.dtype, name="head")(logits)
-        return _Outputs(logits.astype(jnp.float32), features, clusters)
+        return Outputs(logits.astype(jnp.float32), features, clusters)

@@ -4,9 +4,10 @@ from paca_jax.ops.attention import assign_patches, attend, attention_weights, ga
 from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
-from paca_jax.ops.resize import resize_bilinear
+from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix
 
 __all__ = [
+    "adaptive_average_pool",
     "assign_patches",
     "attend",
     "attention_weights",
@@ -17,4 +18,5 @@ __all__ = [
     "mix",
     "random_erasing",
     "resize_bilinear",
+    "resize_matrix",
 ]

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.ndarray:
@@ -17,6 +17,39 @@ def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.n
     np.add.at(matrix, (np.arange(target), lower), 1 - (centres - lower))
     np.add.at(matrix, (np.arange(target), upper), centres - lower)
     return matrix
+
+
+def resize_matrix(source: Int[Array, ""], target: Int[Array, ""], rows: int, columns: int) -> Float[Array, "columns rows"]:
+    """Returns the matrix by which `resize_bilinear` brings `source` positions to `target`, both known to the program only.
+
+    Args:
+        source: positions that there are.
+        target: positions to reach; rows of the matrix beyond them repeat the last position.
+        rows: the most positions that there can be; those beyond `source` get no weight.
+        columns: rows of the matrix.
+    """
+    source = jnp.maximum(source, 1)
+    centres = (jnp.arange(columns) + 0.5) * source / jnp.maximum(target, 1) - 0.5
+    centres = jnp.clip(centres, 0, source - 1)[:, None]
+    return jnp.maximum(0, 1 - jnp.abs(centres - jnp.arange(rows)))
+
+
+def adaptive_average_pool(x: Float[Array, "B H W C"], shape: tuple[int, int]) -> Float[Array, "B H2 W2 C"]:
+    """Averages over `shape` = (rows, columns) windows that cover the map, as torch's `adaptive_avg_pool2d` does.
+
+    Window i of n over a side of s pixels spans floor(i s / n) to ceil((i + 1) s / n): neighbours may overlap.
+    """
+    for axis, target in enumerate(shape, start=1):
+        matrix = jnp.asarray(_pooling_matrix(x.shape[axis], target), x.dtype)
+        x = jnp.einsum("th,bhwc->btwc" if axis == 1 else "tw,bhwc->bhtc", matrix, x)
+    return x
+
+
+def _pooling_matrix(source: int, target: int) -> np.ndarray:
+    starts = np.arange(target) * source // target
+    ends = -(-(np.arange(target) + 1) * source // target)
+    inside = (np.arange(source) >= starts[:, None]) & (np.arange(source) < ends[:, None])
+    return inside / (ends - starts)[:, None]
 
 
 def resize_bilinear(

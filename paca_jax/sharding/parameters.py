@@ -39,6 +39,13 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r".*mlp/(fc1|depthwise)/bias", ("mlp",)),
     (r".*mlp/fc2/kernel", ("mlp", "embed")),
     (r".*mlp/fc2/bias", (None,)),
+    # Segmentation heads: 1x1 and 3x3 convolutions, keys and values, classifiers.
+    (r"head/(project\d|query|cluster_hidden|out|pool\d)/conv/kernel", (None, "embed")),
+    (r"(auxiliary_)?head/(bottleneck|smooth\d|fusion|hidden\d)/conv/kernel", (None, None, None, "embed")),
+    (r"head/(key|value)/dense/kernel", (None, "embed")),
+    (r"head/(key|value)/dense/bias", (None,)),
+    (r"(auxiliary_)?head/(cluster_project|classifier/project)/kernel", ("embed", None)),
+    (r"(auxiliary_)?head/(cluster_project|classifier/project)/bias", (None,)),
     # Vectors of a block, position embeddings, normalisation, classifier.
     (rf".*{_NORM}/(scale|bias)", (None,)),
     (r".*(attention_scale|mlp_scale)", (None,)),

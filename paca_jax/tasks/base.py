@@ -20,13 +20,13 @@ class LossOutput(NamedTuple):
         total: the summed loss.
         weight: by what to divide it.
         batch_stats: the running statistics after this batch.
-        sums: further summed scalars to log, by name; divided by `weight` like the loss.
+        sums: further scalars to log, by name: each a sum, and by what to divide it.
     """
 
     total: Float[Array, ""]
     weight: Float[Array, ""]
     batch_stats: PyTree
-    sums: dict[str, Float[Array, ""]]
+    sums: dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
 
 class Task(Protocol):

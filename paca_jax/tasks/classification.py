@@ -44,9 +44,9 @@ def cross_entropy(
     losses = optax.softmax_cross_entropy(logits, batch["target"])
     mask = batch["mask"]
     correct = jnp.argmax(logits, -1) == jnp.argmax(batch["target"], -1)
-    return LossOutput(
-        jnp.sum(losses * mask), jnp.sum(mask), updates.get("batch_stats", {}), {"accuracy": jnp.sum(correct * mask)}
-    )
+    weight = jnp.sum(mask)
+    sums = {"accuracy": (jnp.sum(correct * mask), weight)}
+    return LossOutput(jnp.sum(losses * mask), weight, updates.get("batch_stats", {}), sums)
 
 
 class Classification:

@@ -102,7 +102,7 @@ def make_train_step(
             "parameter_norm": optax.tree.norm(state.params),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "nonfinite": new_state.nonfinite,
-            **{name: total / weight for name, total in output.sums.items()},
+            **{name: total / jnp.maximum(count, 1) for name, (total, count) in output.sums.items()},
         }
         return new_state, scalars
 

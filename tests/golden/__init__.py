@@ -2,7 +2,8 @@
 
 Recorded from iVMCL/PaCaViT (commit 4307018) in float32 on a CPU with PyTorch 2.13, in evaluation mode unless a name says
 `train`, with the weights and images of `reference_weights.py`. `classification/NAME.manifest.json` holds a state dict's names
-and shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW.
+and shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW;
+`segmentation/` has the same of segmentors.
 """
 
 import functools
@@ -20,6 +21,7 @@ from tests.golden import reference_weights
 
 FOLDER = Path(__file__).parent
 CLASSIFICATION = FOLDER / "classification"
+SEGMENTATION = FOLDER / "segmentation"
 
 # Three tiny models with options of the official code that no published model uses.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -64,13 +66,24 @@ PARAMETERS = {
     "pacavit_convmixer_tiny_100": 12_483_672,
     "pacavit_convmixer_small_100": 21_075_064,
     "pacavit_convmixer_base_100": 47_659_192,
+    "pacahead_tiny": 13_326_764,
+    "pacahead_small": 23_163_788,
+    "pacahead_base": 47_964_940,
+    "upernet_tiny": 41_561_516,
+    "upernet_small": 51_398_540,
+    "upernet_base": 77_182_732,
 }
 
-MODELS = sorted(path.name.removesuffix(".manifest.json") for path in CLASSIFICATION.glob("*.manifest.json"))
-OFFICIAL = [name for name in MODELS if name not in OPTIONS]
+
+def _named(folder: Path) -> list[str]:
+    return sorted(path.name.removesuffix(".manifest.json") for path in folder.glob("*.manifest.json"))
 
 
-def model(name: str, **overrides: Any) -> PaCaViT:
+CLASSIFIERS, SEGMENTORS = _named(CLASSIFICATION), _named(SEGMENTATION)
+OFFICIAL = [name for name in CLASSIFIERS if name not in OPTIONS]
+
+
+def model(name: str, **overrides: Any) -> Any:
     """Returns the model that a manifest was written from."""
     if name in OPTIONS:
         return create_model("pacavit_tiny_p2cconv_100_0", **(OPTIONS[name] | overrides))
@@ -84,7 +97,8 @@ def nano(**overrides: Any) -> PaCaViT:
 
 def manifest(name: str) -> dict[str, list[int]]:
     """Returns {key: shape} of the official state dict."""
-    return json.loads((CLASSIFICATION / f"{name}.manifest.json").read_text())
+    (path,) = FOLDER.glob(f"*/{name}.manifest.json")
+    return json.loads(path.read_text())
 
 
 def state_dict(name: str, salt: int = 0) -> dict[str, np.ndarray]:
@@ -112,6 +126,25 @@ def random_variables(model: nn.Module, seed: int = 0) -> dict[str, Any]:
         return jnp.asarray(values, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+class Differences:
+    """Collects what lies outside its tolerance, so that one run tells everything."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def check(self, what: str, ours: Any, theirs: Any, tolerance: Any) -> None:
+        """Compares one array."""
+        difference = np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64))
+        if not np.all(difference <= tolerance):
+            self.failures.append(f"{what}: off by {np.max(difference - tolerance):.2e} more than its tolerance")
+
+    def check_norms(self, what: str, ours: dict[str, np.ndarray], names: Any, norms: Any, relative: float) -> None:
+        """Compares the norms of named tensors; small ones on an absolute scale."""
+        for key, norm in zip(names, norms, strict=True):
+            found = np.linalg.norm(ours[str(key)].astype(np.float64))
+            self.check(f"{what} of {key}", found, norm, relative * max(norm, 1e-3))
 
 
 def images(seed: int, shape: tuple[int, ...]) -> np.ndarray:

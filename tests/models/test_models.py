@@ -32,7 +32,7 @@ def _shapes(model, size=(32, 32), batch=1):
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((batch, *size, model.config.image_channels)))
 
 
-@pytest.mark.parametrize("name", golden.OFFICIAL)
+@pytest.mark.parametrize("name", [*golden.OFFICIAL, *golden.SEGMENTORS])
 def test_parameter_counts_are_the_official_ones(name):
     count = sum(leaf.size for leaf in jax.tree.leaves(golden.shapes(name)["params"]))
     buffers = ("running_mean", "running_var", "num_batches_tracked", "blur_filter")
@@ -80,7 +80,7 @@ def test_no_classes_gives_pooled_features():
     model = golden.nano(**(SHALLOW | {"num_classes": 0}))
     variables, images = _init(model)
     assert "head" not in variables["params"]
-    outputs = jax.jit(lambda v, x: model.apply(v, x, False, method="_forward"))(variables, images)
+    outputs = jax.jit(lambda v, x: model.apply(v, x, False, method="outputs"))(variables, images)
     np.testing.assert_allclose(outputs.logits, outputs.features[-1].mean((1, 2)), atol=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_later_blocks_use_the_first_blocks_assignment():
     project = variables["params"]["stage1"]["block0"]["attention"]["conv_clustering"]["project"]
     sharper = jax.tree.map(lambda leaf: leaf, variables)
     sharper["params"]["stage1"]["block0"]["attention"]["conv_clustering"]["project"] = {"kernel": 50 * project["kernel"]}
-    outputs = jax.jit(lambda v, x: model.apply(v, x, False, method="_forward"))
+    outputs = jax.jit(lambda v, x: model.apply(v, x, False, method="outputs"))
     before, after = outputs(variables, images), outputs(sharper, images)
     assert np.abs(before.clusters["stage1/block0"] - after.clusters["stage1/block0"]).max() > 1e-3
     assert list(before.clusters) == ["stage1/block0"]

@@ -1,0 +1,72 @@
+"""The PaCa segmentation head (section 3.4): its clusters are the classes, and are supervised as such."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from paca_jax import ops
+from paca_jax.models.heads.config import SegmentorConfig
+from paca_jax.models.heads.layers import Classifier, ConvNorm, resize_like, torch_init
+from paca_jax.models.layers import BatchNorm, Dense, PointwiseConv
+
+
+class PaCaHeadOutputs(NamedTuple):
+    """Logits of the classes at stride 4, those of the clustering (float32 both), and each class's weights over the patches."""
+
+    logits: Float[Array, "B H W K"]
+    clustering: Float[Array, "B H W K"]
+    clusters: Float[Array, "B K H W"]
+
+
+class ClassTokens(nn.Module):
+    """Dense layer over the class tokens, BatchNorm over images and classes, ReLU: the keys or the values."""
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, tokens: Float[Array, "B K C"], train: bool) -> Float[Array, "B K D"]:
+        """Returns one vector a class."""
+        x = Dense(self.channels, dtype=self.dtype, kernel_init=torch_init, name="dense")(tokens)
+        return jax.nn.relu(BatchNorm(self.dtype, name="norm")(x, train))
+
+
+class PaCaHead(nn.Module):
+    """Merges the stages' maps at stride 4, gathers one token a class, and lets every patch attend to these.
+
+    The attention has one head and, as in the official code, no 1 / sqrt(channels).
+    """
+
+    config: SegmentorConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]], train: bool) -> PaCaHeadOutputs:
+        """Returns the head's outputs from the four stages' maps."""
+        config, channels, dtype = self.config, self.config.head_channels, self.dtype
+        maps = [
+            resize_like(ConvNorm(channels, dtype=dtype, name=f"project{index}")(x, train), features[0])
+            for index, x in enumerate(features)
+        ]
+        merged = jnp.concatenate(maps, axis=-1)
+        query = ConvNorm(channels, dtype=dtype, name="query")(merged, train)
+        hidden = ConvNorm(channels, dtype=dtype, name="cluster_hidden")(merged, train)
+        clustering = PointwiseConv(config.num_classes, dtype=dtype, kernel_init=torch_init, name="cluster_project")(hidden)
+
+        batch, height, width = merged.shape[:3]
+        assignment = ops.assign_patches(clustering.reshape(batch, height * width, -1))
+        tokens = ops.gather_clusters(assignment, merged.reshape(batch, height * width, -1))
+        key = ClassTokens(channels, dtype, name="key")(tokens, train)
+        value = ClassTokens(channels, dtype, name="value")(tokens, train)
+        scores = jnp.einsum("bhwd,bkd->bhwk", query, key)
+        weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(dtype)
+        attended = jnp.einsum("bhwk,bkd->bhwd", weights, value)
+
+        out = ConvNorm(channels, dtype=dtype, name="out")(attended, train)
+        logits = Classifier(config.num_classes, config.head_dropout_rate, dtype, name="classifier")(out, train)
+        clusters = assignment.reshape(batch, -1, height, width)
+        return PaCaHeadOutputs(logits, clustering.astype(jnp.float32), clusters)
