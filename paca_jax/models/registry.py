@@ -78,11 +78,21 @@ def _downstream_backbone(name: str, head: str) -> PaCaConfig:
     return dataclasses.replace(config, clusters=clusters, drop_path_rate=0.5 if is_base and head == "paca" else 0.1)
 
 
+_PREFIXES = {"pacahead_": ("paca", 256), "upernet_": ("upernet", 512)}
 _SEGMENTORS = {
     _downstream_name(prefix, name): SegmentorConfig(_downstream_backbone(name, head), head, head_channels=channels)
-    for prefix, head, channels in (("pacahead_", "paca", 256), ("upernet_", "upernet", 512))
+    for prefix, (head, channels) in _PREFIXES.items()
     for name in _MODELS
 }
+
+
+def backbone_name(name: str) -> str:
+    """Returns the model whose ImageNet weights the named model starts from: a segmentor's backbone, a classifier itself."""
+    for prefix in _PREFIXES:
+        for backbone in _MODELS:
+            if name == _downstream_name(prefix, backbone):
+                return backbone
+    return name
 
 
 def list_models() -> list[str]:

@@ -2,5 +2,6 @@
 
 from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.classification import Classification
+from paca_jax.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "LossOutput", "Task"]
+__all__ = ["Classification", "LossOutput", "Segmentation", "Task"]

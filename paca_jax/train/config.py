@@ -4,6 +4,8 @@ A file in `configs/` starts from `default_config()` and changes values; unknown 
 """
 
 import dataclasses
+import math
+import re
 import types
 import typing
 from typing import Any
@@ -15,6 +17,7 @@ from paca_jax.errors import UserError
 from paca_jax.models import PaCaConfig
 
 _SET_ELSEWHERE = ("num_classes", "image_size", "crop", "teacher")
+_CHOICES = {"dtype": ("float32", "bfloat16"), "on_nonfinite": ("stop", "skip"), "schedule": ("cosine", "linear")}
 
 
 def default_config() -> ConfigDict:
@@ -24,20 +27,29 @@ def default_config() -> ConfigDict:
     config.seed = 0
 
     config.model = ConfigDict({"name": "pacavit_tiny_p2cconv_100_0", **_model_overrides()})
+    config.model.head_channels = placeholder(int)  # of a segmentor
+    config.model.head_dropout_rate = placeholder(float)
 
     config.dataset = ConfigDict()
     config.dataset.name = "imagenet2012"
     config.dataset.data_dir = placeholder(str)  # None: where TFDS keeps its data sets
     config.dataset.train_split = "train"
     config.dataset.eval_split = "validation"
+    config.dataset.mask_feature = "mask"  # segmentation: the feature that holds the index maps
+    config.dataset.ignore_zero = False  # segmentation: index 0 means unlabelled, and class k has the index k + 1
     config.dataset.skip_corrupt = False  # leave out images that cannot be read, and count them
     config.dataset.num_workers = 0  # processes that read and augment; 0: threads
 
-    config.image_size = 224
+    config.image_size = 224  # side of a training image
     config.eval_crop = 0.9
+    config.short_side = 512  # segmentation: to which an image is resized, before `augment.resize_range` in training, ...
+    config.long_side = 2048  # ... unless its long side would exceed this
     config.augment = ConfigDict()
     config.augment.crop_scale = (0.08, 1.0)
     config.augment.crop_ratio = (3 / 4, 4 / 3)
+    config.augment.resize_range = (0.5, 2.0)  # segmentation: of the size before the crop
+    config.augment.category_limit = 0.75  # segmentation: the largest share of a crop that one class should have
+    config.augment.photometric = True  # segmentation: changes of brightness, contrast, saturation and hue
     config.augment.flip = True
     config.augment.color_jitter = 0.0  # strength; RandAugment's recipes do without
     config.augment.rand_operations = 0  # RandAugment's operations an image; 0: off
@@ -48,6 +60,13 @@ def default_config() -> ConfigDict:
     config.augment.cutmix_alpha = 0.0  # 0: off
     config.augment.cutmix_probability = 0.5  # where mixup and cutmix are both on
     config.augment.mix_group = placeholder(int)  # images that mix among themselves, with one share; None: the batch
+
+    config.test = ConfigDict()  # how a segmentor is shown the pictures that it is evaluated on
+    config.test.scales = (1.0,)  # of the resized picture; probabilities of several are averaged
+    config.test.flip = False  # also mirrored
+    config.test.window = 0  # side of the windows in pixels; 0: whole pictures
+    config.test.window_stride = 341
+    config.test.size_multiple = 128  # sides are padded to multiples of this: one compile a shape
 
     config.batch_size = 1024  # over all devices
     config.accumulate_steps = 1  # parts into which a batch is split, one after the other
@@ -62,10 +81,13 @@ def default_config() -> ConfigDict:
     config.warmup_learning_rate = 0.0  # at step 0
     config.min_learning_rate = 0.0  # at the end
     config.learning_rate_batch_size = placeholder(int)  # the batch the three rates are for: they scale with batch_size
+    config.schedule = "cosine"  # after the warm-up: "cosine" from the start of the run, or "linear" from the warm-up's end
     config.schedule_by_epoch = False  # the rate changes once an epoch rather than every step
     config.layer_decay = 1.0  # each layer further from the head learns at this share of the next one's rate
     config.freeze_backbone = False  # only the head learns
-    config.weight_decay = 0.05  # on tensors of two or more axes
+    config.rate_scales = ()  # (regular expression, factor): how much faster parameters learn whose paths hold it
+    config.weight_decay = 0.05
+    config.no_decay = placeholder(str)  # regular expression of parameters that do not decay; None: all of one axis
     config.beta1 = 0.9
     config.beta2 = 0.999
     config.label_smoothing = 0.1
@@ -81,7 +103,7 @@ def default_config() -> ConfigDict:
     config.checkpoint_every_steps = 1000
     config.checkpoint_keep = 3  # the newest ones, and the best one besides
     config.profile_steps = ()  # (first, last): trace these steps into WORKDIR/plugins/profile
-    config.init_from = placeholder(str)  # a workdir, a file, an official model's name, or "official": model.name's weights
+    config.init_from = placeholder(str)  # a workdir, a file, an official model's name, or "official": the backbone's weights
     config.init_allow_new = ()  # layers that may start fresh: "head", "clustering"
     return config.lock()
 
@@ -157,7 +179,7 @@ def check_config(config: ConfigDict, batch_shards: int) -> None:
             raise UserError(f"{key} is at least 1, but got {config[key]}.")
     if not 0 <= config.ema_decay < 1:
         raise UserError(f"ema_decay lies in [0, 1), but got {config.ema_decay}.")
-    for key, known in (("dtype", ("float32", "bfloat16")), ("on_nonfinite", ("stop", "skip"))):
+    for key, known in _CHOICES.items():
         if config[key] not in known:
             raise UserError(f"{key} is {' or '.join(known)}, but got {config[key]!r}.")
     if not 0 < config.layer_decay <= 1:
@@ -167,7 +189,19 @@ def check_config(config: ConfigDict, batch_shards: int) -> None:
     profile = config.profile_steps
     if len(profile) not in (0, 2) or any(type(step) is not int for step in profile) or list(profile) != sorted(profile):
         raise UserError(f"profile_steps is () or (first, last), two steps in their order, but got {tuple(profile)}.")
+    _check_rates(config)
     _check_augment(config)
+
+
+def _check_rates(config: ConfigDict) -> None:
+    pairs = config.rate_scales
+    if any(len(pair) != 2 or not isinstance(pair[0], str) or not 0 <= pair[1] < math.inf for pair in pairs):
+        raise UserError(f"rate_scales are pairs of a regular expression and a factor of 0 or more, but got {pairs}.")
+    for key, pattern in [("no_decay", config.no_decay or ""), *(("rate_scales", pattern) for pattern, _ in pairs)]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"{key} holds no regular expression: {pattern!r} ({error}).") from error
 
 
 def _check_augment(config: ConfigDict) -> None:

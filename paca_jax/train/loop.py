@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from paca_jax.convert.workdir import FOLDER
 from paca_jax.errors import UserError
+from paca_jax.models import backbone_name
 from paca_jax.sharding import stop_together
 from paca_jax.train.checkpoints import Checkpoints
 from paca_jax.train.evaluation import evaluate
@@ -93,7 +94,7 @@ def _given_state(run: Run) -> TrainState | None:
     config = run.config
     if not config.init_from:
         return None
-    source = config.model.name if config.init_from == "official" else config.init_from
+    source = backbone_name(config.model.name) if config.init_from == "official" else config.init_from
     logger.info("Starting from %s.", source)
     return run.start_from(initial_variables(source, run.task.model, config.init_allow_new))
 

@@ -2,6 +2,7 @@
 
 import operator
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,35 +11,40 @@ import optax
 from jaxtyping import PyTree
 from ml_collections import ConfigDict
 
+from paca_jax.convert.names import BACKBONE
 from paca_jax.sharding import parameter_path
 from paca_jax.train.config import Steps
 
 
 def make_schedule(config: ConfigDict, steps: Steps) -> optax.Schedule:
-    """Returns the learning rate by step: a linear warm-up, then the cosine that the whole run follows from its start.
+    """Returns the learning rate by step: a linear warm-up, then a cosine or a straight line to `min_learning_rate`.
 
-    As in the official recipe the cosine is not shifted by the warm-up. With `schedule_by_epoch` the rate of an epoch is that of
-    its first step, and with `learning_rate_batch_size` all rates scale linearly with the batch. A warm-up longer than the run
-    never reaches its end.
+    As in the official recipes the cosine counts from the run's start, the line from the warm-up's end. With `schedule_by_epoch`
+    the rate of an epoch is that of its first step, and with `learning_rate_batch_size` all rates scale linearly with the batch.
+    A warm-up longer than the run never reaches its end.
     """
     scale = config.batch_size / (config.learning_rate_batch_size or config.batch_size)
     peak = config.learning_rate * scale
     warmup = optax.linear_schedule(config.warmup_learning_rate * scale, peak, max(steps.warmup, 1))
     floor = config.min_learning_rate * scale
-    cosine = optax.cosine_decay_schedule(peak, steps.total, alpha=floor / peak if peak else 0.0)
+    if config.schedule == "cosine":
+        decay = optax.cosine_decay_schedule(peak, steps.total, alpha=floor / peak if peak else 0.0)
+    else:
+        decay = optax.linear_schedule(peak, floor, max(steps.total - steps.warmup, 1), transition_begin=steps.warmup)
 
     def schedule(step: Any) -> jax.Array:
         if config.schedule_by_epoch:
             step = jnp.floor(jnp.asarray(step) / steps.per_epoch) * steps.per_epoch
-        return jnp.where(step < steps.warmup, warmup(step), cosine(step))
+        return jnp.where(step < steps.warmup, warmup(step), decay(step))
 
     return schedule
 
 
 def make_optimizer(config: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Returns AdamW after clipping by the global norm; weight decay acts on tensors of two or more axes.
+    """Returns AdamW after clipping by the global norm.
 
-    With `layer_decay` a layer's updates are scaled by `layer_scales`; with `freeze_backbone` only `head` has any.
+    Weight decay acts on tensors of two or more axes or, where `no_decay` is set, on all whose paths do not hold it. The updates
+    are scaled by `layer_scales` and `rate_scales`; with `freeze_backbone` only the heads have any.
     """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     parts.append(
@@ -47,20 +53,39 @@ def make_optimizer(config: ConfigDict, learning_rate: optax.ScalarOrSchedule) ->
             b1=config.beta1,
             b2=config.beta2,
             weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda p: p.ndim >= 2, params),
+            mask=lambda params: decays(params, config.no_decay),
         )
     )
     if config.layer_decay < 1:
-        parts.append(_scale_layers(config.layer_decay))
+        parts.append(_scale(lambda params: layer_scales(params, config.layer_decay)))
+    if config.rate_scales:
+        parts.append(_scale(lambda params: rate_scales(params, config.rate_scales)))
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
     if config.freeze_backbone:
         optimizer = optax.chain(optax.masked(optimizer, learns), optax.masked(optax.set_to_zero(), _rests))
     return optimizer
 
 
+def decays(params: PyTree, no_decay: str | None) -> PyTree:
+    """Returns whether weight decay acts on each parameter: see `make_optimizer`."""
+    if no_decay is None:
+        return jax.tree.map(lambda p: p.ndim >= 2, params)
+    return jax.tree_util.tree_map_with_path(lambda keys, _: not re.search(no_decay, parameter_path(keys)), params)
+
+
+def rate_scales(params: PyTree, scales: Sequence[tuple[str, float]]) -> PyTree:
+    """Returns the factor of the learning rate of each parameter: that of the first expression its path holds, or 1."""
+
+    def scale(keys: tuple[Any, ...], _: Any) -> float:
+        return next((factor for pattern, factor in scales if re.search(pattern, parameter_path(keys))), 1.0)
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
 def learns(params: PyTree) -> PyTree:
-    """Returns whether each parameter learns where the backbone is frozen: those of the head do."""
-    return {name: jax.tree.map(lambda _, head=name == "head": head, part) for name, part in params.items()}
+    """Returns whether each parameter learns where the backbone is frozen: those of the heads do."""
+    heads = {name: name.endswith("head") for name in params}
+    return {name: jax.tree.map(lambda _, learning=heads[name]: learning, part) for name, part in params.items()}
 
 
 def _rests(params: PyTree) -> PyTree:
@@ -73,7 +98,7 @@ def layer_scales(params: PyTree, decay: float) -> PyTree:
     Layers are the stem, every block in its order, and the head. A transition belongs to the block after it, the norm of a stage
     to the block before it, and the teacher's parts, which feed all of a stage's blocks, to the first block of that stage.
     """
-    depths = _depths(params)
+    depths = _depths(params.get(BACKBONE, params))
     starts = [1 + sum(depths[:stage]) for stage in range(len(depths))]
     last = sum(depths) + 1
 
@@ -84,7 +109,8 @@ def layer_scales(params: PyTree, decay: float) -> PyTree:
 
 
 def _layer(path: str, starts: list[int], depths: list[int]) -> int:
-    if path.startswith("head"):
+    path = path.removeprefix(f"{BACKBONE}/")
+    if path.startswith(("head", "auxiliary_head")):
         return sum(depths) + 1
     if found := re.match(r"stage(\d+)/block(\d+)", path):
         return starts[int(found[1]) - 1] + int(found[2])
@@ -104,8 +130,8 @@ def _depths(params: PyTree) -> list[int]:
     return [sum(name.startswith("block") for name in params[stage]) for stage in stages]
 
 
-def _scale_layers(decay: float) -> optax.GradientTransformation:
+def _scale(scales: Callable[[PyTree], PyTree]) -> optax.GradientTransformation:
     def update(updates: PyTree, params: PyTree) -> PyTree:
-        return jax.tree.map(jnp.multiply, updates, layer_scales(params, decay))
+        return jax.tree.map(jnp.multiply, updates, scales(params))
 
     return optax.stateless(update)

@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from paca_jax.errors import UserError
 from paca_jax.sharding import batch_sharding, batch_shards, local_rows, make_mesh
-from paca_jax.tasks import Classification, Task
+from paca_jax.tasks import Classification, Segmentation, Task
 from paca_jax.train.config import Steps, check_config, count_steps, model_overrides
 from paca_jax.train.optimizer import make_optimizer, make_schedule
 from paca_jax.train.state import TrainState, make_initializer, state_of, state_shardings
 from paca_jax.train.step import make_eval_step, make_train_step, stream
 
-_TASKS = {"classification": Classification}
+_TASKS: dict[str, type[Task]] = {"classification": Classification, "segmentation": Segmentation}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None, wit
         raise UserError(f"task is one of {', '.join(_TASKS)}, but got {config.task!r}.")
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     check_config(config, batch_shards(mesh))
-    task: Task = _TASKS[config.task](config, model_overrides(config), without_data)
+    task = _TASKS[config.task](config, model_overrides(config), without_data)
     steps = count_steps(config, task.num_train_examples)
     schedule = make_schedule(config, steps)
     optimizer = make_optimizer(config, schedule)

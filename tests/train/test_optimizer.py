@@ -2,10 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
+from paca_jax.convert import names
 from paca_jax.models import create_model
 from paca_jax.train.config import Steps, default_config
-from paca_jax.train.optimizer import layer_scales, learns, make_optimizer, make_schedule
+from paca_jax.train.optimizer import decays, layer_scales, learns, make_optimizer, make_schedule, rate_scales
+from tests import golden
 
 
 def schedule_of(total=100, warmup=10, per_epoch=10.0, **values):
@@ -130,3 +133,58 @@ def test_a_frozen_backbone_keeps_its_weights_and_no_moments():
     assert (updates["head"]["kernel"] < 0).all()
     assert {leaf.shape for leaf in jax.tree.leaves(state)} == {(), (2, 3)}
     assert learns(params) == {"stem": {"kernel": False}, "head": {"kernel": True}}
+
+
+@pytest.fixture(scope="module", params=["pacahead_tiny", "pacahead_convmixer_small", "upernet_tiny"])
+def segmentor(request):
+    return request.param, golden.shapes(request.param)["params"]
+
+
+def test_the_ade20k_recipe_by_official_names(segmentor):
+    """mmengine: the longest key that a name holds decides; "clustering.4" and "head" learn ten times as fast, "norm" never decays."""
+    from configs.ade20k import get_config
+
+    name, params = segmentor
+    head = "paca_head" if name.startswith("pacahead") else "upernet"
+    config = get_config(f"{head},{name.split('_', 1)[1]}")
+    scales = flatten_dict(rate_scales(params, config.rate_scales), sep="/")
+    decaying = flatten_dict(decays(params, config.no_decay), sep="/")
+    found = {names.match(f"params/{path}").key: (scales[path], decaying[path]) for path in scales}
+    for key, (scale, decay) in found.items():
+        fast = head == "paca_head" and ("clustering.4" in key or "head" in key)
+        assert scale == (10.0 if fast else 1.0), key
+        assert decay == ("norm" not in key), key
+    assert {scale for scale, _ in found.values()} == ({1.0, 10.0} if head == "paca_head" else {1.0})
+    assert {decay for _, decay in found.values()} == {True, False}
+
+
+def test_the_ade20k_schedule():
+    from configs.ade20k import get_config
+
+    schedule = make_schedule(get_config("upernet,base"), Steps(total=160_000, warmup=1500, per_epoch=1263.0))
+    for step in (0, 1, 750, 1499, 1500, 80_000, 159_999):
+        expected = 6e-5 * (1e-6 + (1 - 1e-6) * step / 1500 if step < 1500 else 1 - (step - 1500) / 158_500)
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-11)
+
+
+def test_rates_scale_updates_by_the_first_expression_that_a_path_holds():
+    params = {"head": {"a": jnp.ones((2, 2))}, "backbone": {"b": jnp.ones((2, 2)), "c": jnp.ones((2, 2))}}
+    config = default_config()
+    config.rate_scales = (("head", 10.0), ("/b$", 0.0), ("backbone", 2.0))
+    updates = []
+    for optimizer in (make_optimizer(default_config(), 0.1), make_optimizer(config, 0.1)):
+        updates.append(optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)[0])
+    plain, scaled = updates
+    np.testing.assert_allclose(scaled["head"]["a"], 10 * plain["head"]["a"], rtol=1e-6)
+    np.testing.assert_allclose(scaled["backbone"]["b"], 0)
+    np.testing.assert_allclose(scaled["backbone"]["c"], 2 * plain["backbone"]["c"], rtol=1e-6)
+
+
+def test_layers_and_frozen_backbones_of_segmentors():
+    params = golden.shapes("upernet_nano")["params"]
+    scales = layer_scales(params, 0.5)
+    assert set(jax.tree.leaves([scales["head"], scales["auxiliary_head"]])) == {1.0}
+    assert set(jax.tree.leaves(scales["backbone"]["stem"])) == {0.5**7}
+    learning = learns(params)
+    assert not any(jax.tree.leaves(learning["backbone"]))
+    assert all(jax.tree.leaves([learning["head"], learning["auxiliary_head"]]))

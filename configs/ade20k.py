@@ -1,0 +1,59 @@
+"""Semantic segmentation of ADE20K (SceneParse150) from ImageNet weights: the PaCa head and UPerNet.
+
+Command:   python -m paca_jax.data.prepare scene_parse150 --data_dir=DATA
+           python main.py --config=configs/ade20k.py:paca_head,small --workdir=DIR --config.dataset.data_dir=DATA
+           :HEAD,BACKBONE chooses paca_head or upernet, and tiny, small, base, convmixer_small, small_p2cmlp_100_0, ... : a
+           model's name without its prefix. A folder of the original files does as well: --config.dataset.name=folder
+           --config.dataset.mask_feature=mask, its 150 names in classes.txt.
+           --config.init_from=FILE for ImageNet weights that are there already.
+           Testing by windows, mirrored, at six scales: --mode=eval --config.test.window=512 --config.test.flip=True
+           --config.test.scales="(0.5,0.75,1.0,1.25,1.5,1.75)"; --config.test.size_multiple=1 pads nothing.
+Published: mIoU, whole pictures at one scale: PaCa head 45.65 tiny, 48.3 small, 50.39 base; UPerNet 44.49, 47.6, 49.67: the
+           official PyTorch runs, not measured with this library yet.
+Hardware:  made for 16 images of 512 pixels over the devices, two for each of eight.
+"""
+
+from ml_collections import ConfigDict
+
+from paca_jax.errors import UserError
+from paca_jax.train.config import default_config
+
+_PREFIXES = {"paca_head": "pacahead_", "upernet": "upernet_"}
+VARIANTS = tuple(f"{head},{backbone}" for head in _PREFIXES for backbone in ("tiny", "small", "base"))
+
+
+def get_config(variant: str = "paca_head,small") -> ConfigDict:
+    head, _, backbone = variant.partition(",")
+    if head not in _PREFIXES or not backbone:
+        raise UserError(f"A variant is {' or '.join(_PREFIXES)}, a comma and a backbone such as small, but got {variant!r}.")
+    config = default_config()
+    config.task = "segmentation"
+    config.model.name = _PREFIXES[head] + backbone
+    config.init_from = "official"
+    config.init_allow_new = ("head", "clustering")
+    config.dataset.name = "scene_parse150"
+    config.dataset.mask_feature = "annotation"
+    config.dataset.ignore_zero = True
+    config.dataset.eval_split = "test"
+    config.dataset.num_workers = 8
+    config.image_size = 512
+    config.short_side = 512
+    config.long_side = 2048
+    config.dtype = "bfloat16"
+
+    config.batch_size = 16
+    config.num_steps = 160_000
+    config.schedule = "linear"
+    config.learning_rate = 6e-5
+    config.warmup_steps = 1500
+    config.warmup_learning_rate = 6e-11
+    config.min_learning_rate = 0.0
+    config.weight_decay = 0.01
+    config.no_decay = r"^backbone/(?!teacher/).*norm"  # the LayerNorms; biases and BatchNorms decay
+    if head == "paca_head":
+        config.rate_scales = ((r"^head/|conv_clustering/project", 10.0),)
+
+    config.log_every_steps = 100
+    config.eval_every_steps = 16_000
+    config.checkpoint_every_steps = 4000
+    return config

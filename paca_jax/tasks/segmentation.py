@@ -1,0 +1,167 @@
+"""Semantic segmentation: a class for every pixel."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+from jaxtyping import Array, Int, PyTree
+from ml_collections import ConfigDict
+
+from paca_jax import data
+from paca_jax.errors import UserError
+from paca_jax.models import Segmentor, create_model
+from paca_jax.tasks.base import LossOutput
+from paca_jax.tasks.segmentation_loss import segmentation_loss
+from paca_jax.tasks.segmentation_metrics import SegmentationMetrics, confusion_matrix
+from paca_jax.tasks.segmentation_views import Viewing, predict_labels
+
+PICTURE_EXAMPLES = 6
+
+
+def predict(
+    model: Segmentor,
+    variables: dict[str, PyTree],
+    views: dict[str, Array],
+    original_sizes: Int[Array, "B 2"],
+    canvas: tuple[int, int],
+    viewing: Viewing,
+) -> Int[Array, "B H W"]:
+    """Returns the class of every pixel of a batch of pictures, in their own sizes.
+
+    Args:
+        model: the segmentor.
+        variables: the model's.
+        views: `image_0` (B, H0, W0, C) uint8, `size_0` (B, 2), ... as `SegmentationEvalTransform` makes them.
+        original_sizes: height and width of each picture.
+        canvas: height and width of the result, which holds all of them.
+        viewing: how to show the pictures.
+    """
+    scales = range(sum(name.startswith("image_") for name in views))
+    sizes = [views[f"size_{scale}"] for scale in scales]
+    images = [_normalised(views[f"image_{scale}"], size) for scale, size in zip(scales, sizes, strict=True)]
+    return predict_labels(
+        lambda image: jnp.asarray(model.apply(variables, image)), images, sizes, original_sizes, canvas, viewing
+    )
+
+
+def _normalised(pixels: Int[Array, "B H W C"], sizes: Int[Array, "B 2"]) -> Array:
+    """Normalises pixels; those beyond each picture's height and width become 0."""
+    rows, columns = (jnp.arange(side) < sizes[:, axis, None] for axis, side in enumerate(pixels.shape[1:3]))
+    inside = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(inside, data.normalise(pixels), 0)
+
+
+class Segmentation:
+    """A class for every pixel; see `segmentation_loss` and `SegmentationMetrics`."""
+
+    best_metric = "miou"
+
+    def __init__(self, config: ConfigDict, model_overrides: dict[str, Any], without_data: bool) -> None:
+        """Opens the data set and makes the model.
+
+        Args:
+            config: the run's config.
+            model_overrides: the options of the model that the config sets.
+            without_data: whether a published data set need not be there; then there are no batches.
+        """
+        self._config = config
+        dataset = config.dataset
+        open_split = data.describe_dataset if without_data else data.open_dataset
+        features = ("image", dataset.mask_feature)
+        self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir, features)
+        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir, features)
+        self.class_names = self._train_set.class_names
+        self.num_train_examples = len(self._train_set)
+        self.num_eval_examples = len(self._eval_set)
+        self.recipe = {
+            "name": config.model.name,
+            "num_classes": len(self.class_names),
+            "short_side": config.short_side,
+            "long_side": config.long_side,
+            "dtype": config.dtype,
+            **model_overrides,
+        }
+        model = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+        if not isinstance(model, Segmentor):
+            raise UserError(f"Segmentation needs a segmentor such as 'pacahead_tiny', but model.name is {config.model.name!r}.")
+        self.model = model
+        self.image_shape = (config.image_size, config.image_size, model.config.image_channels)
+        self.example = {
+            "image": jax.ShapeDtypeStruct(self.image_shape, jnp.uint8),
+            "label": jax.ShapeDtypeStruct(self.image_shape[:2], jnp.uint8),
+            "mask": jax.ShapeDtypeStruct((), jnp.float32),
+        }
+        test = config.test
+        self._viewing = Viewing(test.flip, test.window, test.window_stride)
+        common = {
+            "num_classes": len(self.class_names),
+            "channels": model.config.image_channels,
+            "short_side": config.short_side,
+            "long_side": config.long_side,
+            "ignore_zero": dataset.ignore_zero,
+            "mask_feature": dataset.mask_feature,
+        }
+        self._train_transform = data.SegmentationTrainTransform(
+            config.image_size,
+            resize_range=tuple(config.augment.resize_range),
+            category_limit=config.augment.category_limit,
+            flip=config.augment.flip,
+            photometric=config.augment.photometric,
+            **common,
+        )
+        self._eval_transform = data.SegmentationEvalTransform(
+            scales=tuple(test.scales), size_multiple=test.size_multiple, **common
+        )
+
+    def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> data.Batches:
+        """Yields batches of `image` (B, S, S, C) and `label` (B, S, S), uint8, cropped and so on, and `mask` (B,)."""
+        return data.train_batches(
+            self._train_set,
+            self._train_transform,
+            seed=self._config.seed,
+            start_step=start_step,
+            num_steps=num_steps,
+            **self._reading(rows),
+        )
+
+    def eval_batches(self, rows: Sequence[int]) -> data.Batches:
+        """Yields batches of the evaluation set, each of pictures that are padded to the same shapes."""
+        return data.eval_batches(self._eval_set, self._eval_transform, groups=self._groups, **self._reading(rows))
+
+    @functools.cached_property
+    def _groups(self) -> list[Any]:
+        sizes = data.image_sizes(self._eval_set)
+        return [None if size is None else self._eval_transform.group(size) for size in sizes]
+
+    def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
+        return {
+            "batch_size": self._config.batch_size,
+            "rows": rows,
+            "num_workers": self._config.dataset.num_workers,
+            "skip_corrupt": self._config.dataset.skip_corrupt,
+        }
+
+    def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
+        """Returns the batch with its images normalised; the rest was done on the host."""
+        del rng
+        return batch | {"image": data.normalise(batch["image"])}
+
+    def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
+        """Returns the summed cross-entropies, and the number of pixels whose likeliest class is theirs."""
+        return segmentation_loss(self.model, variables, batch, rng, train_backbone=not self._config.freeze_backbone)
+
+    def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> SegmentationMetrics:
+        """Returns the counts of a batch's pixels by true and predicted class."""
+        label = batch["label"]
+        found = predict(self.model, variables, batch, batch["label_size"], (label.shape[1], label.shape[2]), self._viewing)
+        counts = (label != data.IGNORED) & (batch["mask"] > 0)[:, None, None]
+        confusion = confusion_matrix(label, found, counts, len(self.class_names))
+        return SegmentationMetrics.single_from_model_output(confusion=confusion)
+
+    def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
+        """Writes `segments.png`: evaluation images, what the model makes of them, and the truth."""
+        path = workdir / "segments.png"
+        return [path]
