@@ -4,12 +4,15 @@ from paca_jax.data.batching import eval_batches, train_batches
 from paca_jax.data.dataset import Dataset
 from paca_jax.data.facts import describe_dataset
 from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
-from paca_jax.data.images import decode_image
+from paca_jax.data.images import ImageError, decode_image, image_sizes
+from paca_jax.data.masks import IGNORED, MaskError, decode_mask
+from paca_jax.data.segmentation import SegmentationEvalTransform, SegmentationTrainTransform
 from paca_jax.data.sources import open_dataset
 from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
 from paca_jax.data.workers import Batches
 
 __all__ = [
+    "IGNORED",
     "IMAGENET_CLASSES",
     "IMAGENET_SYNSETS",
     "MEAN",
@@ -17,10 +20,16 @@ __all__ = [
     "Batches",
     "Dataset",
     "EvalTransform",
+    "ImageError",
+    "MaskError",
+    "SegmentationEvalTransform",
+    "SegmentationTrainTransform",
     "TrainTransform",
     "decode_image",
+    "decode_mask",
     "describe_dataset",
     "eval_batches",
+    "image_sizes",
     "normalise",
     "open_dataset",
     "preprocess",

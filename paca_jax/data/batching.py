@@ -8,9 +8,9 @@ processes nor that of workers changes what is trained on.
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -60,8 +60,8 @@ def train_batches(
       and "mask", float32, 1 for a row that counts and 0 for one that does not. Call its `close()` when leaving early.
 
     Raises:
-      UserError: at once, where a number or the rows are out of their range; while iterating, where an image cannot be decoded
-        or a file of the data set is damaged.
+      UserError: at once, where a number or the rows are out of their range; while iterating, where an image cannot be decoded,
+        a file of the data set is damaged or the transform refuses an example, which is then named.
     """
     rows = _checked_rows(dataset, batch_size, rows, num_workers)
     if start_step < 0:
@@ -79,21 +79,47 @@ def eval_batches(
     rows: Sequence[int] | None = None,
     num_workers: int = 0,
     skip_corrupt: bool = False,
+    groups: Sequence[Hashable] | None = None,
 ) -> Batches:
-    """Iterates over every example once, in the data set's order; the last batch is padded with zeros of mask 0.
+    """Iterates over every example once, in the data set's order or group by group.
 
-    Every process gets the same number of batches. Arguments, batches and errors are those of `train_batches`; the `rng` of the
-    transform is decided by the example's index alone.
+    Every process gets the same number of batches, of the same shapes. The last batch, or with groups the last one of each, is
+    padded with zeros of mask 0. Other arguments, batches and errors are those of `train_batches`; the `rng` of the transform
+    is decided by the example's index alone.
+
+    Args:
+      dataset: the raw examples.
+      transform: as for `train_batches`; with groups the shapes need to agree within each group only.
+      batch_size: examples in a batch, over all processes.
+      rows: as for `train_batches`.
+      num_workers: as for `train_batches`.
+      skip_corrupt: as for `train_batches`.
+      groups: the group of each example, None for one whose image cannot be decoded. A batch has examples of one group; groups
+        come in the order of their first examples. None, the default, makes all examples one group.
     """
     rows = _checked_rows(dataset, batch_size, rows, num_workers)
-    places = _EvalPlaces(len(dataset), batch_size, rows)
+    if groups is None:
+        groups = [0] * len(dataset)
+    elif len(groups) != len(dataset):
+        raise ValueError(f"groups must have one entry for each of the {len(dataset)} examples, not {len(groups)}")
+    places = _EvalPlaces.of(groups, batch_size, rows)
     source = _Source(dataset, transform, places, 0, skip_corrupt)
-    return iterate(source, 0, -(-len(dataset) // batch_size), num_workers)
+    return iterate(source, 0, len(places.lines), num_workers)
+
+
+class _Places(Protocol):
+    """Which examples the rows of this process are."""
+
+    def __call__(self, step: int) -> list[Place]:
+        """The places of this process's rows in the batch of a step."""
+
+    def alike(self, step: int) -> Iterable[int]:
+        """All examples of the data set, those first that have the shapes of this step's rows."""
 
 
 @dataclass(frozen=True)
 class _TrainPlaces:
-    """The places of this process's rows in the batch of a step."""
+    """The places in the endless line of training."""
 
     length: int
     batch_size: int
@@ -107,18 +133,44 @@ class _TrainPlaces:
             places.append((epoch, int(_permutation(self.seed, epoch, self.length)[offset])))
         return places
 
+    def alike(self, step: int) -> Iterable[int]:
+        del step
+        return range(self.length)
+
 
 @dataclass(frozen=True)
 class _EvalPlaces:
-    """The places of this process's rows in a batch of the evaluation."""
+    """The places in an evaluation.
 
-    length: int
-    batch_size: int
+    Attributes:
+      lines: (steps, batch_size), the indices of the examples in each batch; -1 pads.
+      group_of_line: (steps,), the number of each batch's group.
+      rows: the rows of this process.
+    """
+
+    lines: np.ndarray
+    group_of_line: np.ndarray
     rows: Sequence[int]
 
+    @classmethod
+    def of(cls, groups: Sequence[Hashable], batch_size: int, rows: Sequence[int]) -> "_EvalPlaces":
+        """Orders the examples by group; those without one join the first."""
+        first = next((group for group in groups if group is not None), None)
+        members: dict[Hashable, list[int]] = {first: []}
+        for index, group in enumerate(groups):
+            members.setdefault(first if group is None else group, []).append(index)
+        lines = [_in_batches(indices, batch_size) for indices in members.values()]
+        group_of_line = np.repeat(np.arange(len(lines)), [len(of_group) for of_group in lines])
+        return cls(np.concatenate(lines), group_of_line, rows)
+
     def __call__(self, step: int) -> list[Place]:
-        indices = (step * self.batch_size + row for row in self.rows)
-        return [(0, index) if index < self.length else None for index in indices]
+        indices = self.lines[step, list(self.rows)].tolist()
+        return [(0, index) if index >= 0 else None for index in indices]
+
+    def alike(self, step: int) -> Iterable[int]:
+        same = self.group_of_line == self.group_of_line[step]
+        indices = np.concatenate([self.lines[same].ravel(), self.lines[~same].ravel()])
+        return indices[indices >= 0].tolist()
 
 
 @dataclass(frozen=True)
@@ -127,7 +179,7 @@ class _Source:
 
     dataset: Dataset
     transform: Transform
-    places: Callable[[int], list[Place]]
+    places: _Places
     seed: int
     skip_corrupt: bool
 
@@ -136,7 +188,7 @@ class _Source:
         rows = [None if place is None else self._row(*place, streams) for place in self.places(step)]
         valid = [row is not None for row in rows]
         if not all(valid):
-            blank = self._blank(rows)
+            blank = self._blank(step, rows)
             rows = [blank if row is None else row for row in rows]
         batch = {key: np.stack([row[key] for row in rows if row is not None]) for key in rows[0] or {}}
         if "mask" in batch:
@@ -145,34 +197,43 @@ class _Source:
         return batch
 
     def _row(self, epoch: int, index: int, streams: "_Streams") -> dict[str, Any] | None:
+        """The transformed example; None where it cannot be decoded and is to be skipped."""
         example = self.dataset[index]
+        where = self.dataset.where(index)
+        of = f"of data set {self.dataset.name!r}, split {self.dataset.split!r}"
         try:
             return self.transform(example, streams.at(epoch, index))
         except ImageError as error:
             if self.skip_corrupt:
                 return None
             raise UserError(
-                f"Expected every image of data set {self.dataset.name!r}, split {self.dataset.split!r}, to be readable, got a "
-                f"corrupt one at {self.dataset.where(index)}; replace it, or skip and count such images with "
-                "dataset.skip_corrupt=True."
+                f"Expected every image {of}, to be readable, got a corrupt one at {where}; replace it, or skip and count such "
+                "images with dataset.skip_corrupt=True."
             ) from error
+        except UserError as error:
+            raise UserError(f"{where} {of}: {error}") from error
 
-    def _blank(self, rows: list[dict[str, Any] | None]) -> dict[str, Any]:
-        """A row of zeros, shaped like a row of this batch or else like the first readable example's."""
+    def _blank(self, step: int, rows: list[dict[str, Any] | None]) -> dict[str, Any]:
+        """A row of zeros, shaped like a row of this batch or else like the first readable example that is alike."""
         like = next((row for row in rows if row is not None), None)
         streams = _Streams(self.seed)
-        for index in range(len(self.dataset) if like is None else 0):
-            try:
-                like = self.transform(self.dataset[index], streams.at(0, index))
+        for index in () if like is not None else self.places.alike(step):
+            like = self._row(0, index, streams)
+            if like is not None:
                 break
-            except ImageError:
-                continue
         if like is None:
             raise UserError(
                 f"Expected readable images in data set {self.dataset.name!r}, split {self.dataset.split!r}, got only corrupt "
                 "ones; prepare the data set anew."
             )
         return {key: np.zeros_like(value) for key, value in like.items()}
+
+
+def _in_batches(indices: Sequence[int], batch_size: int) -> np.ndarray:
+    """Indices as rows of `batch_size`, the last one padded with -1."""
+    padded = np.full(-(-len(indices) // batch_size) * batch_size, -1, np.int64)
+    padded[: len(indices)] = indices
+    return padded.reshape(-1, batch_size)
 
 
 class _Streams:

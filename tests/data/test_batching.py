@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from paca_jax.data import eval_batches, train_batches
+from paca_jax.data import SegmentationEvalTransform, eval_batches, image_sizes, train_batches
 from paca_jax.errors import UserError
-from tests.data.tiny import CORRUPT, Numbers, draw
+from tests.data.tiny import CORRUPT, Numbers, Pictures, draw, encode
 
 TRAIN = {"batch_size": 8, "seed": 3, "start_step": 0, "num_steps": 7}
 
@@ -181,3 +181,84 @@ def test_close_ends_the_iteration():
     batches.close()
     batches.close()
     assert list(batches) == []
+
+
+def picture_batches(sizes, changes=None, batch_size=4, groups=None, **options):
+    dataset, transform = Pictures(sizes, changes), SegmentationEvalTransform(3, short_side=16, long_side=64, size_multiple=8)
+    groups = [None if size is None else transform.group(size) for size in image_sizes(dataset)] if groups is None else groups
+    return list(eval_batches(dataset, transform, batch_size=batch_size, groups=groups, **options))
+
+
+# Five groups: as views are padded to (16, 24), (24, 16) and (16, 40), and the first two also at twice the size.
+SIZES = [(16, 20), (20, 16), (32, 42), (16, 24), (15, 22), (18, 16), (16, 33), (16, 17), (32, 48), (16, 23), (48, 32)]
+
+
+@pytest.mark.parametrize("rows", [[range(4)], [range(2), range(2, 4)], [(0, 3), (1, 2)]])
+def test_groups_share_shapes_and_every_example_counts_once(rows):
+    whole = joined([picture_batches(SIZES, rows=r) for r in rows], rows)
+    assert [batch["image_0"].shape[1:3] for batch in whole] == [(16, 24), (16, 24), (24, 16), (16, 24), (16, 40), (24, 16)]
+    assert [batch["label"].shape[1:] for batch in whole] == [(16, 24), (16, 24), (24, 16), (32, 48), (16, 40), (48, 32)]
+    counted = [tuple(size) for batch in whole for size, valid in zip(batch["label_size"], batch["mask"], strict=True) if valid]
+    assert sorted(counted) == sorted(SIZES)
+    for batch in whole:
+        assert batch["label"].shape[0] == batch["mask"].shape[0] == 4
+        assert not batch["label"][batch["mask"] == 0].any()
+    assert_same(whole, picture_batches(SIZES, num_workers=1))
+
+
+def test_groups_come_in_the_order_of_their_first_examples():
+    groups = ["b", "a", None, "b", "c", "a", "b"]
+    batches = list(eval_batches(Numbers(7), draw, batch_size=2, groups=groups))
+    lines = [batch["label"][batch["mask"] == 1].tolist() for batch in batches]
+    assert lines == [[0, 2], [3, 6], [1, 5], [4]]
+    alone = list(eval_batches(Numbers(7), draw, batch_size=2))
+    drawn = np.concatenate([batch["drawn"] for batch in alone])
+    for batch in batches:
+        counts = batch["mask"] == 1
+        np.testing.assert_array_equal(batch["drawn"][counts], drawn[batch["label"][counts]])
+
+
+def test_one_group_is_the_order_of_the_data_set():
+    assert_same(
+        list(eval_batches(Numbers(7), draw, batch_size=4, groups=["x"] * 7)), list(eval_batches(Numbers(7), draw, batch_size=4))
+    )
+
+
+def cut(index, length):
+    return {index: {"image": Pictures(SIZES)[index]["image"][:length]}}
+
+
+def test_rows_left_out_have_the_shape_of_their_group():
+    # Pixels missing in the only picture of its group, in one of several, and a header missing.
+    changes = {**cut(6, 100), **cut(1, 100), **cut(3, 10)}
+    batches = picture_batches(SIZES, changes, skip_corrupt=True)
+    counted = [
+        tuple(size) for batch in batches for size, valid in zip(batch["label_size"], batch["mask"], strict=True) if valid
+    ]
+    assert sorted(counted) == sorted(size for index, size in enumerate(SIZES) if index not in changes)
+    assert {batch["image_0"].shape[0] for batch in batches} == {4}
+    parts = [picture_batches(SIZES, changes, skip_corrupt=True, rows=rows) for rows in ((0,), (1, 2), (3,))]
+    assert_same(joined(parts, [(0,), (1, 2), (3,)]), batches)
+
+
+def test_corrupt_pictures_of_groups_are_named():
+    with pytest.raises(
+        UserError, match="data set 'pictures', split 'validation', to be readable, got a corrupt one at index 6;"
+    ):
+        picture_batches(SIZES, cut(6, 100))
+
+
+def test_groups_need_one_entry_an_example():
+    with pytest.raises(ValueError, match="one entry for each of the 11 examples, not 2"):
+        picture_batches(SIZES, groups=["a", "b"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mask_that_does_not_fit_is_named_and_never_skipped(workers):
+    changes = {2: {"mask": encode(np.full(SIZES[2], 7, np.uint8))}}
+    with pytest.raises(UserError) as caught:
+        picture_batches(SIZES, changes, skip_corrupt=True, num_workers=workers)
+    assert str(caught.value) == (
+        "index 2 of data set 'pictures', split 'validation': Expected the values of 3 classes in the mask (0 to 2, 255 for no "
+        "class), got 7; correct the mask or the number of classes."
+    )

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paca_jax.data import decode_image
+from paca_jax.data import decode_image, image_sizes
+from paca_jax.data.images import image_size
 from paca_jax.errors import UserError
-from tests.data.tiny import encode
+from tests.data.tiny import Pictures, encode
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -126,3 +127,36 @@ def test_damaged_files_are_refused(data):
 def test_unknown_channels_are_refused():
     with pytest.raises(UserError, match=r"Expected 1 .* or 3 .* image channels, got 4"):
         decode_image(encode(GREY), 4)
+
+
+def oriented(file_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR).save(buffer, file_format, exif=exif)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_size_is_that_of_the_upright_image(file_format, orientation):
+    data = oriented(file_format, orientation)
+    assert image_size(data) == decode_image(data, 3).size[::-1]
+    assert image_size(data) == (COLOUR.shape[:2][::-1] if orientation in (5, 6, 7, 8) else COLOUR.shape[:2])
+
+
+def test_the_size_is_right_where_the_orientation_stands_behind_the_pixels():
+    data = oriented("PNG", 6)
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4])]
+    end = data.index(b"IEND") - 4
+    data = data[:start] + data[start + len(chunk) : end] + chunk + data[end:]
+    assert image_size(data) == decode_image(data, 3).size[::-1] == COLOUR.shape[:2][::-1]
+
+
+def test_sizes_of_a_data_set_come_from_the_headers():
+    sizes = [(3, 5), (8, 2), (40, 30), (6, 6)]
+    whole = Pictures(sizes)
+    damaged = {2: {"image": whole[2]["image"][:100]}, 3: {"image": b"no image"}}
+    assert image_sizes(whole) == sizes
+    assert image_sizes(Pictures(sizes, damaged)) == [*sizes[:3], None]

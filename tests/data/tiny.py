@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,24 @@ class Numbers(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         data = encode(np.full((1, 1), index, np.uint8))
         return {"image": data[:40] if index in self.corrupt else data, "label": index}
+
+
+class Pictures(Dataset):
+    """Example i has an RGB image and a mask of the i-th (height, width), with seeded pixels and labels below 3."""
+
+    name, split, class_names = "pictures", "validation", ("ant", "bee", "cat")
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], changes: dict[int, dict[str, bytes]] | None = None) -> None:
+        self.sizes, self.changes = sizes, changes or {}
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng(index)
+        image = encode(rng.integers(0, 256, (*self.sizes[index], 3), dtype=np.uint8))
+        mask = encode(rng.integers(0, 3, self.sizes[index], dtype=np.uint8))
+        return {"image": image, "mask": mask, **self.changes.get(index, {})}
 
 
 def draw(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
