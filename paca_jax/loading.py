@@ -10,11 +10,15 @@ from absl import logging
 from etils import epath
 
 from paca_jax.convert.files import SUFFIXES, read_recipe, read_state_dict
-from paca_jax.convert.names import match
+from paca_jax.convert.names import BACKBONE, match
 from paca_jax.convert.pretrained import fetch_pretrained
 from paca_jax.convert.torch_format import Variables, convert_state_dict, to_torch
 from paca_jax.errors import UserError
-from paca_jax.models import create_model, list_models
+from paca_jax.models import backbone_name, create_model, list_models, name_within
+
+
+# What a classifier's recipe tells and its backbone in a segmentor does not take over.
+_OF_CLASSIFIERS = ("num_classes", "image_size", "crop")
 
 
 class Loaded(NamedTuple):
@@ -48,7 +52,8 @@ def load(
     Args:
         source: a workdir of a run (the newest checkpoint's averaged variables, if it keeps any), a `.safetensors`, `.pth` or
             `.pt` file with the official code's names, or, with `pretrained=True`, an official model's name.
-        model: the model's name, for a file that does not tell it (ours do; so does a file name that holds a model's name).
+        model: the model's name, for a file that does not tell it (ours do; so does a file name that holds a model's name); or
+            a segmentor, to start it from the weights of its backbone: then `allow_new` has at least "head".
         pretrained: fetch the official ImageNet-1k weights of the model named by `source`.
         allow_new: "head" and/or "clustering": layers that may start fresh where they do not fit; a warning names them.
         **overrides: options of `create_model`: `num_classes`, `clusters`, `dtype`, ...
@@ -101,18 +106,21 @@ def read_source(
 
 
 def _recipe_of_file(place: str, state: Mapping[str, np.ndarray], model: str | None) -> dict[str, Any]:
-    recipe = read_recipe(place)
-    if recipe is not None:
-        _check_same_name(place, recipe["name"], model)
-        return recipe
-    name = model or _name_within(epath.Path(place).name)
+    recorded = read_recipe(place)
+    if recorded is not None:
+        return _recipe_for(place, recorded, model)
+    name = model or name_within(epath.Path(place).name)
     if name is None:
         raise UserError(f"{place} does not tell which model it holds; give its name, model=... (--model), one of {_known()}.")
     recipe = {"name": name}
-    head, stem = match("params/head/kernel").key, match("params/stem/conv1/kernel").key
-    recipe["num_classes"] = state[head].shape[0] if head in state else 0
-    if stem in state and state[stem].ndim == 4:
-        recipe["image_channels"] = state[stem].shape[1]
+    head, classifier, stem = (match(f"params/{path}/kernel").key for path in ("head", "head/classifier/project", "stem/conv1"))
+    if classifier in state:
+        recipe["num_classes"] = state[classifier].shape[0]
+    elif backbone_name(name) == name:
+        recipe["num_classes"] = state[head].shape[0] if head in state else 0
+    for key in (stem, f"{BACKBONE}.{stem}"):
+        if key in state and state[key].ndim == 4:
+            recipe["image_channels"] = state[key].shape[1]
     return recipe
 
 
@@ -120,19 +128,16 @@ def _read_workdir(place: str, model: str | None) -> tuple[dict[str, np.ndarray],
     from paca_jax.convert.workdir import read_variables  # Orbax takes seconds to import, and only workdirs need it
 
     variables, metadata = read_variables(place)
-    recipe = metadata["model"]
-    _check_same_name(place, recipe["name"], model)
-    return to_torch(variables, create_model(**recipe)), recipe
+    return to_torch(variables, create_model(**metadata["model"])), _recipe_for(place, metadata["model"], model)
 
 
-def _check_same_name(place: str, recorded: str, asked: str | None) -> None:
-    if asked not in (None, recorded):
-        raise UserError(f"{place} holds a {recorded!r}, but a {asked!r} was asked for; leave the name out.")
-
-
-def _name_within(text: str) -> str | None:
-    """Returns the longest name of a model that the text holds."""
-    return max((name for name in list_models() if name in text), key=len, default=None)
+def _recipe_for(place: str, recorded: dict[str, Any], asked: str | None) -> dict[str, Any]:
+    """Returns the recorded recipe, or that of the model that was asked for where the recorded one is its backbone."""
+    if asked in (None, recorded["name"]):
+        return recorded
+    if recorded["name"] != backbone_name(asked):
+        raise UserError(f"{place} holds a {recorded['name']!r}, but a {asked!r} was asked for; leave the name out.")
+    return {key: value for key, value in recorded.items() if key not in _OF_CLASSIFIERS} | {"name": asked}
 
 
 def _nothing_at(place: str) -> str:

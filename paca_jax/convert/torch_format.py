@@ -250,7 +250,7 @@ def _mismatch(missing: list[str], unexpected: list[str], misshapen: list[str], a
     advice = "check that this is the model (name, num_classes, clusters) that the weights were made for"
     if asked and None not in concerned:
         asked_for = f"allow_new={tuple(asked)} (--allow-new {','.join(asked)})"
-        advice = f"for other classes or clusters, {asked_for} lets these layers start fresh"
+        advice = f"for another head, other classes or clusters, {asked_for} lets these layers start fresh"
     return f"The weights do not fit the model. {told}; {advice}."
 
 

@@ -2,7 +2,7 @@
 
 from paca_jax.models.config import PaCaConfig, TeacherConfig
 from paca_jax.models.heads import SegmentorConfig
-from paca_jax.models.registry import backbone_name, create_model, list_models, model_config
+from paca_jax.models.registry import backbone_name, create_model, list_models, model_config, name_within
 from paca_jax.models.segmentor import Segmentor
 from paca_jax.models.vit import PaCaViT
 
@@ -16,4 +16,5 @@ __all__ = [
     "create_model",
     "list_models",
     "model_config",
+    "name_within",
 ]

@@ -95,6 +95,13 @@ def backbone_name(name: str) -> str:
     return name
 
 
+def name_within(text: str) -> str | None:
+    """Returns the longest name of a model that a text holds, or that of an official segmentor ("pacahead_pacavit_tiny_...")."""
+    names = {name: name for name in list_models()}
+    names |= {prefix + name: _downstream_name(prefix, name) for prefix in _PREFIXES for name in _MODELS}
+    return names.get(max((name for name in names if name in text), key=len, default=""))
+
+
 def list_models() -> list[str]:
     """Returns the names that `create_model` knows: backbones with a classifier, then segmentors."""
     return [*_MODELS, *_SEGMENTORS]

@@ -181,3 +181,31 @@ def test_command_line_tells_wrong_flags(flags, capsys):
     with pytest.raises(SystemExit) as caught:
         main(["a", "b", *flags])
     assert caught.value.code == 2
+
+
+def test_a_classifiers_file_starts_a_segmentor(file, nano, tmp_path):
+    with pytest.raises(UserError, match=r"holds a 'pacavit_nano', but a 'upernet_tiny' was asked for"):
+        load(file, "upernet_tiny")
+    model, variables = load(file, "pacahead_nano", num_classes=3, head_channels=8, allow_new=("head",))
+    assert (model.config.backbone.clusters, model.config.num_classes) == ((8, 4, 0, 0), 3)
+    stem = variables["params"]["backbone"]["stem"]
+    _assert_equal_trees(stem, nano[1]["params"]["stem"])
+    write_variables(tmp_path / "run", nano[1], {"model": NANO})
+    again, _ = load(tmp_path / "run", "pacahead_nano", num_classes=3, head_channels=8, allow_new=("head",))
+    assert again == model
+
+
+@pytest.mark.parametrize("name", ["pacahead_nano.safetensors", "pacahead_pacavit_nano_512x512_160k_ade20k.safetensors"])
+def test_a_segmentors_file_tells_its_classes(tmp_path, name):
+    model = create_model("pacahead_nano", num_classes=6)
+    write_state_dict(tmp_path / name, to_torch(golden.random_variables(model), model))
+    assert load(tmp_path / name)[0] == model
+
+
+def test_the_command_line_makes_a_segmentor_of_a_classifier(tmp_path, file, capsys):
+    target = tmp_path / "segmentor.safetensors"
+    assert main([str(file), str(target), "--model", "upernet_nano", "--num-classes", "3", "--allow-new", "head"]) == 0
+    told = capsys.readouterr().out
+    assert "params/head/classifier/project/kernel" in told
+    assert "backbone.head.weight" in told.split("Left aside: ")[1]
+    assert load(target)[0].config.num_classes == 3

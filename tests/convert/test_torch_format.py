@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from paca_jax.convert import convert_state_dict, from_torch, to_torch
 from paca_jax.errors import UserError
-from paca_jax.models import TeacherConfig
+from paca_jax.models import TeacherConfig, create_model
 from tests import golden
 
 TEACHER = TeacherConfig(depths=(1, 1, 1, 1), kernel_size=3)
@@ -257,3 +257,33 @@ print(json.dumps([split, sums[0] == sums[1], len(sums[0])]))
     assert split > 20
     assert equal
     assert count > 50
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_classifiers_weights_start_a_segmentor(nano, wrapped):
+    _, variables, state = nano
+    segmentor = create_model("pacahead_nano", num_classes=4, **{k: v for k, v in golden.NANO.items() if k != "num_classes"})
+    given = {"model": {f"module.{key}": value for key, value in state.items()}} if wrapped else state
+    with pytest.raises(UserError, match=r"missing \(60\): decode_head.*allow_new=\('head',\)"):
+        from_torch(given, segmentor)
+    conversion = convert_state_dict(given, segmentor, allow_new=("head",))
+    backbone = {name: part for name, part in variables["params"].items() if name != "head"}
+    _assert_equal_trees(conversion.variables["params"]["backbone"], backbone)
+    assert sorted(conversion.unused) == ["backbone.head.bias", "backbone.head.weight"]
+    assert all(path.split("/")[1] == "head" for path in conversion.fresh)
+    assert len(conversion.fresh) == len(jax.tree.leaves([conversion.variables[c]["head"] for c in ("params", "batch_stats")]))
+
+
+def test_more_clusters_and_other_classes_of_a_segmentor_start_fresh():
+    first = create_model("upernet_nano", num_classes=4, head_channels=8)
+    state = to_torch(golden.random_variables(first), first)
+    second = create_model("upernet_nano", num_classes=5, head_channels=8, clusters=(20, 8, 0, 0))
+    conversion = convert_state_dict(state, second, allow_new=("head", "clustering"))
+    assert conversion.unused == []
+    assert sorted(conversion.fresh) == [
+        "params/auxiliary_head/classifier/project/bias",
+        "params/auxiliary_head/classifier/project/kernel",
+        "params/backbone/stage1/block0/attention/conv_clustering/project/kernel",
+        "params/head/classifier/project/bias",
+        "params/head/classifier/project/kernel",
+    ]

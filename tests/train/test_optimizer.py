@@ -141,7 +141,7 @@ def segmentor(request):
 
 
 def test_the_ade20k_recipe_by_official_names(segmentor):
-    """mmengine: the longest key that a name holds decides; "clustering.4" and "head" learn ten times as fast, "norm" never decays."""
+    """mmengine: "clustering.4" and "head" in a name make it learn ten times as fast, "norm" keeps it from decay."""
     from configs.ade20k import get_config
 
     name, params = segmentor
