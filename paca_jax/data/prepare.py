@@ -2,11 +2,13 @@
 
     python -m paca_jax.data.prepare NAME [--data_dir DIR]
 
-Data sets that TFDS cannot download by itself (imagenet2012, for example) print where to put the files that you fetched by hand.
+The data set `scenes` is made of files of the repository. Data sets that TFDS cannot download by itself (imagenet2012, for
+example) print where to put the files that you fetched by hand.
 """
 
 import argparse
 import difflib
+from typing import Any
 
 from paca_jax.data.sources import check_format, find_builder
 from paca_jax.errors import UserError, told_on_the_command_line
@@ -16,32 +18,21 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     """Downloads and prepares a data set; nothing is done where that has happened already.
 
     Args:
-      name: "name" or "name/config" as TFDS lists them.
+      name: "name" or "name/config" as TFDS lists them, or "scenes".
       data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
 
     Returns:
       The folder of the prepared version.
 
     Raises:
-      UserError: TFDS has no such data set, needs files fetched by hand or a package that is not installed, or the folder holds
-        the data set in another format.
+      UserError: TFDS has no such data set, needs files fetched by hand or a package that is not installed, the folder holds the
+        data set in another format, or what `scenes` is made of is missing.
     """
-    import tensorflow_datasets as tfds
-
     found = find_builder(name, data_dir)
     if found is not None:
         check_format(name, found)
         return str(found.data_dir)
-    try:
-        builder = tfds.builder(name, file_format="array_record", **({} if data_dir is None else {"data_dir": data_dir}))
-    except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
-        hint = f"nearest are {', '.join(near)}" if near else "tfds.list_builders() lists them"
-        raise UserError(f"Expected the name of a TFDS data set, got {name!r}; {hint}.") from error
-    except (ValueError, RuntimeError) as error:  # an unknown config or version
-        raise UserError(
-            f"Expected a TFDS data set or data set/config, got {name!r} ({_first_line(error)}); correct it."
-        ) from error
+    builder = _builder(name, data_dir)
     try:
         builder.download_and_prepare()
     except AssertionError as error:  # how TFDS asks for files that must be fetched by hand
@@ -51,6 +42,26 @@ def prepare(name: str, data_dir: str | None = None) -> str:
             f"Expected the packages that preparing {name!r} needs, lacking is {error.name}; install it and run this again."
         ) from error
     return str(builder.data_dir)
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    options: dict[str, Any] = {"file_format": "array_record"} | ({} if data_dir is None else {"data_dir": data_dir})
+    if name == "scenes":
+        from paca_jax.data.scenes.builder import Scenes
+
+        return Scenes(**options)
+    try:
+        return tfds.builder(name, **options)
+    except tfds.core.DatasetNotFoundError as error:
+        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
+        hint = f"nearest are {', '.join(near)}" if near else "tfds.list_builders() lists them"
+        raise UserError(f"Expected the name of a TFDS data set, got {name!r}; {hint}.") from error
+    except (ValueError, RuntimeError) as error:  # an unknown config or version
+        raise UserError(
+            f"Expected a TFDS data set or data set/config, got {name!r} ({_first_line(error)}); correct it."
+        ) from error
 
 
 def _one_line(error: Exception) -> str:
