@@ -1,17 +1,18 @@
 """Data: TFDS and folders of images, decoding and augmentation with Pillow, and batches that the seed and the step decide."""
 
+from paca_jax.data.ade20k import ADE20K_CLASSES
 from paca_jax.data.batching import eval_batches, train_batches
 from paca_jax.data.dataset import Dataset
-from paca_jax.data.facts import describe_dataset
 from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
-from paca_jax.data.images import ImageError, decode_image, image_sizes
+from paca_jax.data.images import ImageError, convert_image, decode_image, image_sizes
 from paca_jax.data.masks import IGNORED, MaskError, decode_mask
 from paca_jax.data.segmentation import SegmentationEvalTransform, SegmentationTrainTransform
-from paca_jax.data.sources import open_dataset
+from paca_jax.data.sources import describe_dataset, open_dataset
 from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
 from paca_jax.data.workers import Batches
 
 __all__ = [
+    "ADE20K_CLASSES",
     "IGNORED",
     "IMAGENET_CLASSES",
     "IMAGENET_SYNSETS",
@@ -25,6 +26,7 @@ __all__ = [
     "SegmentationEvalTransform",
     "SegmentationTrainTransform",
     "TrainTransform",
+    "convert_image",
     "decode_image",
     "decode_mask",
     "describe_dataset",

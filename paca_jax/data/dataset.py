@@ -8,8 +8,8 @@ from typing import Any
 class Dataset(abc.ABC):
     """One split of a data set; `dataset[i]` is example i, a dict of its features.
 
-    The image named `image` comes as the bytes of its encoded file and `label` as an int. Data sets can be pickled, and a copy
-    opens its files anew at its first use, so that a worker process inherits no open file.
+    The image named `image` and masks come as the bytes of their encoded files, and `label` as an int. Data sets can be pickled,
+    and a copy opens its files anew at its first use, so that a worker process inherits no open file.
 
     Attributes:
       name: the data set's name as it was asked for.

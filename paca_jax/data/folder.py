@@ -14,14 +14,20 @@ import numpy as np
 from etils import epath
 
 from paca_jax.data.dataset import Dataset, quoted
+from paca_jax.data.listing import (
+    SUFFIXES,
+    TRAIN,
+    Paths,
+    check_split,
+    checked_root,
+    list_images,
+    read_file,
+    split_folders,
+    subfolders,
+)
 from paca_jax.errors import UserError
 
-SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 HELD_OUT = 0.1
-
-_TRAIN = "train"
-# What the folder of a split may be called; where there are several, the first is the split "validation".
-_VALIDATION = ("validation", "val", "test")
 
 
 class FolderDataset(Dataset):
@@ -39,33 +45,25 @@ class FolderDataset(Dataset):
     name = "folder"
 
     def __init__(self, split: str, data_dir: str | os.PathLike[str] | None) -> None:
-        if data_dir is None:
-            raise UserError("Expected the folder of images, got None; set dataset.data_dir.")
-        root = epath.Path(data_dir)
+        root = checked_root(data_dir)
         self.split, self.data_dir = split, os.fspath(root)
-        folders = _folders(root)
-        is_pair = _TRAIN in folders and any(name in folders for name in _VALIDATION)
-        images = (_list_pair if is_pair else _list_single)(root, folders, split)
+        folders = subfolders(root)
+        splits = split_folders(folders)
+        is_pair = {TRAIN, "validation"}.issubset(splits)
+        images = _list_pair(root, splits, split) if is_pair else _list_single(root, folders, split)
         paths = list(itertools.chain.from_iterable(images.values()))
         if not paths:
             raise UserError(f"Expected a class of two or more images in {root}, to hold one out, found none; add images.")
         self._class_names = tuple(images)
         self._labels = np.repeat(np.arange(len(images)), [len(of_class) for of_class in images.values()])
-        self._paths = "".join(paths)  # one string, as a million would make a heavy copy for each worker
-        self._ends = np.fromiter(itertools.accumulate(map(len, paths)), np.int64, len(paths))
+        self._paths = Paths(self.data_dir, paths)
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns {"image": bytes, "label": int}; see `Dataset`."""
-        path = self.where(index)
-        try:
-            data = epath.Path(path).read_bytes()
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise UserError(f"Expected the image {path} to be readable, got: {reason}; put it back or start anew.") from error
-        return {"image": data, "label": int(self._labels[index])}
+        return {"image": read_file(self._paths[index]), "label": int(self._labels[index])}
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,15 +72,12 @@ class FolderDataset(Dataset):
 
     def where(self, index: int) -> str:
         """Returns the path of an image."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.data_dir} {self.split} has images 0 to {len(self) - 1}, not {index}")
-        start = self._ends[index - 1] if index else 0
-        return f"{self.data_dir}/{self._paths[start : self._ends[index]]}"
+        return self._paths[index]
 
 
 def _list_single(root: epath.Path, classes: Sequence[str], split: str) -> dict[str, list[str]]:
     """Returns the images of each class, of a folder of class folders."""
-    _check_split(root, split, (_TRAIN, "validation", "all"))
+    check_split(root, split, (TRAIN, "validation", "all"))
     _check_classes(root, classes)
     images = {name: _images(root, name) for name in classes}
     if split == "all":
@@ -92,20 +87,18 @@ def _list_single(root: epath.Path, classes: Sequence[str], split: str) -> dict[s
     return {name: [path for path in paths if (path in held_out) == wanted] for name, paths in images.items()}
 
 
-def _list_pair(root: epath.Path, folders: Sequence[str], split: str) -> dict[str, list[str]]:
+def _list_pair(root: epath.Path, splits: dict[str, str], split: str) -> dict[str, list[str]]:
     """Returns the images of each class, of a folder with the folders of a training and a validation set."""
-    validation = next(name for name in _VALIDATION if name in folders)
-    known = {_TRAIN: _TRAIN, "validation": validation} | ({"test": "test"} if "test" in folders else {})
-    _check_split(root, split, tuple(known))
-    classes, other = _folders(root / _TRAIN), root / known["validation" if split == _TRAIN else split]
-    _check_classes(root / _TRAIN, classes)
-    different = sorted(set(classes) ^ set(_folders(other)))
+    check_split(root, split, splits)
+    classes, other = subfolders(root / TRAIN), root / splits["validation" if split == TRAIN else split]
+    _check_classes(root / TRAIN, classes)
+    different = sorted(set(classes) ^ set(subfolders(other)))
     if different:
         raise UserError(
-            f"Expected the same class folders in {root / _TRAIN} and {other}, only one of them has {quoted(different)}; make "
+            f"Expected the same class folders in {root / TRAIN} and {other}, only one of them has {quoted(different)}; make "
             "them alike."
         )
-    return {name: _images(root, f"{known[split]}/{name}") for name in classes}
+    return {name: _images(root, f"{splits[split]}/{name}") for name in classes}
 
 
 def _check_classes(folder: epath.Path, classes: Sequence[str]) -> None:
@@ -116,32 +109,15 @@ def _check_classes(folder: epath.Path, classes: Sequence[str]) -> None:
         )
 
 
-def _check_split(root: epath.Path, split: str, known: tuple[str, ...]) -> None:
-    if split not in known:
-        raise UserError(f"Expected one of the splits {quoted(known)} of the folder {root}, got {split!r}; correct the split.")
-
-
-def _folders(root: epath.Path) -> list[str]:
-    """The sorted names of the sub-folders."""
-    if not root.is_dir():
-        raise UserError(f"Expected a folder of images at {root}, found none; correct dataset.data_dir.")
-    return sorted(path.name for path in root.iterdir() if not path.name.startswith(".") and path.is_dir())
-
-
 def _images(root: epath.Path, folder: str) -> list[str]:
     """The sorted paths of the images below a class folder, relative to the root and with slashes."""
-    found = []
-    for parent, _, names in (root / folder).walk():
-        parts = parent.relative_to(root / folder).parts
-        if not any(part.startswith(".") for part in parts):
-            below = "/".join((folder, *parts))
-            found += [f"{below}/{name}" for name in names if not name.startswith(".") and name.lower().endswith(SUFFIXES)]
+    found = list_images(root / folder)
     if not found:
         raise UserError(
             f"Expected images ({', '.join(SUFFIXES)}) in the class folder {root / folder}, found none; add some or remove "
             "the folder."
         )
-    return sorted(found)
+    return [f"{folder}/{path}" for path in found]
 
 
 def _held_out(paths: Sequence[str]) -> set[str]:

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from paca_jax.data.dataset import Dataset, quoted
+from paca_jax.data.facts import PUBLISHED, DatasetFacts, published_classes
 from paca_jax.data.folder import FolderDataset
+from paca_jax.data.folder_of_masks import FolderOfMasks
 from paca_jax.errors import UserError
 
 
@@ -25,8 +27,8 @@ class _Opened(NamedTuple):
 class TfdsDataset(Dataset):
     """One split of a data set of TFDS.
 
-    Features besides `image` and `label` come as TFDS decodes them (a mask as a uint8 (H, W, 1) array, for example). Pickling
-    keeps the arguments only.
+    Images, masks among them, come as the bytes of their encoded files; features besides these and labels as TFDS decodes them.
+    Pickling keeps the arguments only.
 
     Attributes:
       name: the data set's name as it was asked for.
@@ -73,39 +75,57 @@ class TfdsDataset(Dataset):
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes in label order, as TFDS has them (ImageNet's are WordNet synsets such as `n01440764`).
 
+        They are those of `label`, else of a mask of TFDS's type LabeledImage, else the published ones of a known data set.
+
         Raises:
-          UserError: `label` is not among the features.
+          UserError: none of the features has names.
         """
         if self._opened.class_names is None:
             raise UserError(
-                f"Expected data set {self.name!r} to be opened with its label, it was opened with {quoted(self.features)}; "
-                "add 'label' to the features."
+                f"Expected data set {self.name!r} to name its classes, none of its features {quoted(self.features)} does; for "
+                "classification add 'label' to the features, for segmentation prepare the masks as TFDS's LabeledImage."
             )
         return self._opened.class_names
 
 
 def open_dataset(name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")) -> Dataset:
-    """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images.
+    """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images with or without masks.
 
     Args:
       name: "name", "name/config" or "name/config:version" as TFDS writes it; "folder" for a folder of images.
-      split: "train", "train[:90%]", "train+test", ...; for a folder as `FolderDataset` has them.
+      split: "train", "train[:90%]", "train+test", ...; for a folder as `FolderDataset` and `FolderOfMasks` have them.
       data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`); or the folder of
         images.
-      features: the features that an example shall have; classification needs the default, segmentation its mask.
+      features: the features that an example shall have: classification needs the default, segmentation the image and its mask
+        ("mask" of a folder).
 
     Returns:
       A random-access source of raw examples; it can be pickled.
 
     Raises:
       UserError: the data set is missing, is prepared in another format, or lacks one of the features or the split; or the
-        folder is not laid out as `paca_jax.data.folder` tells.
+        folder is not laid out as `paca_jax.data.folder`, or with masks `paca_jax.data.folder_of_masks`, tells.
     """
     if name != FolderDataset.name:
         return TfdsDataset(name, split, data_dir, features)
-    if not {"image", "label"}.issuperset(features):
-        raise UserError(f"Expected features of a folder of images, 'image' and 'label', got {quoted(features)}; correct them.")
-    return FolderDataset(split, data_dir)
+    if {"image", "label"}.issuperset(features):
+        return FolderDataset(split, data_dir)
+    if {"image", "mask"}.issuperset(features):
+        return FolderOfMasks(split, data_dir)
+    raise UserError(
+        f"Expected features of a folder of images, 'image' and 'label' or 'image' and 'mask', got {quoted(features)}; correct "
+        "them."
+    )
+
+
+def describe_dataset(
+    name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")
+) -> DatasetFacts | Dataset:
+    """Returns what is known of a split: from a table for published data sets, else from its files.
+
+    Arguments and errors are those of `open_dataset`.
+    """
+    return PUBLISHED.get((name, split)) or open_dataset(name, split, data_dir, features)
 
 
 def find_builder(name: str, data_dir: str | None) -> Any:
@@ -165,7 +185,10 @@ def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]
     _check_features(name, info.features, features)
     _check_split(name, split, info.splits)
     labels = [feature for feature in features if isinstance(info.features[feature], tfds.features.ClassLabel)]
-    fields = dict.fromkeys(labels, "int64_list") | ({"image": "bytes_list"} if "image" in features else {})
+    images = [feature for feature in features if isinstance(info.features[feature], tfds.features.Image)]
+    fields = dict.fromkeys(labels, "int64_list") | dict.fromkeys(images, "bytes_list")
+    masks = [feature for feature in images if _has_names(info.features[feature])]
+    named = "label" if "label" in labels else next(iter(masks), None)
     others = {feature: info.features[feature] for feature in features if feature not in fields}
     source = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
@@ -175,8 +198,15 @@ def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]
         parse=tf_example_pb2.Example.FromString,
         fields=fields,
         decoder=tfds.features.FeaturesDict(others) if others else None,
-        class_names=tuple(info.features["label"].names) if "label" in labels else None,
+        class_names=published_classes(name) if named is None else tuple(info.features[named].names),
     )
+
+
+def _has_names(feature: Any) -> bool:
+    """Whether a feature is a mask whose classes are known."""
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, tfds.features.LabeledImage) and bool(feature.num_classes)
 
 
 def _check_features(name: str, available: Any, wanted: tuple[str, ...]) -> None:

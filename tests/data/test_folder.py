@@ -207,8 +207,11 @@ def test_nothing_to_hold_out_is_told(tmp_path):
 
 
 def test_other_features_are_refused(single):
-    with pytest.raises(UserError, match="Expected features of a folder of images, 'image' and 'label', got 'image', 'mask'"):
-        open_dataset("folder", "all", str(single), features=("image", "mask"))
+    for features in (("image", "depth"), ("image", "label", "mask")):
+        with pytest.raises(
+            UserError, match="Expected features of a folder of images, 'image' and 'label' or 'image' and 'mask'"
+        ):
+            open_dataset("folder", "all", str(single), features=features)
 
 
 def test_an_image_that_vanished_is_named(pair):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, decode_image, open_dataset, readable_names
+from paca_jax.data import ADE20K_CLASSES, IMAGENET_CLASSES, IMAGENET_SYNSETS, decode_image, open_dataset, readable_names
 from paca_jax.errors import UserError
 from tests.data.tiny import DATASETS
 
@@ -125,3 +125,19 @@ def test_readable_names_are_for_imagenet_in_its_order_only():
     assert readable_names(IMAGENET_SYNSETS) == readable_names(list(IMAGENET_SYNSETS)) == IMAGENET_CLASSES
     assert readable_names(["ant", "bee"]) == ("ant", "bee")
     assert readable_names(IMAGENET_SYNSETS[::-1]) == IMAGENET_SYNSETS[::-1]
+
+
+def test_ade20k_names():
+    assert len(set(ADE20K_CLASSES)) == 150
+    known = {
+        0: "wall",
+        1: "building",
+        2: "sky",
+        12: "person",
+        20: "car",
+        44: "chest of drawers",
+        89: "television receiver",
+        149: "flag",
+    }
+    assert {label: ADE20K_CLASSES[label] for label in known} == known
+    assert all(name == name.strip() and name for name in ADE20K_CLASSES)

@@ -1,33 +1,46 @@
 import pickle
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from paca_jax.data import Dataset, convert_records, open_dataset
+from paca_jax.data import ADE20K_CLASSES, Dataset, convert_records, decode_mask, describe_dataset, open_dataset
 from paca_jax.data.convert_records import convert
 from paca_jax.data.prepare import prepare
 from paca_jax.errors import UserError
 from tests.data.tiny import DATASETS, encode, prepare_tfds
 
+ROOT = Path(__file__).parents[2]
+
 EXAMPLES = [{"image": encode(np.full((2, 3, 3), 10 * i, np.uint8)), "label": i % 3} for i in range(7)]
+MASKS = [encode(np.full((2, 3), i, np.uint8)) for i in range(7)]
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A folder with the data sets `tiny` (tfrecord, 2 shards), `masks` (array_record) and `words` (array_record, no image)."""
+    """A folder with `tiny` (tfrecord, 2 shards), and as array_record `masks`, `named_masks`, `scene_parse150` (the features of
+    TFDS's own builder) and `words` (no image)."""
     import tensorflow_datasets as tfds
 
     image = tfds.features.Image(shape=(None, None, 3), encoding_format="png")
     label = tfds.features.ClassLabel(names=["ant", "bee", "cat"])
     mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
-    masks = [{**example, "mask": np.full((2, 3, 1), i, np.uint8)} for i, example in enumerate(EXAMPLES)]
+    named_mask = tfds.features.LabeledImage(labels=["sky", "sea"], shape=(None, None, 1), encoding_format="png")
+    numbers = tfds.features.Tensor(shape=(2,), dtype=np.int32)
+    masks = [{**example, "mask": MASKS[i], "numbers": [i, 9]} for i, example in enumerate(EXAMPLES)]
+    named_masks = [{"image": example["image"], "mask": MASKS[i]} for i, example in enumerate(EXAMPLES)]
+    scenes = [{"image": example["image"], "annotation": MASKS[i]} for i, example in enumerate(EXAMPLES)]
+    scene_features = {"image": tfds.features.Image(), "annotation": tfds.features.Image(encoding_format="png")}
     folder = tmp_path_factory.mktemp("prepared") / "data"
     for name, file_format, features, examples in (
         ("tiny", "tfrecord", {"image": image, "label": label}, EXAMPLES),
-        ("masks", "array_record", {"image": image, "label": label, "mask": mask}, masks),
+        ("masks", "array_record", {"image": image, "label": label, "mask": mask, "numbers": numbers}, masks),
+        ("named_masks", "array_record", {"image": image, "mask": named_mask}, named_masks),
+        ("scene_parse150", "array_record", scene_features, scenes),
         ("words", "array_record", {"text": tfds.features.Text(), "label": label}, [{"text": "x", "label": 1}] * 2),
     ):
         prepare_tfds(folder, f"{name}:1.2.0", features, {"train": examples, "test": examples[:2]}, file_format)
@@ -96,14 +109,63 @@ def test_conversion_of_a_damaged_file_leaves_nothing(prepared, tmp_path):
     assert list((tmp_path / "data_array_record" / "tiny").iterdir()) == []
 
 
-def test_other_features_come_as_tfds_decodes_them(prepared):
+def test_masks_come_as_the_bytes_of_their_files(prepared):
     dataset = open_dataset("masks", "train", str(prepared), features=("image", "mask"))
-    example = dataset[3]
-    assert example.keys() == {"image", "mask"}
-    assert example["image"] == EXAMPLES[3]["image"]
-    np.testing.assert_array_equal(example["mask"], np.full((2, 3, 1), 3, np.uint8))
-    with pytest.raises(UserError, match="add 'label' to the features"):
-        dataset.class_names  # noqa: B018
+    assert [dataset[i] for i in range(7)] == [{"image": EXAMPLES[i]["image"], "mask": MASKS[i]} for i in range(7)]
+    assert (decode_mask(dataset[3]["mask"]) == 3).all()
+    assert pickle.loads(pickle.dumps(dataset))[3] == dataset[3]
+
+
+def test_other_features_come_as_tfds_decodes_them(prepared):
+    example = open_dataset("masks", "train", str(prepared), features=("mask", "numbers"))[3]
+    assert example.keys() == {"mask", "numbers"}
+    assert example["mask"] == MASKS[3]
+    assert example["numbers"].dtype == np.int32
+    assert example["numbers"].tolist() == [3, 9]
+
+
+def test_reading_masks_imports_no_tensorflow(prepared):
+    code = (
+        "import sys; from paca_jax.data import open_dataset;"
+        f"example = open_dataset('named_masks', 'train', {str(prepared)!r}, features=('image', 'mask'))[2];"
+        "print(sorted(example), 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['image', 'mask'] False"
+
+
+def test_masks_name_the_classes(prepared):
+    assert open_dataset("named_masks", "train", str(prepared), features=("image", "mask")).class_names == ("sky", "sea")
+    with pytest.raises(
+        UserError, match="to name its classes, none of its features 'image', 'mask' does; for classification add 'label'"
+    ):
+        open_dataset("masks", "train", str(prepared), features=("image", "mask")).class_names  # noqa: B018
+    with pytest.raises(UserError, match="for segmentation prepare the masks as TFDS's LabeledImage"):
+        open_dataset("named_masks", "train", str(prepared), features=("image",)).class_names  # noqa: B018
+    labelled = open_dataset("masks", "train", str(prepared), features=("image", "mask", "label"))
+    assert labelled.class_names == ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize("name", ["scene_parse150", "scene_parse150:1.2.0"])
+def test_scene_parse150_has_the_classes_of_ade20k(prepared, name):
+    dataset = open_dataset(name, "test", str(prepared), features=("image", "annotation"))
+    assert dataset.class_names == ADE20K_CLASSES
+    assert [dataset[i]["annotation"] for i in range(2)] == MASKS[:2]
+
+
+def test_published_splits_are_described_without_files(tmp_path):
+    features = ("image", "annotation")
+    described = {split: describe_dataset("scene_parse150", split, str(tmp_path), features) for split in ("train", "test")}
+    assert {split: len(facts) for split, facts in described.items()} == {"train": 20210, "test": 2000}
+    assert all(facts.class_names == ADE20K_CLASSES for facts in described.values())
+    assert len(describe_dataset("imagenet2012", "train", str(tmp_path))) == 1281167
+    with pytest.raises(UserError, match="prepare it with"):
+        describe_dataset("scene_parse150", "train[:50%]", str(tmp_path), features)
+
+
+def test_other_splits_are_described_by_their_files(prepared):
+    described = describe_dataset("named_masks", "test", str(prepared), features=("image", "mask"))
+    assert (len(described), described.class_names) == (2, ("sky", "sea"))
 
 
 def test_slices_and_sums_of_splits():

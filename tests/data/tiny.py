@@ -88,11 +88,11 @@ class _Bytes:
 def prepare_tfds(
     folder: Path, name: str, features: dict[str, Any], splits: dict[str, list[dict[str, Any]]], file_format: str
 ) -> None:
-    """Prepares the data set "name:version" as TFDS does, in two shards; an example's "image" is the bytes of a file."""
+    """Prepares the data set "name:version" as TFDS does, in two shards; images may be arrays or the bytes of files."""
     import tensorflow_datasets as tfds
 
     def encoded(example: dict[str, Any]) -> dict[str, Any]:
-        return {key: _Bytes(value) if key == "image" else value for key, value in example.items()}
+        return {key: _Bytes(value) if isinstance(value, bytes) else value for key, value in example.items()}
 
     builder = tfds.dataset_builders.AdhocBuilder(
         name=name.split(":")[0],
