@@ -36,7 +36,7 @@ def decode_mask(data: bytes) -> np.ndarray:
     if image.mode not in _INDEX_MODES:
         raise MaskError(
             f"Expected the mask to be an index map, one channel whose values are class numbers, got an image of Pillow's mode "
-            f"{image.mode!r}; write class numbers rather than colours or instances."
+            f"{image.mode!r}; give class numbers rather than colours or instances (of ADE20K those of ADEChallengeData2016)."
         )
     pixels = np.asarray(image)
     return pixels.astype(np.uint8 if pixels.itemsize == 1 else np.int32, copy=False)

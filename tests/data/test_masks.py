@@ -53,7 +53,7 @@ def test_bits_are_zero_and_one():
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_colours_and_transparency_are_refused(mode):
-    with pytest.raises(MaskError, match=f"to be an index map, .* got an image of Pillow's mode '{mode}'; write class numbers"):
+    with pytest.raises(MaskError, match=f"to be an index map, .* got an image of Pillow's mode '{mode}'; give class numbers"):
         decode_mask(saved(Image.new(mode, (4, 3))))
 
 

@@ -267,7 +267,7 @@ BAD = {
     "colours": (
         {"mask": encode(SMOOTH)},
         "Expected the mask to be an index map, one channel whose values are class numbers, got an image of Pillow's mode "
-        "'RGB'; write class numbers rather than colours or instances.",
+        "'RGB'; give class numbers rather than colours or instances (of ADE20K those of ADEChallengeData2016).",
     ),
 }
 
