@@ -1,8 +1,21 @@
-"""Pictures of clusters: what each of them gathers, drawn over the image."""
+"""Pictures of clusters, what each of them gathers, drawn over the image; and of segmentations."""
 
+from paca_jax.explain.colours import mask_png, palette
 from paca_jax.explain.heat import overlay
 from paca_jax.explain.png import to_png
+from paca_jax.explain.segments import Segments, segment_overlay, segment_sheet
 from paca_jax.explain.selection import cluster_strengths, strongest_clusters
 from paca_jax.explain.sheet import cluster_sheet
 
-__all__ = ["cluster_sheet", "cluster_strengths", "overlay", "strongest_clusters", "to_png"]
+__all__ = [
+    "Segments",
+    "cluster_sheet",
+    "cluster_strengths",
+    "mask_png",
+    "overlay",
+    "palette",
+    "segment_overlay",
+    "segment_sheet",
+    "strongest_clusters",
+    "to_png",
+]

@@ -70,61 +70,62 @@ def draw_sheet(rows: Sequence[Row], cell: tuple[int, int], columns: int) -> Imag
         _draw_answer(draw, row.answer, MARGIN + cell[0] + GAP + 6, top)
         left = MARGIN + cell[0] + GAP + TEXT_WIDTH + GAP
         if not row.heat_maps:
-            draw.text((left, top + 4), "No cluster singles out a part of this image.", SOFT, _font(15))
+            draw.text((left, top + 4), "No cluster singles out a part of this image.", SOFT, font(15))
         for caption, picture in row.heat_maps:
             sheet.paste(picture, (left, top))
             below = (left + cell[0] / 2, top + cell[1] + 6)
-            draw.text(below, _fitted(draw, caption, cell[0], 13), SOFT, _font(13), anchor="ma")
+            draw.text(below, fitted(draw, caption, cell[0], 13), SOFT, font(13), anchor="ma")
             left += cell[0] + GAP
     return sheet
 
 
 def _draw_header(sheet: Image.Image, draw: ImageDraw.ImageDraw, rows: Sequence[Row]) -> None:
-    draw.text((MARGIN, 22), "What the model looks at", INK, _font(27))
+    draw.text((MARGIN, 22), "What the model looks at", INK, font(27))
     known = [row.answer.right for row in rows if row.answer.right is not None]
     subtitle = "An image, the model's answer, and what its most selective clusters gather"
     subtitle += f"  ·  {sum(known)} of {len(known)} right" if known else ""
-    draw.text((MARGIN, 57), subtitle, SOFT, _font(15))
+    draw.text((MARGIN, 57), subtitle, SOFT, font(15))
 
     length, right = 130, sheet.width - MARGIN
     ramp = colour_map(np.tile(np.linspace(0, 1, length), (12, 1)))
-    label_width = draw.textlength("more weight", _font(13))
+    label_width = draw.textlength("more weight", font(13))
     left = int(right - label_width - 8 - length)
     sheet.paste(Image.fromarray(np.round(ramp).astype(np.uint8)), (left, 31))
-    draw.text((left + length + 8, 37), "more weight", SOFT, _font(13), anchor="lm")
-    draw.text((left - 8, 37), "less", SOFT, _font(13), anchor="rm")
+    draw.text((left + length + 8, 37), "more weight", SOFT, font(13), anchor="lm")
+    draw.text((left - 8, 37), "less", SOFT, font(13), anchor="rm")
     draw.line((MARGIN, HEADER_HEIGHT - 9, right, HEADER_HEIGHT - 9), LINE, 1)
 
 
 def _draw_answer(draw: ImageDraw.ImageDraw, answer: Answer, left: int, top: int) -> None:
     room = TEXT_WIDTH - 22
-    draw.text((left, top + 2), _fitted(draw, answer.name, room, 21), INK, _font(21))
+    draw.text((left, top + 2), fitted(draw, answer.name, room, 21), INK, font(21))
     bar = (left, top + 36, left + room - 46, top + 42)
     draw.rectangle(bar, LINE)
     draw.rectangle((bar[0], bar[1], bar[0] + round(np.nan_to_num(answer.probability) * (bar[2] - bar[0])), bar[3]), BAR)
-    draw.text((left + room, top + 39), f"{answer.probability:.0%}", INK, _font(15), anchor="rm")
+    draw.text((left + room, top + 39), f"{answer.probability:.0%}", INK, font(15), anchor="rm")
     if answer.right is None:
         return
     colour = RIGHT if answer.right else WRONG
     x, y = left, top + 60
     if answer.right:
         draw.line([(x + 1, y + 7), (x + 5, y + 11), (x + 13, y + 2)], colour, 3, joint="curve")
-        draw.text((x + 22, y - 2), "right", colour, _font(16))
+        draw.text((x + 22, y - 2), "right", colour, font(16))
     else:
         draw.line([(x + 2, y + 2), (x + 11, y + 11)], colour, 3)
         draw.line([(x + 2, y + 11), (x + 11, y + 2)], colour, 3)
-        draw.text((x + 22, y - 2), "wrong, it is", colour, _font(16))
-        draw.text((x + 22, y + 18), _fitted(draw, answer.true_name or "", room - 22, 16), colour, _font(16))
+        draw.text((x + 22, y - 2), "wrong, it is", colour, font(16))
+        draw.text((x + 22, y + 18), fitted(draw, answer.true_name or "", room - 22, 16), colour, font(16))
 
 
-def _font(size: int) -> Font:
+def font(size: int) -> Font:
+    """Returns the sheets' font at a size in pixels."""
     return ImageFont.load_default(size=size)
 
 
-def _fitted(draw: ImageDraw.ImageDraw, text: str, room: float, size: int) -> str:
+def fitted(draw: ImageDraw.ImageDraw, text: str, room: float, size: int) -> str:
     """Shortens the text with an ellipsis until it is at most `room` pixels wide."""
-    if draw.textlength(text, _font(size)) <= room:
+    if draw.textlength(text, font(size)) <= room:
         return text
-    while text and draw.textlength(text + "…", _font(size)) > room:
+    while text and draw.textlength(text + "…", font(size)) > room:
         text = text[:-1]
     return text.rstrip() + "…"
