@@ -47,12 +47,7 @@ class Sources(NamedTuple):
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
-    """The builder of `scenes`. A scene depends on its split and its number alone, not on how many there are.
-
-    Attributes:
-      source: the folder that holds `fashion_mnist_small` and `photographs`.
-      scenes: how many scenes each split has.
-    """
+    """The builder of `scenes`. A scene depends on its split and its number alone, not on how many there are."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012  TFDS reads it from the class
@@ -68,7 +63,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         Raises:
           UserError: garments or photographs are missing.
         """
-        self.source, self.scenes = source, scenes
+        self._scenes = scenes
         self._sources = {split: read_sources(source, split) for split in SCENES}
         super().__init__(**options)
 
@@ -104,7 +99,7 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         garments, _, photographs = self._sources[split]
-        for number in range(self.scenes[split]):
+        for number in range(self._scenes[split]):
             yield number, encode(compose(np.random.default_rng([_SEEDS[split], number]), photographs, garments))
 
 
