@@ -12,13 +12,26 @@ from etils import epath
 from paca_jax.convert.files import SUFFIXES, read_recipe, read_state_dict
 from paca_jax.convert.names import BACKBONE, match
 from paca_jax.convert.pretrained import fetch_pretrained
-from paca_jax.convert.torch_format import Variables, convert_state_dict, to_torch
+from paca_jax.convert.torch_format import Variables, convert_state_dict, departures, to_torch
 from paca_jax.errors import UserError
 from paca_jax.models import backbone_name, create_model, list_models, name_within
 
-
 # What a classifier's recipe tells and its backbone in a segmentor does not take over.
 _OF_CLASSIFIERS = ("num_classes", "image_size", "crop")
+
+
+class Source(NamedTuple):
+    """What lies somewhere.
+
+    Attributes:
+        state: the weights, by the official code's names.
+        recipe: the keyword arguments of `create_model` that make their model.
+        class_names: what the model's outputs mean, where the source tells it.
+    """
+
+    state: dict[str, np.ndarray]
+    recipe: dict[str, Any]
+    class_names: tuple[str, ...] | None = None
 
 
 class Loaded(NamedTuple):
@@ -28,6 +41,7 @@ class Loaded(NamedTuple):
         model: the model.
         variables: its variables.
         recipe: the keyword arguments of `create_model` that make the model.
+        class_names: what its outputs mean, where the source tells it.
         fresh: paths of the arrays that start fresh.
         unused: names of the arrays in the source that were left aside.
     """
@@ -35,6 +49,7 @@ class Loaded(NamedTuple):
     model: nn.Module
     variables: Variables
     recipe: dict[str, Any]
+    class_names: tuple[str, ...] | None
     fresh: list[str]
     unused: list[str]
 
@@ -62,10 +77,8 @@ def load(
         UserError: if there is no such thing, it is damaged, or it does not fit the model.
     """
     loaded = load_reported(source, model, pretrained=pretrained, allow_new=allow_new, **overrides)
-    if loaded.fresh:
-        logging.warning("Starts fresh: %s.", ", ".join(loaded.fresh))
-    if loaded.unused:
-        logging.warning("Left aside: %s.", ", ".join(loaded.unused))
+    for sentence in departures(loaded.fresh, loaded.unused):
+        logging.warning("%s", sentence)
     return loaded.model, loaded.variables
 
 
@@ -78,30 +91,26 @@ def load_reported(
     **overrides: Any,
 ) -> Loaded:
     """Does what `load` does, and returns what starts fresh or was left aside instead of logging it."""
-    state, found = read_source(source, model, pretrained=pretrained)
-    recipe = found | overrides
+    found = read_source(source, model, pretrained=pretrained)
+    recipe = found.recipe | overrides
     built = create_model(**recipe)
-    return Loaded(built, recipe=recipe, **convert_state_dict(state, built, allow_new=allow_new)._asdict())
+    conversion = convert_state_dict(found.state, built, allow_new=allow_new)
+    return Loaded(built, recipe=recipe, class_names=found.class_names, **conversion._asdict())
 
 
-def read_source(
-    source: str | os.PathLike[str], model: str | None = None, *, pretrained: bool = False
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the weights that lie at `source`, by the official code's names, and the keyword arguments of `create_model`.
-
-    Arguments and errors are those of `load`.
-    """
+def read_source(source: str | os.PathLike[str], model: str | None = None, *, pretrained: bool = False) -> Source:
+    """Returns what lies at `source`; arguments and errors are those of `load`."""
     place = os.fspath(source)
     if pretrained:
         if model not in (None, place):
             raise UserError(f"With pretrained=True the source is the model's name: got {place!r}, and {model!r} beside it.")
         path = fetch_pretrained(place)
-        return read_state_dict(path), {"name": place}
+        return Source(read_state_dict(path), {"name": place})
     if epath.Path(place).is_dir():
         return _read_workdir(place, model)
     if place.endswith(SUFFIXES):
         state = read_state_dict(place)
-        return state, _recipe_of_file(place, state, model)
+        return Source(state, _recipe_of_file(place, state, model))
     raise UserError(_nothing_at(place))
 
 
@@ -112,7 +121,7 @@ def _recipe_of_file(place: str, state: Mapping[str, np.ndarray], model: str | No
     name = model or name_within(epath.Path(place).name)
     if name is None:
         raise UserError(f"{place} does not tell which model it holds; give its name, model=... (--model), one of {_known()}.")
-    recipe = {"name": name}
+    recipe: dict[str, Any] = {"name": name}
     head, classifier, stem = (match(f"params/{path}/kernel").key for path in ("head", "head/classifier/project", "stem/conv1"))
     if classifier in state:
         recipe["num_classes"] = state[classifier].shape[0]
@@ -124,11 +133,12 @@ def _recipe_of_file(place: str, state: Mapping[str, np.ndarray], model: str | No
     return recipe
 
 
-def _read_workdir(place: str, model: str | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_workdir(place: str, model: str | None) -> Source:
     from paca_jax.convert.workdir import read_variables  # Orbax takes seconds to import, and only workdirs need it
 
     variables, metadata = read_variables(place)
-    return to_torch(variables, create_model(**metadata["model"])), _recipe_for(place, metadata["model"], model)
+    state, names = to_torch(variables, create_model(**metadata["model"])), metadata.get("class_names")
+    return Source(state, _recipe_for(place, metadata["model"], model), None if names is None else tuple(names))
 
 
 def _recipe_for(place: str, recorded: dict[str, Any], asked: str | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def test_photos_fine_tune_a_converted_checkpoint(photos, official, tmp_path):
         *(f"--config.{key}={value}" for key, value in overrides.items()),
     )
     assert done.returncode == 0, done.stderr
-    assert "Starting fresh, for " in done.stderr
+    assert "Starts fresh: " in done.stderr
     assert "params/head/kernel" in done.stderr
     last = scalars(workdir)[-1]
     assert last["step"] == 3

@@ -16,7 +16,7 @@ from etils import epath
 
 from paca_jax.convert.files import SUFFIXES, write_state_dict
 from paca_jax.convert.names import GROUPS
-from paca_jax.convert.torch_format import to_torch
+from paca_jax.convert.torch_format import departures, to_torch
 from paca_jax.errors import UserError
 from paca_jax.loading import Loaded, load_reported
 from paca_jax.models import list_models
@@ -60,10 +60,8 @@ def _check_destination(destination: epath.Path) -> None:
 def _report(destination: epath.Path, loaded: Loaded, state: dict[str, np.ndarray]) -> None:
     numbers = sum(array.size for array in state.values())
     print(f"Wrote {destination}: {loaded.recipe['name']}, {len(state)} arrays, {numbers:,} numbers.")
-    if loaded.fresh:
-        print(f"Starts fresh: {', '.join(loaded.fresh)}.")
-    if loaded.unused:
-        print(f"Left aside: {', '.join(loaded.unused)}.")
+    for sentence in departures(loaded.fresh, loaded.unused):
+        print(sentence)
 
 
 def _parser() -> argparse.ArgumentParser:

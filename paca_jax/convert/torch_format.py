@@ -1,6 +1,7 @@
 """Between our variables and the official code's state dicts, strict in both directions."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -56,10 +57,8 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module, *, allow_new: Co
         UserError: listing every missing, unexpected and misshapen name.
     """
     conversion = convert_state_dict(state_dict, model, allow_new=allow_new, seed=seed)
-    if conversion.fresh:
-        logging.warning("Starts fresh: %s.", ", ".join(conversion.fresh))
-    if conversion.unused:
-        logging.warning("Left aside: %s.", ", ".join(conversion.unused))
+    for sentence in departures(conversion.fresh, conversion.unused):
+        logging.warning("%s", sentence)
     return conversion.variables
 
 
@@ -104,6 +103,19 @@ def convert_state_dict(
         raise UserError(_mismatch(missing, unexpected, misshapen, allow_new))
     filled.update(_init(model, fresh, seed))
     return Conversion(_nest(filled, expected), fresh, unused)
+
+
+def departures(fresh: Sequence[str], unused: Sequence[str]) -> list[str]:
+    """Returns sentences on what starts fresh and what was left aside; many names are counted by their first two parts."""
+    parts = {"Starts fresh": (fresh, "/"), "Left aside": (unused, ".")}
+    return [f"{words}: {_condensed(names, separator)}." for words, (names, separator) in parts.items() if names]
+
+
+def _condensed(names: Sequence[str], separator: str) -> str:
+    if len(names) <= _LISTED:
+        return ", ".join(names)
+    counts = Counter(separator.join(name.split(separator)[:2]) for name in names)
+    return ", ".join(f"{name} ({count} arrays)" for name, count in counts.items())
 
 
 def to_torch(variables: Mapping[str, Any], model: nn.Module) -> dict[str, np.ndarray]:

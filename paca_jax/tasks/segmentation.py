@@ -7,51 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from etils import epath
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from paca_jax import data
+from paca_jax import data, explain
 from paca_jax.errors import UserError
 from paca_jax.models import Segmentor, create_model
 from paca_jax.tasks.base import LossOutput
 from paca_jax.tasks.segmentation_loss import segmentation_loss
 from paca_jax.tasks.segmentation_metrics import SegmentationMetrics, confusion_matrix
-from paca_jax.tasks.segmentation_views import Viewing, predict_labels
+from paca_jax.tasks.segmentation_prediction import predict, predict_picture
+from paca_jax.tasks.segmentation_views import Viewing
 
 PICTURE_EXAMPLES = 6
-
-
-def predict(
-    model: Segmentor,
-    variables: dict[str, PyTree],
-    views: dict[str, Array],
-    original_sizes: Int[Array, "B 2"],
-    canvas: tuple[int, int],
-    viewing: Viewing,
-) -> Int[Array, "B H W"]:
-    """Returns the class of every pixel of a batch of pictures, in their own sizes.
-
-    Args:
-        model: the segmentor.
-        variables: the model's.
-        views: `image_0` (B, H0, W0, C) uint8, `size_0` (B, 2), ... as `SegmentationEvalTransform` makes them.
-        original_sizes: height and width of each picture.
-        canvas: height and width of the result, which holds all of them.
-        viewing: how to show the pictures.
-    """
-    scales = range(sum(name.startswith("image_") for name in views))
-    sizes = [views[f"size_{scale}"] for scale in scales]
-    images = [_normalised(views[f"image_{scale}"], size) for scale, size in zip(scales, sizes, strict=True)]
-    return predict_labels(
-        lambda image: jnp.asarray(model.apply(variables, image)), images, sizes, original_sizes, canvas, viewing
-    )
-
-
-def _normalised(pixels: Int[Array, "B H W C"], sizes: Int[Array, "B 2"]) -> Array:
-    """Normalises pixels; those beyond each picture's height and width become 0."""
-    rows, columns = (jnp.arange(side) < sizes[:, axis, None] for axis, side in enumerate(pixels.shape[1:3]))
-    inside = rows[:, :, None, None] & columns[:, None, :, None]
-    return jnp.where(inside, data.normalise(pixels), 0)
 
 
 class Segmentation:
@@ -164,4 +132,15 @@ class Segmentation:
     def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
         """Writes `segments.png`: evaluation images, what the model makes of them, and the truth."""
         path = workdir / "segments.png"
+        if remake or not path.exists():
+            stride = max(len(self._eval_set) // PICTURE_EXAMPLES, 1)
+            examples = [self._eval_set[i] for i in range(0, len(self._eval_set), stride)][:PICTURE_EXAMPLES]
+            rows = [self._drawn(variables, example) for example in examples]
+            path.write_bytes(explain.to_png(explain.segment_sheet(rows, self.class_names)))
         return [path]
+
+    def _drawn(self, variables: dict[str, PyTree], example: dict[str, Any]) -> explain.Segments:
+        picture = data.decode_image(example["image"], self.image_shape[-1])
+        found = predict_picture(self.model, variables, picture, self._eval_transform, self._viewing)
+        truth = self._eval_transform(example)["label"][: found.shape[0], : found.shape[1]]
+        return explain.Segments(picture, found, truth)

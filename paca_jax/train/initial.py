@@ -6,7 +6,7 @@ from collections.abc import Collection
 import flax.linen as nn
 from jaxtyping import PyTree
 
-from paca_jax.convert import convert_state_dict
+from paca_jax.convert import convert_state_dict, departures
 from paca_jax.loading import read_source
 from paca_jax.models import list_models
 
@@ -26,9 +26,8 @@ def initial_variables(source: str, model: nn.Module, allow_new: Collection[str])
     Raises:
         UserError: if the weights are not there or do not fit.
     """
-    state, _ = read_source(source, pretrained=source in list_models())
+    state = read_source(source, pretrained=source in list_models()).state
     conversion = convert_state_dict(state, model, allow_new=allow_new)
-    for told, names in (("Starting fresh", conversion.fresh), ("Left aside", conversion.unused)):
-        if names:
-            logger.info("%s, for %s does not fit: %s.", told, source, ", ".join(names))
+    for sentence in departures(conversion.fresh, conversion.unused):
+        logger.info("%s", sentence)
     return conversion.variables

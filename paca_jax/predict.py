@@ -1,0 +1,147 @@
+"""Says what a model sees in pictures: `python -m paca_jax.predict --checkpoint PLACE IMAGE... --out DIR`.
+
+PLACE is a workdir, a `.safetensors` or `.pth` file, or an official model's name (its published weights are fetched). DIR gets
+`predictions.json`. A segmentor adds for each picture NAME.mask.png, whose indices are the classes, and NAME.overlay.png for
+people; a classifier with clusters adds NAME.clusters.png.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from paca_jax import data, explain
+from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.loading import Loaded, load_reported
+from paca_jax.models import Segmentor, list_models
+from paca_jax.tasks.segmentation_prediction import predict_picture
+from paca_jax.tasks.segmentation_views import Viewing
+
+TOP = 5
+_SIZE_MULTIPLE = 64
+
+# From a picture to its classes, each with its `name` and a number; writes files whose names begin with the path.
+Predictor = Callable[[Image.Image, Path], list[dict[str, Any]]]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    arguments = _parser().parse_args(argv)
+    with told_on_the_command_line():
+        predict(arguments.images, arguments.checkpoint, arguments.out, arguments.model)
+
+
+def predict(images: Sequence[Path], checkpoint: str, out: Path, model: str | None = None) -> None:
+    """Writes and prints what a model sees in pictures, one after the other.
+
+    Args:
+        images: files.
+        checkpoint: as for `paca_jax.load`, or an official model's name.
+        out: the folder to write to.
+        model: the model's name, where a file does not tell it.
+
+    Raises:
+        UserError: if the weights or a picture cannot be read; what was said of the pictures before it is written.
+    """
+    pretrained = checkpoint in list_models() and not Path(checkpoint).exists()
+    loaded = load_reported(checkpoint, model, pretrained=pretrained)
+    predictor = (_segmentation if isinstance(loaded.model, Segmentor) else _classification)(loaded)
+    out.mkdir(parents=True, exist_ok=True)
+    report = {}
+    try:
+        for path, name in _output_names(images).items():
+            report[str(path)] = answer = predictor(_read(path), out / name)
+            print(f"{path}: " + ", ".join(f"{found['name']} {found['share']:.1%}" for found in answer[:TOP]))
+    finally:
+        (out / "predictions.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    print(f"Written to {out}.")
+
+
+def _classification(loaded: Loaded) -> Predictor:
+    """Returns the predictor of the likeliest classes and their probabilities."""
+    model, variables, classes = loaded.model, loaded.variables, _class_names(loaded)
+    apply = jax.jit(model.apply)
+
+    def classify(picture: Image.Image, files: Path) -> list[dict[str, Any]]:
+        image = jnp.asarray(data.preprocess(picture, model))[None]
+        if any(model.config.clusters):
+            sheet = explain.cluster_sheet(model, variables, [picture], image, classes)
+            files.with_name(f"{files.name}.clusters.png").write_bytes(explain.to_png(sheet))
+        return _ranked(np.asarray(jax.nn.softmax(apply(variables, image)[0])), classes)[:TOP]
+
+    return classify
+
+
+def _segmentation(loaded: Loaded) -> Predictor:
+    """Returns the predictor of the classes of pixels and their shares of the picture."""
+    variables, classes = loaded.variables, _class_names(loaded)
+    model: Any = loaded.model
+    config = model.config
+    transform = data.SegmentationEvalTransform(
+        config.num_classes, config.image_channels, config.short_side, config.long_side, size_multiple=_SIZE_MULTIPLE
+    )
+
+    def segment(picture: Image.Image, files: Path) -> list[dict[str, Any]]:
+        shown = data.convert_image(picture, config.image_channels)
+        labels = predict_picture(model, variables, shown, transform, Viewing())
+        files.with_name(f"{files.name}.mask.png").write_bytes(explain.mask_png(labels, config.num_classes))
+        overlay = explain.segment_overlay(picture, labels, classes)
+        files.with_name(f"{files.name}.overlay.png").write_bytes(explain.to_png(overlay))
+        shares = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
+        return [found for found in _ranked(shares, classes) if found["share"] > 0]
+
+    return segment
+
+
+def _ranked(shares: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"name": classes[k], "share": float(shares[k])} for k in np.argsort(-shares, kind="stable")]
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        return data.decode_image(path.read_bytes(), 3)
+    except OSError as error:
+        raise UserError(f"Expected an image file at {path}, got: {error.strerror}; check the path.") from error
+    except data.ImageError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _output_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Returns a name for each picture's files: its own, and a number where another one had it."""
+    seen: Counter[str] = Counter()
+    names = {}
+    for path in dict.fromkeys(paths):
+        seen[path.stem] += 1
+        names[path] = path.stem if seen[path.stem] == 1 else f"{path.stem}_{seen[path.stem]}"
+    return names
+
+
+def _class_names(loaded: Loaded) -> tuple[str, ...]:
+    """Returns the classes' names: those of the run, or of the data set that has as many, or numbers."""
+    count = loaded.model.config.num_classes
+    if loaded.class_names is not None:
+        return loaded.class_names
+    known = {len(names): names for names in (data.IMAGENET_CLASSES, data.ADE20K_CLASSES)}
+    return known.get(count, tuple(f"class {index}" for index in range(count)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m paca_jax.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="pictures: JPEG, PNG, ...")
+    parser.add_argument("--checkpoint", metavar="PLACE", required=True, help="workdir, file of weights, or a model's name")
+    parser.add_argument("--model", metavar="NAME", help="the model's name, where a file does not tell it")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write to")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
