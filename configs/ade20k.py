@@ -1,10 +1,12 @@
-"""Semantic segmentation of ADE20K (SceneParse150) from ImageNet weights: the PaCa head and UPerNet.
+r"""Semantic segmentation of ADE20K (SceneParse150) from ImageNet weights: the PaCa head and UPerNet.
 
-Command:   python -m paca_jax.data.prepare scene_parse150 --data_dir=DATA
-           python main.py --config=configs/ade20k.py:paca_head,small --workdir=DIR --config.dataset.data_dir=DATA
+Command:   unzip ADEChallengeData2016.zip
+           python main.py --config=configs/ade20k.py:paca_head,small --workdir=DIR \
+               --config.dataset.data_dir=ADEChallengeData2016
            :HEAD,BACKBONE chooses paca_head or upernet, and tiny, small, base, convmixer_small, small_p2cmlp_100_0, ... : a
-           model's name without its prefix. A folder of the original files does as well: --config.dataset.name=folder
-           --config.dataset.mask_feature=mask, its 150 names in classes.txt.
+           model's name without its prefix.
+           TFDS's own build of scene_parse150 holds colours of instances instead of class numbers; one with index maps works
+           with --config.dataset.name=scene_parse150 --config.dataset.mask_feature=annotation --config.dataset.eval_split=test.
            --config.init_from=FILE for ImageNet weights that are there already.
            Testing by windows, mirrored, at six scales: --mode=eval --config.test.window=512 --config.test.flip=True
            --config.test.scales="(0.5,0.75,1.0,1.25,1.5,1.75)"; --config.test.size_multiple=1 pads nothing.
@@ -31,10 +33,8 @@ def get_config(variant: str = "paca_head,small") -> ConfigDict:
     config.model.name = _PREFIXES[head] + backbone
     config.init_from = "official"
     config.init_allow_new = ("head", "clustering")
-    config.dataset.name = "scene_parse150"
-    config.dataset.mask_feature = "annotation"
+    config.dataset.name = "ade20k"
     config.dataset.ignore_zero = True
-    config.dataset.eval_split = "test"
     config.dataset.num_workers = 8
     config.image_size = 512
     config.short_side = 512

@@ -6,9 +6,10 @@ from paca_jax.data.dataset import Dataset
 from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
 from paca_jax.data.images import ImageError, convert_image, decode_image, image_sizes
 from paca_jax.data.masks import IGNORED, MaskError, decode_mask
+from paca_jax.data.preprocessing import preprocess
 from paca_jax.data.segmentation import SegmentationEvalTransform, SegmentationTrainTransform
 from paca_jax.data.sources import describe_dataset, open_dataset
-from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
+from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, normalise
 from paca_jax.data.workers import Batches
 
 __all__ = [

@@ -22,11 +22,12 @@ class DatasetFacts:
         return self.length
 
 
-# The benchmark's validation set is the split "test" of TFDS's `scene_parse150`. Its builder (1.0.0) fetches the instance
-# annotations of 2017, which are colours, in place of the benchmark's masks; those of `ADEChallengeData2016` are class numbers.
+# "ade20k" is the folder `ADEChallengeData2016`; in TFDS's `scene_parse150` its validation set is called "test".
 PUBLISHED: dict[tuple[str, str], DatasetFacts] = {
     ("imagenet2012", "train"): DatasetFacts(IMAGENET_SYNSETS, 1_281_167),
     ("imagenet2012", "validation"): DatasetFacts(IMAGENET_SYNSETS, 50_000),
+    ("ade20k", "train"): DatasetFacts(ADE20K_CLASSES, 20_210),
+    ("ade20k", "validation"): DatasetFacts(ADE20K_CLASSES, 2_000),
     ("scene_parse150", "train"): DatasetFacts(ADE20K_CLASSES, 20_210),
     ("scene_parse150", "test"): DatasetFacts(ADE20K_CLASSES, 2_000),
 }

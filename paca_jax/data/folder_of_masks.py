@@ -100,6 +100,23 @@ class FolderOfMasks(Dataset):
         return f"{self._masks}/{_mask_of(self._images.relative(index))}"
 
 
+class Ade20k(FolderOfMasks):
+    """One split of ADE20K's scene parsing benchmark: the folder `ADEChallengeData2016`.
+
+    Attributes:
+      name: "ade20k".
+      split: "train" or "validation".
+      data_dir: the folder.
+    """
+
+    name = "ade20k"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The published names of the 150 classes."""
+        return ADE20K_CLASSES
+
+
 def _mask_of(image: str) -> str:
     return image.rpartition(".")[0] + ".png"
 

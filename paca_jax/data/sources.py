@@ -4,14 +4,20 @@ A data set of TFDS is opened from its files alone: no builder code runs, nothing
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from paca_jax.data.dataset import Dataset, quoted
 from paca_jax.data.facts import PUBLISHED, DatasetFacts, published_classes
 from paca_jax.data.folder import FolderDataset
-from paca_jax.data.folder_of_masks import FolderOfMasks
+from paca_jax.data.folder_of_masks import Ade20k, FolderOfMasks
 from paca_jax.errors import UserError
+
+# The data sets that are folders, by the features that an example has.
+_FOLDERS: dict[str, dict[tuple[str, str], Callable[[str, str | None], Dataset]]] = {
+    FolderDataset.name: {("image", "label"): FolderDataset, ("image", "mask"): FolderOfMasks},
+    Ade20k.name: {("image", "mask"): Ade20k},
+}
 
 
 class _Opened(NamedTuple):
@@ -92,7 +98,8 @@ def open_dataset(name: str, split: str, data_dir: str | None = None, features: S
     """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images with or without masks.
 
     Args:
-      name: "name", "name/config" or "name/config:version" as TFDS writes it; "folder" for a folder of images.
+      name: "name", "name/config" or "name/config:version" as TFDS writes it; "folder" for a folder of images, "ade20k" for the
+        folder `ADEChallengeData2016`.
       split: "train", "train[:90%]", "train+test", ...; for a folder as `FolderDataset` and `FolderOfMasks` have them.
       data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`); or the folder of
         images.
@@ -106,16 +113,13 @@ def open_dataset(name: str, split: str, data_dir: str | None = None, features: S
       UserError: the data set is missing, is prepared in another format, or lacks one of the features or the split; or the
         folder is not laid out as `paca_jax.data.folder`, or with masks `paca_jax.data.folder_of_masks`, tells.
     """
-    if name != FolderDataset.name:
+    if name not in _FOLDERS:
         return TfdsDataset(name, split, data_dir, features)
-    if {"image", "label"}.issuperset(features):
-        return FolderDataset(split, data_dir)
-    if {"image", "mask"}.issuperset(features):
-        return FolderOfMasks(split, data_dir)
-    raise UserError(
-        f"Expected features of a folder of images, 'image' and 'label' or 'image' and 'mask', got {quoted(features)}; correct "
-        "them."
-    )
+    for known, dataset in _FOLDERS[name].items():
+        if set(known).issuperset(features):
+            return dataset(split, data_dir)
+    expected = " or ".join(" and ".join(map(repr, known)) for known in _FOLDERS[name])
+    raise UserError(f"Expected features of the data set {name!r}, {expected}, got {quoted(features)}; correct them.")
 
 
 def describe_dataset(

@@ -1,16 +1,14 @@
-"""Augmentation for training, the evaluation view, and `preprocess` for one picture."""
+"""Augmentation for training, and the evaluation view."""
 
 import functools
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from etils import epath
 from PIL import Image, ImageEnhance
 
-from paca_jax.data.images import ImageError, convert_image, decode_image
+from paca_jax.data.images import decode_image
 from paca_jax.data.randaugment import MAX_MAGNITUDE, rand_augment
 from paca_jax.errors import UserError
 
@@ -186,52 +184,6 @@ class EvalTransform:
         if size != (self.image_size, self.image_size):
             image = image.crop((left, top, left + self.image_size, top + self.image_size))
         return _pixels(image)
-
-
-def preprocess(image: str | os.PathLike[str] | bytes | Image.Image | np.ndarray, model: Any) -> np.ndarray:
-    """Makes one picture ready for a model, with the view that the model is evaluated with.
-
-    Args:
-      image: a path, the bytes of an image file, a Pillow image, or a uint8 array of shape (H, W, C), where C is 1, 3 or 4.
-      model: a model of `create_model` or `load`; its config tells the size, the crop and the channels.
-
-    Returns:
-      A normalised float32 array of shape (image_size, image_size, image_channels); add the batch axis with `[None]`.
-
-    Raises:
-      UserError: the file is missing, the bytes are no image, or the array has another type or shape.
-    """
-    config = model.config
-    transform = EvalTransform(config.image_size, config.image_channels, config.crop)
-    if isinstance(image, np.ndarray):
-        return normalise(transform.view(convert_image(_from_array(image), transform.channels)))
-    if isinstance(image, Image.Image):
-        return normalise(transform.view(convert_image(image, transform.channels)))
-    if isinstance(image, bytes):
-        return normalise(transform.view(decode_image(image, transform.channels)))
-    if not isinstance(image, (str, os.PathLike)):
-        raise UserError(
-            f"Expected a path, bytes, a Pillow image or a uint8 array of shape (H, W, C), got {type(image).__name__}; "
-            "pass one picture as one of these."
-        )
-    try:
-        data = epath.Path(image).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"Expected an image file at {os.fspath(image)}, got: {reason}; check the path.") from error
-    try:
-        return normalise(transform.view(decode_image(data, transform.channels)))
-    except ImageError as error:
-        raise ImageError(f"{os.fspath(image)}: {error}") from error
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise UserError(
-            f"Expected a uint8 array of shape (H, W, C) with C of 1, 3 or 4, got {array.dtype} of shape {array.shape}; "
-            "convert it, for example with (255 * array).astype('uint8')."
-        )
-    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def _check_size_and_channels(image_size: int, channels: int) -> None:

@@ -209,7 +209,7 @@ def test_nothing_to_hold_out_is_told(tmp_path):
 def test_other_features_are_refused(single):
     for features in (("image", "depth"), ("image", "label", "mask")):
         with pytest.raises(
-            UserError, match="Expected features of a folder of images, 'image' and 'label' or 'image' and 'mask'"
+            UserError, match="Expected features of the data set 'folder', 'image' and 'label' or 'image' and 'mask'"
         ):
             open_dataset("folder", "all", str(single), features=features)
 

@@ -9,6 +9,7 @@ from paca_jax.data import (
     Dataset,
     SegmentationEvalTransform,
     SegmentationTrainTransform,
+    describe_dataset,
     eval_batches,
     image_sizes,
     open_dataset,
@@ -75,6 +76,22 @@ def test_ade20k_works_as_it_comes(tmp_path):
     assert opened(tmp_path).class_names == ADE20K_CLASSES
     (tmp_path / "classes.txt").write_text("mine")
     assert opened(tmp_path).class_names == ("mine",)
+
+
+def test_ade20k_by_its_own_name(tmp_path):
+    fill(tmp_path, ["training/a", "training/b", "validation/c"], masks="annotations")
+    for split, published, count in (("train", 20210, 2), ("validation", 2000, 1)):
+        facts = describe_dataset("ade20k", split, None, FEATURES)
+        dataset = open_dataset("ade20k", split, str(tmp_path), FEATURES)
+        assert (len(facts), len(dataset)) == (published, count)
+        assert (dataset.name, dataset.split) == ("ade20k", split)
+        assert facts.class_names == dataset.class_names == ADE20K_CLASSES
+        plain = opened(tmp_path, split)
+        assert [dataset[i] for i in range(count)] == [plain[i] for i in range(count)]
+    with pytest.raises(UserError, match="features of the data set 'ade20k', 'image' and 'mask', got 'image', 'annotation'"):
+        open_dataset("ade20k", "train", str(tmp_path), ("image", "annotation"))
+    with pytest.raises(UserError, match="Expected the folder of images, got None"):
+        open_dataset("ade20k", "train", None, FEATURES)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
-from types import SimpleNamespace
-
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from paca_jax.data import MEAN, STD, EvalTransform, TrainTransform, normalise, preprocess
+from paca_jax.data import MEAN, STD, EvalTransform, TrainTransform, normalise
 from paca_jax.data.randaugment import rand_augment
 from paca_jax.errors import UserError
 from tests.data.tiny import encode
@@ -182,51 +180,6 @@ def test_normalise_is_the_same_on_the_device(channels):
     here, there = normalise(images), jax.jit(normalise)(images)
     assert here.dtype == there.dtype == np.float32
     np.testing.assert_allclose(here, there, atol=5e-7)
-
-
-def model(channels=3):
-    return SimpleNamespace(config=SimpleNamespace(image_size=32, crop=0.9, image_channels=channels))
-
-
-def test_preprocess_takes_paths_bytes_images_and_arrays(tmp_path):
-    image = RNG.integers(0, 256, (50, 80, 3), dtype=np.uint8)
-    path = tmp_path / "photo.png"
-    path.write_bytes(encode(image))
-    expected = eval_reference(Image.fromarray(image), 32, 0.9)
-    for given in (path, str(path), path.read_bytes(), Image.fromarray(image), image):
-        result = preprocess(given, model())
-        assert result.shape == (32, 32, 3)
-        assert result.dtype == np.float32
-        np.testing.assert_allclose(result, expected, atol=2e-6)
-    grey = preprocess(image[:, :, :1], model(channels=1))
-    assert grey.shape == (32, 32, 1)
-    opaque = np.dstack([image, np.full((50, 80), 255, np.uint8)])
-    np.testing.assert_allclose(preprocess(opaque, model()), expected, atol=2e-6)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (np.zeros((4, 4, 3), np.float32), r"Expected a uint8 array of shape \(H, W, C\).* got float32 of shape \(4, 4, 3\)"),
-        (np.zeros((1, 4, 4, 3), np.uint8), r"got uint8 of shape \(1, 4, 4, 3\)"),
-        (np.zeros((4, 4, 2), np.uint8), r"got uint8 of shape \(4, 4, 2\)"),
-        (np.zeros((0, 4, 3), np.uint8), r"got uint8 of shape \(0, 4, 3\)"),
-        (b"nothing", "Expected an image file, Pillow cannot decode these 7 bytes"),
-        (3, "Expected a path, bytes, a Pillow image or a uint8 array .* got int"),
-        ("no/such.png", "Expected an image file at no/such.png, got: No such file or directory; check the path"),
-        (".", "Expected an image file at ., got: Is a directory"),
-    ],
-)
-def test_preprocess_refuses(given, message):
-    with pytest.raises(UserError, match=message):
-        preprocess(given, model())
-
-
-def test_preprocess_names_the_damaged_file(tmp_path):
-    path = tmp_path / "broken.png"
-    path.write_bytes(encode(ramp(20, 20))[:50])
-    with pytest.raises(UserError, match=r"broken\.png: Expected an image file"):
-        preprocess(path, model())
 
 
 @pytest.mark.parametrize(
