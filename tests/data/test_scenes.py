@@ -3,6 +3,7 @@ import hashlib
 import importlib.util
 import io
 import socket
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -253,28 +254,46 @@ def test_photographs_are_small_and_have_their_licences():
     table = (PHOTOGRAPHS / "README.md").read_text("utf-8").splitlines()
     for file in files:
         (line,) = [line for line in table if f"`{file.parent.name}/{file.name}`" in line]
-        assert line.endswith(("| CC0 |", "| public domain |"))
+        assert line.endswith(("| CC0 |", "| public domain |", "| CC BY 4.0 |"))
         assert min(Image.open(file).size) >= 160
 
 
-def test_photographs_are_built_from_wheels(tmp_path):
+def debian_package(path, files):
+    """Writes a Debian package with these files and nothing else of what one has."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w:xz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    members = {"debian-binary": b"2.0", "data.tar.xz": tar.getvalue()}
+    headers = {name: f"{name:<16}{0:<12}{0:<6}{0:<6}{644:<8}{len(data):<10}`\n".encode() for name, data in members.items()}
+    path.write_bytes(b"!<arch>\n" + b"".join(headers[name] + data + b"\n" * (len(data) % 2) for name, data in members.items()))
+
+
+def test_photographs_are_built_from_packages(tmp_path):
     spec = importlib.util.spec_from_file_location("build_photographs", SCRIPT)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    of_debian = {}
     for photograph in script.PHOTOGRAPHS:
         raccoon = bz2.compress(bytes([9, 99, 199]) * (1024 * 768))
         data = raccoon if photograph.path.endswith(".dat") else encode(np.full((300, 1000), 7, np.uint8))
-        with zipfile.ZipFile(wheels / f"{photograph.wheel}-cp311-none-any.whl", "a") as wheel:
+        if photograph.package.startswith("lomiri"):
+            of_debian[photograph.path] = data
+            continue
+        with zipfile.ZipFile(packages / f"{photograph.package}-cp311-none-any.whl", "a") as wheel:
             wheel.writestr(photograph.path, data)
-    built = {str(file.relative_to(tmp_path / "out")): file for file in script.build(wheels, tmp_path / "out")}
+    debian_package(packages / "lomiri-wallpapers-16.04_20.04.0-2_all.deb", of_debian)
+    built = {str(file.relative_to(tmp_path / "out")): file for file in script.build(packages, tmp_path / "out")}
     assert set(built) == {str(file.relative_to(PHOTOGRAPHS)) for file in PHOTOGRAPHS.glob("*/*.jpg")}
     raccoon = Image.open(built["test/raccoon.jpg"])
     assert raccoon.size == (512, 384)
     np.testing.assert_allclose(np.asarray(raccoon).mean((0, 1)), [9, 99, 199], atol=2)
     assert Image.open(built["train/cat.jpg"]).size == (512, 154)
-    for wheel in wheels.glob("scipy*"):
+    for wheel in packages.glob("scipy*"):
         wheel.unlink()
-    with pytest.raises(UserError, match=r"Expected the wheel scipy-1\.9\.3 in .*, found none"):
-        script.build(wheels, tmp_path / "out")
+    with pytest.raises(UserError, match=r"Expected the package scipy-1\.9\.3 in .*, found none"):
+        script.build(packages, tmp_path / "out")
