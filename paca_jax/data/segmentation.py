@@ -1,7 +1,7 @@
 """Transforms of pictures with masks: random crops for training, whole pictures at several scales for evaluation.
 
 Both keep the proportions: at scale s a picture is made as large as fits into a box of int(s * long_side) by
-int(s * short_side) pixels that lies as the picture does, and its sides are rounded to whole pixels.
+int(s * short_side) pixels; see `fitting`.
 """
 
 import math
@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from paca_jax.data.distortion import distort
+from paca_jax.data.fitting import check_box_and_channels, check_whole, fitted_size, fitting_scale, pad_picture, round_up
 from paca_jax.data.images import decode_image
 from paca_jax.data.masks import IGNORED, decode_labels
 from paca_jax.data.resampling import Box, bilinear, nearest
-from paca_jax.data.transforms import MEAN
 from paca_jax.errors import UserError
 
 # How often a crop that shows too much of one class is drawn anew.
@@ -75,7 +75,7 @@ class SegmentationTrainTransform:
     mask_feature: str = "mask"
 
     def __post_init__(self) -> None:
-        _check_whole("crop_size", self.crop_size)
+        check_whole("crop_size", self.crop_size)
         _check_common(self)
         if len(self.resize_range) != 2 or not 0 < self.resize_range[0] <= self.resize_range[1] < math.inf:
             raise UserError(f"Expected resize_range to be two numbers, 0 < low <= high, got {self.resize_range}; correct it.")
@@ -97,7 +97,7 @@ class SegmentationTrainTransform:
           MaskError: (a UserError) the mask is no index map, or does not fit the image or the classes.
         """
         pixels, labels = _decode(self, example)
-        size = _resized(labels.shape, rng.uniform(*self.resize_range), self.short_side, self.long_side)
+        size = fitted_size(labels.shape, *_sides(rng.uniform(*self.resize_range), self.short_side, self.long_side))
         box = self._box(size, rng)
         for _ in range(_ATTEMPTS if self.category_limit < 1 else 0):
             if self._is_mixed(nearest(labels, size, box)):
@@ -109,7 +109,7 @@ class SegmentationTrainTransform:
         if self.photometric:
             pixels = distort(pixels, rng)
         shape = (self.crop_size, self.crop_size)
-        return {"image": _pad(pixels, shape), "label": _pad_labels(labels, shape)}
+        return {"image": pad_picture(pixels, shape), "label": _pad_labels(labels, shape)}
 
     def _box(self, size: tuple[int, int], rng: np.random.Generator) -> Box:
         """Draws a crop of a resized picture."""
@@ -155,7 +155,7 @@ class SegmentationEvalTransform:
 
     def __post_init__(self) -> None:
         _check_common(self)
-        _check_whole("size_multiple", self.size_multiple)
+        check_whole("size_multiple", self.size_multiple)
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise UserError(f"Expected scales to be one or more numbers above 0, got {self.scales}; correct them.")
 
@@ -196,8 +196,8 @@ class SegmentationEvalTransform:
 
     def group(self, size: tuple[int, int]) -> Group:
         """Returns the group of a picture of a (height, width) in pixels; equal groups have equal padded shapes."""
-        above, below = _ratio(size, 1.0, self.short_side, self.long_side)
-        height, width = (_round_up(-(-length * above // below), self.size_multiple) for length in size)
+        above, below = fitting_scale(size, self.short_side, self.long_side)
+        height, width = (round_up(-(-length * above // below), self.size_multiple) for length in size)
         factor = 1
         while factor * height < size[0] or factor * width < size[1]:
             factor *= 2
@@ -205,11 +205,11 @@ class SegmentationEvalTransform:
 
     def resized_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
         """Returns the (height, width) in pixels at a scale of a picture of a (height, width) in pixels."""
-        return _resized(size, scale, self.short_side, self.long_side)
+        return fitted_size(size, *_sides(scale, self.short_side, self.long_side))
 
     def padded_shape(self, group: Group, scale: float) -> tuple[int, int]:
         """Returns the (height, width) in pixels that views of a group are padded to at a scale."""
-        height, width = (_round_up(math.ceil(scale * side), self.size_multiple) for side in (group.height, group.width))
+        height, width = (round_up(math.ceil(scale * side), self.size_multiple) for side in (group.height, group.width))
         return height, width
 
     def label_shape(self, group: Group) -> tuple[int, int]:
@@ -223,7 +223,7 @@ class SegmentationEvalTransform:
         for index, scale in enumerate(self.scales):
             size = self.resized_size(original, scale)
             resized = bilinear(pixels, size, (0, 0, *size))
-            views[f"image_{index}"] = _pad(resized, self.padded_shape(group, scale))
+            views[f"image_{index}"] = pad_picture(resized, self.padded_shape(group, scale))
             views[f"size_{index}"] = np.array(size, np.int32)
         return views
 
@@ -241,50 +241,19 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def _pad(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    channels = pixels.shape[2]
-    mean = MEAN if channels == 3 else (sum(MEAN) / len(MEAN),)
-    padded = np.empty((*shape, channels), np.uint8)
-    padded[:] = [round(255 * value) for value in mean]
-    padded[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return padded
-
-
 def _pad_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     padded = np.full(shape, IGNORED, np.uint8)
     padded[: labels.shape[0], : labels.shape[1]] = labels
     return padded
 
 
-def _ratio(size: tuple[int, ...], scale: float, short_side: int, long_side: int) -> tuple[int, int]:
-    """The numerator and the denominator of what a picture's sides are multiplied by; whole numbers, so that nothing is lost."""
-    short, long = int(scale * short_side), int(scale * long_side)
-    return (long, max(size)) if long * min(size) < short * max(size) else (short, min(size))
-
-
-def _resized(size: tuple[int, ...], scale: float, short_side: int, long_side: int) -> tuple[int, int]:
-    above, below = _ratio(size, scale, short_side, long_side)
-    height, width = (max(1, (2 * length * above + below) // (2 * below)) for length in size)
-    return height, width
-
-
-def _round_up(length: int, multiple: int) -> int:
-    return max(1, -(-length // multiple)) * multiple
+def _sides(scale: float, short_side: int, long_side: int) -> tuple[int, int]:
+    """The short and the long side of the box at a scale."""
+    return int(scale * short_side), int(scale * long_side)
 
 
 def _check_common(transform: SegmentationTrainTransform | SegmentationEvalTransform) -> None:
-    for name in ("num_classes", "short_side", "long_side"):
-        _check_whole(name, getattr(transform, name))
+    check_whole("num_classes", transform.num_classes)
+    check_box_and_channels(transform.short_side, transform.long_side, transform.channels)
     if transform.num_classes > IGNORED:
         raise UserError(f"Expected num_classes to be at most {IGNORED}, got {transform.num_classes}; correct it.")
-    if transform.short_side > transform.long_side:
-        raise UserError(
-            f"Expected short_side to be at most long_side, got {transform.short_side} and {transform.long_side}; correct them."
-        )
-    if transform.channels not in (1, 3):
-        raise UserError(f"Expected 1 (grey) or 3 (colour) image channels, got {transform.channels!r}; correct image_channels.")
-
-
-def _check_whole(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"Expected {name} to be a whole number above 0, got {value!r}; correct it.")
