@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from paca_jax import data, explain
 from paca_jax.errors import UserError
-from paca_jax.models import Segmentor, create_model
+from paca_jax.models import SegmentorConfig, create_model, model_config
 from paca_jax.tasks.base import LossOutput
 from paca_jax.tasks.segmentation_loss import segmentation_loss
 from paca_jax.tasks.segmentation_metrics import SegmentationMetrics, confusion_matrix
@@ -52,11 +52,11 @@ class Segmentation:
             "dtype": config.dtype,
             **model_overrides,
         }
-        model = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
-        if not isinstance(model, Segmentor):
+        if not isinstance(model_config(config.model.name), SegmentorConfig):
             raise UserError(f"Segmentation needs a segmentor such as 'pacahead_tiny', but model.name is {config.model.name!r}.")
-        self.model = model
-        self.image_shape = (config.image_size, config.image_size, model.config.image_channels)
+        self.model: Any = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+        channels = self.model.config.image_channels
+        self.image_shape = (config.image_size, config.image_size, channels)
         self.example = {
             "image": jax.ShapeDtypeStruct(self.image_shape, jnp.uint8),
             "label": jax.ShapeDtypeStruct(self.image_shape[:2], jnp.uint8),
@@ -66,7 +66,7 @@ class Segmentation:
         self._viewing = Viewing(test.flip, test.window, test.window_stride)
         common = {
             "num_classes": len(self.class_names),
-            "channels": model.config.image_channels,
+            "channels": channels,
             "short_side": config.short_side,
             "long_side": config.long_side,
             "ignore_zero": dataset.ignore_zero,
