@@ -6,7 +6,6 @@ by (seed, epoch, index of the example). So a run resumes at any step without a s
 processes nor that of workers changes what is trained on.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from paca_jax.data.dataset import Dataset
+from paca_jax.data.dealing import DealtPlaces, Shape, ShapeOf
 from paca_jax.data.images import ImageError
+from paca_jax.data.streams import Streams, permutation
 from paca_jax.data.workers import Batches, iterate
 from paca_jax.errors import UserError
 
 # An example of the line: its epoch, and its index in the data set. None is a row that pads the last batch.
 Place = tuple[int, int] | None
-Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
-
-# The second half of the key of Philox, so that the streams of one seed are independent.
-_ORDER, _AUGMENTATION = 1, 2
+Transform = Callable[..., dict[str, Any]]
 
 
 def train_batches(
@@ -38,6 +36,7 @@ def train_batches(
     rows: Sequence[int] | None = None,
     num_workers: int = 0,
     skip_corrupt: bool = False,
+    shape_of: ShapeOf | None = None,
 ) -> Batches:
     """Iterates over the batches of steps `start_step` to `num_steps` - 1.
 
@@ -54,6 +53,9 @@ def train_batches(
       num_workers: worker processes of this process; 0 uses threads. With workers a script needs `if __name__ == "__main__"`, as
         they import its main module.
       skip_corrupt: whether a row whose image cannot be decoded becomes zeros of mask 0 rather than an error.
+      shape_of: the shape that an example needs when it is augmented from a stream; with workers it is pickled. Batches are then
+        dealt by shape as `paca_jax.data.dealing` tells, and the transform is called as (example, rng, shape of the batch).
+        None, the default, is for transforms whose results all have one shape.
 
     Returns:
       An iterator over dicts of numpy arrays, each with a leading axis of `rows` in their order: what the transform returned,
@@ -66,7 +68,8 @@ def train_batches(
     rows = _checked_rows(dataset, batch_size, rows, num_workers)
     if start_step < 0:
         raise UserError(f"Expected start_step to be 0 or more, got {start_step}; correct it.")
-    places = _TrainPlaces(len(dataset), batch_size, rows, seed)
+    line = len(dataset), batch_size, rows, seed
+    places = _TrainPlaces(*line) if shape_of is None else DealtPlaces(*line, shape_of)
     source = _Source(dataset, transform, places, seed, skip_corrupt)
     return iterate(source, start_step, num_steps, num_workers)
 
@@ -113,6 +116,9 @@ class _Places(Protocol):
     def __call__(self, step: int) -> list[Place]:
         """The places of this process's rows in the batch of a step."""
 
+    def shape(self, step: int) -> Shape | None:
+        """The shape that the transform shall give this step's rows, None where it is not told."""
+
     def alike(self, step: int) -> Iterable[int]:
         """All examples of the data set, those first that have the shapes of this step's rows."""
 
@@ -130,8 +136,11 @@ class _TrainPlaces:
         places: list[Place] = []
         for row in self.rows:
             epoch, offset = divmod(step * self.batch_size + row, self.length)
-            places.append((epoch, int(_permutation(self.seed, epoch, self.length)[offset])))
+            places.append((epoch, int(permutation(self.seed, epoch, self.length)[offset])))
         return places
+
+    def shape(self, step: int) -> None:
+        del step
 
     def alike(self, step: int) -> Iterable[int]:
         del step
@@ -167,6 +176,9 @@ class _EvalPlaces:
         indices = self.lines[step, list(self.rows)].tolist()
         return [(0, index) if index >= 0 else None for index in indices]
 
+    def shape(self, step: int) -> None:
+        del step
+
     def alike(self, step: int) -> Iterable[int]:
         same = self.group_of_line == self.group_of_line[step]
         indices = np.concatenate([self.lines[same].ravel(), self.lines[~same].ravel()])
@@ -184,8 +196,8 @@ class _Source:
     skip_corrupt: bool
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
-        streams = _Streams(self.seed)
-        rows = [None if place is None else self._row(*place, streams) for place in self.places(step)]
+        streams, shape = Streams(self.seed), self.places.shape(step)
+        rows = [None if place is None else self._row(*place, streams, shape) for place in self.places(step)]
         valid = [row is not None for row in rows]
         if not all(valid):
             blank = self._blank(step, rows)
@@ -196,13 +208,13 @@ class _Source:
         batch["mask"] = np.asarray(valid, np.float32)
         return batch
 
-    def _row(self, epoch: int, index: int, streams: "_Streams") -> dict[str, Any] | None:
+    def _row(self, epoch: int, index: int, streams: Streams, shape: Shape | None) -> dict[str, Any] | None:
         """The transformed example; None where it cannot be decoded and is to be skipped."""
         example = self.dataset[index]
         where = self.dataset.where(index)
         of = f"of data set {self.dataset.name!r}, split {self.dataset.split!r}"
         try:
-            return self.transform(example, streams.at(epoch, index))
+            return self.transform(example, streams.at(epoch, index), *(() if shape is None else (shape,)))
         except ImageError as error:
             if self.skip_corrupt:
                 return None
@@ -216,9 +228,9 @@ class _Source:
     def _blank(self, step: int, rows: list[dict[str, Any] | None]) -> dict[str, Any]:
         """A row of zeros, shaped like a row of this batch or else like the first readable example that is alike."""
         like = next((row for row in rows if row is not None), None)
-        streams = _Streams(self.seed)
+        streams = Streams(self.seed)
         for index in () if like is not None else self.places.alike(step):
-            like = self._row(0, index, streams)
+            like = self._row(0, index, streams, self.places.shape(step))
             if like is not None:
                 break
         if like is None:
@@ -234,31 +246,6 @@ def _in_batches(indices: Sequence[int], batch_size: int) -> np.ndarray:
     padded = np.full(-(-len(indices) // batch_size) * batch_size, -1, np.int64)
     padded[: len(indices)] = indices
     return padded.reshape(-1, batch_size)
-
-
-class _Streams:
-    """The random stream of each example: one generator, set to a place rather than made anew (a tenth of the time)."""
-
-    def __init__(self, seed: int) -> None:
-        self._bits = _philox(seed, _AUGMENTATION, 0, 0)
-        self._state: Any = self._bits.state
-        self._generator = np.random.Generator(self._bits)
-
-    def at(self, epoch: int, index: int) -> np.random.Generator:
-        self._state["state"]["counter"][:] = (0, 0, epoch, index)
-        self._bits.state = self._state
-        return self._generator
-
-
-def _philox(seed: int, purpose: int, epoch: int, index: int) -> np.random.Philox:
-    key = np.array([seed % 2**64, purpose], np.uint64)
-    return np.random.Philox(key=key, counter=np.array([0, 0, epoch, index], np.uint64))
-
-
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, length: int) -> np.ndarray:
-    """The order of the examples in an epoch."""
-    return np.random.Generator(_philox(seed, _ORDER, epoch, 0)).permutation(length)
 
 
 def _checked_rows(dataset: Dataset, batch_size: int, rows: Sequence[int] | None, num_workers: int) -> Sequence[int]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from paca_jax.data.ade20k import ADE20K_CLASSES
+from paca_jax.data.coco_classes import COCO_CLASSES
 from paca_jax.data.imagenet import IMAGENET_SYNSETS
 
 
@@ -22,10 +23,13 @@ class DatasetFacts:
         return self.length
 
 
-# "ade20k" is the folder `ADEChallengeData2016`; in TFDS's `scene_parse150` its validation set is called "test".
+# "coco" is COCO 2017 and "ade20k" the folder `ADEChallengeData2016`, whose validation set TFDS's `scene_parse150` calls "test".
 PUBLISHED: dict[tuple[str, str], DatasetFacts] = {
     ("imagenet2012", "train"): DatasetFacts(IMAGENET_SYNSETS, 1_281_167),
     ("imagenet2012", "validation"): DatasetFacts(IMAGENET_SYNSETS, 50_000),
+    ("coco", "train"): DatasetFacts(COCO_CLASSES, 117_266),  # with annotations
+    ("coco", "train_all"): DatasetFacts(COCO_CLASSES, 118_287),
+    ("coco", "validation"): DatasetFacts(COCO_CLASSES, 5_000),
     ("ade20k", "train"): DatasetFacts(ADE20K_CLASSES, 20_210),
     ("ade20k", "validation"): DatasetFacts(ADE20K_CLASSES, 2_000),
     ("scene_parse150", "train"): DatasetFacts(ADE20K_CLASSES, 20_210),

@@ -4,6 +4,8 @@ A picture is made as large as fits into a box of `long_side` by `short_side` pix
 are rounded to whole pixels.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from paca_jax.data.transforms import MEAN
@@ -31,6 +33,17 @@ def fitted_size(size: tuple[int, ...], short_side: int, long_side: int) -> tuple
 def round_up(length: int, multiple: int) -> int:
     """Returns the least positive multiple that is not below a length."""
     return max(1, -(-length // multiple)) * multiple
+
+
+def shapes_both_ways(multiple: int, sizes: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Returns shapes to pad to: sizes with their sides rounded up to a multiple, each followed by the same turned."""
+    rounded = [(round_up(height, multiple), round_up(width, multiple)) for height, width in sizes]
+    return tuple(dict.fromkeys(turned for height, width in rounded for turned in ((height, width), (width, height))))
+
+
+def first_holding(shapes: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the first of some shapes that holds a picture of a size; one of them must."""
+    return next(shape for shape in shapes if shape[0] >= size[0] and shape[1] >= size[1])
 
 
 def pad_picture(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

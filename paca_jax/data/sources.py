@@ -7,16 +7,21 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from paca_jax.data.coco import CocoDataset
 from paca_jax.data.dataset import Dataset, quoted
 from paca_jax.data.facts import PUBLISHED, DatasetFacts, published_classes
 from paca_jax.data.folder import FolderDataset
 from paca_jax.data.folder_of_masks import Ade20k, FolderOfMasks
+from paca_jax.data.instance_maps import FEATURES, InstanceMaps
 from paca_jax.errors import UserError
 
 # The data sets that are folders, by the features that an example has.
 _FOLDERS: dict[str, dict[tuple[str, str], Callable[[str, str | None], Dataset]]] = {
     FolderDataset.name: {("image", "label"): FolderDataset, ("image", "mask"): FolderOfMasks},
     Ade20k.name: {("image", "mask"): Ade20k},
+    CocoDataset.name: {("image", "objects"): CocoDataset},
 }
 
 
@@ -26,14 +31,24 @@ class _Opened(NamedTuple):
     records: Any  # random access to serialised tf.train.Example
     parse: Any  # bytes -> tf.train.Example
     fields: dict[str, str]  # feature -> the list of the Example that holds its value, for features that are taken as they are
+    sequences: dict[str, dict[str, "_Leaf"]]  # feature -> what each element of it is made of, for sequences of numbers
     decoder: Any  # TFDS's decoder of the other features, or None
     class_names: tuple[str, ...] | None
+
+
+class _Leaf(NamedTuple):
+    """A number, or an array of a fixed shape, of each element of a sequence."""
+
+    kind: str  # the list of the Example that holds it
+    dtype: np.dtype
+    shape: tuple[int, ...]
 
 
 class TfdsDataset(Dataset):
     """One split of a data set of TFDS.
 
-    Images, masks among them, come as the bytes of their encoded files; features besides these and labels as TFDS decodes them.
+    Images, masks among them, come as the bytes of their encoded files; sequences of dicts of numbers as dicts of arrays, an
+    element a row; features besides these and labels as TFDS decodes them.
     Pickling keeps the arguments only.
 
     Attributes:
@@ -61,7 +76,7 @@ class TfdsDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns example `index`; see `Dataset`."""
-        records, parse, fields, decoder, _ = self._opened
+        records, parse, fields, sequences, decoder, _ = self._opened
         if not 0 <= index < len(records):
             raise IndexError(f"{self.name} {self.split} has examples 0 to {len(records) - 1}, not {index}")
         try:
@@ -73,6 +88,11 @@ class TfdsDataset(Dataset):
             ) from error
         values = parse(record).features.feature
         example: dict[str, Any] = {name: getattr(values[name], kind).value[0] for name, kind in fields.items()}
+        for name, leaves in sequences.items():
+            example[name] = {
+                leaf: np.array(getattr(values[f"{name}/{leaf}"], kind).value, dtype).reshape(-1, *shape)
+                for leaf, (kind, dtype, shape) in leaves.items()
+            }
         if decoder is not None:
             example.update(decoder.deserialize_example_np(record))
         return example
@@ -81,7 +101,8 @@ class TfdsDataset(Dataset):
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes in label order, as TFDS has them (ImageNet's are WordNet synsets such as `n01440764`).
 
-        They are those of `label`, else of a mask of TFDS's type LabeledImage, else the published ones of a known data set.
+        They are those of `label`, else of a mask of TFDS's type LabeledImage, else those that a sequence of objects has as
+        `label`, else the published ones of a known data set.
 
         Raises:
           UserError: none of the features has names.
@@ -95,25 +116,29 @@ class TfdsDataset(Dataset):
 
 
 def open_dataset(name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")) -> Dataset:
-    """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images with or without masks.
+    """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images, masks or objects.
 
     Args:
       name: "name", "name/config" or "name/config:version" as TFDS writes it; "folder" for a folder of images, "ade20k" for the
-        folder `ADEChallengeData2016`.
-      split: "train", "train[:90%]", "train+test", ...; for a folder as `FolderDataset` and `FolderOfMasks` have them.
+        folder `ADEChallengeData2016`, "coco" for a folder with annotations in COCO's format.
+      split: "train", "train[:90%]", "train+test", ...; for a folder as `FolderDataset`, `FolderOfMasks` and
+        `CocoDataset` have them.
       data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`); or the folder of
         images.
       features: the features that an example shall have: classification needs the default, segmentation the image and its mask
-        ("mask" of a folder).
+        ("mask" of a folder), detection ("image", "objects"), which opens an `ObjectDataset`.
 
     Returns:
       A random-access source of raw examples; it can be pickled.
 
     Raises:
       UserError: the data set is missing, is prepared in another format, or lacks one of the features or the split; or the
-        folder is not laid out as `paca_jax.data.folder`, or with masks `paca_jax.data.folder_of_masks`, tells.
+        folder is not laid out as `paca_jax.data.folder`, with masks `paca_jax.data.folder_of_masks`, or with objects
+        `paca_jax.data.coco`, tells.
     """
     if name not in _FOLDERS:
+        if set(features) == {"image", "objects"}:
+            return InstanceMaps(TfdsDataset(name, split, data_dir, FEATURES))
         return TfdsDataset(name, split, data_dir, features)
     for known, dataset in _FOLDERS[name].items():
         if set(known).issuperset(features):
@@ -193,7 +218,11 @@ def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]
     fields = dict.fromkeys(labels, "int64_list") | dict.fromkeys(images, "bytes_list")
     masks = [feature for feature in images if _has_names(info.features[feature])]
     named = "label" if "label" in labels else next(iter(masks), None)
-    others = {feature: info.features[feature] for feature in features if feature not in fields}
+    sequences = {feature: _leaves(info.features[feature]) for feature in features}
+    sequences = {feature: leaves for feature, leaves in sequences.items() if leaves}
+    objects = next((feature for feature in sequences if "label" in sequences[feature]), None)
+    others = {feature: info.features[feature] for feature in features if feature not in fields.keys() | sequences.keys()}
+    names = info.features[named] if named else info.features[objects].feature["label"] if objects else None
     source = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
     )
@@ -201,8 +230,9 @@ def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]
         records=source.data_source,
         parse=tf_example_pb2.Example.FromString,
         fields=fields,
+        sequences=sequences,
         decoder=tfds.features.FeaturesDict(others) if others else None,
-        class_names=published_classes(name) if named is None else tuple(info.features[named].names),
+        class_names=published_classes(name) if names is None else tuple(names.names),
     )
 
 
@@ -211,6 +241,22 @@ def _has_names(feature: Any) -> bool:
     import tensorflow_datasets as tfds
 
     return isinstance(feature, tfds.features.LabeledImage) and bool(feature.num_classes)
+
+
+def _leaves(feature: Any) -> dict[str, _Leaf]:
+    """What the elements of a sequence of dicts of numbers are made of; nothing of another feature."""
+    import tensorflow_datasets as tfds
+
+    if not isinstance(feature, tfds.features.Sequence) or not isinstance(feature.feature, tfds.features.FeaturesDict):
+        return {}
+    leaves = {}
+    for name, leaf in feature.feature.items():
+        number = isinstance(leaf, tfds.features.Tensor) and None not in leaf.shape and np.dtype(leaf.np_dtype).kind in "biuf"
+        if not number:
+            return {}
+        kind = "float_list" if np.dtype(leaf.np_dtype).kind == "f" else "int64_list"
+        leaves[name] = _Leaf(kind, np.dtype(leaf.np_dtype), tuple(leaf.shape))
+    return leaves
 
 
 def _check_features(name: str, available: Any, wanted: tuple[str, ...]) -> None:
