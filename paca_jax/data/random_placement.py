@@ -46,9 +46,7 @@ class RandomCrop:
         check_sides(self.short_sides, self.long_side)
         check_whole("least", self.least)
         if self.most < self.least:
-            raise UserError(
-                f"Expected the crop's least side to be at most {self.most}, its most, got {self.least}; correct it."
-            )
+            raise UserError(f"Expected the crop's most to be {self.least} or more, its least, got {self.most}; correct it.")
 
 
 DETR_CROP = RandomCrop()
