@@ -44,7 +44,6 @@ class CocoDataset(ObjectDataset):
       name: "coco".
       split: "train", "train_all", "validation" or "test".
       data_dir: the folder.
-      image_ids: (examples,) int64, COCO's ids of the images.
     """
 
     name = "coco"

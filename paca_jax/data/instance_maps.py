@@ -33,6 +33,7 @@ class InstanceMaps(ObjectDataset):
                 "choose another data set."
             )
         self.name, self.split = records.name, records.split
+        self.image_ids = np.arange(len(records))
         self.category_ids = tuple(range(1, records.num_classes + 1))
 
     def __len__(self) -> int:

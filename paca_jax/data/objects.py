@@ -38,11 +38,13 @@ class ObjectDataset(Dataset):
     """One split of a data set of detection: `dataset[i]` is {"image": bytes, "objects": Objects, "index": i}.
 
     Attributes:
+      image_ids: (examples,) int64, what results call the pictures.
       sizes: (examples, 2) int32, height and width of every picture in pixels.
       num_objects: (examples,) int32, the objects of every picture that are no crowds.
       category_ids: what results call the classes, in label order.
     """
 
+    image_ids: np.ndarray
     sizes: np.ndarray
     num_objects: np.ndarray
     category_ids: tuple[int, ...]
