@@ -3,7 +3,8 @@
 The examples of training stand in one endless line: epoch after epoch, each a permutation of the data set that (seed, epoch)
 decides. Batch s is the examples at positions s * batch_size, ... of that line, and what a transform draws at random is decided
 by (seed, epoch, index of the example). So a run resumes at any step without a saved position, and neither the number of
-processes nor that of workers changes what is trained on.
+processes nor that of workers changes what is trained on. Where pictures differ in size, `dealing` brings those of one shape
+together.
 """
 
 import itertools

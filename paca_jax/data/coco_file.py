@@ -170,7 +170,7 @@ class _Reader:
         checked = []
         for entry in entries:
             number = entry.get("id") if isinstance(entry, dict) else None
-            if type(number) is not int:
+            if type(number) is not int or abs(number) >= 2**63:
                 self._refuse(f"a whole number as the id of every {kind}", repr(number))
             if number in seen:
                 self._refuse(f"every {kind} to have an id of its own", f"{kind} {number} twice")
@@ -186,8 +186,8 @@ class _Reader:
 
     def _size(self, image: dict[str, Any]) -> tuple[int, int]:
         size = image.get("height"), image.get("width")
-        if not all(type(length) is int and length > 0 for length in size):
-            self._refuse(f"a height and a width above 0 of image {image['id']}", f"{size[0]!r} and {size[1]!r}")
+        if not all(type(length) is int and 0 < length < _FAR for length in size):
+            self._refuse(f"a height and a width in pixels of image {image['id']}", f"{size[0]!r} and {size[1]!r}")
         return size  # type: ignore[return-value]
 
     def _known(self, annotation: dict[str, Any], key: str, known: dict[int, int]) -> int:

@@ -193,7 +193,7 @@ def change(*path, value):
         (change("categories", 1, "id", value=7), "every category to have an id of its own .*, got category 7 twice"),
         (change("annotations", 3, "id", value="x"), "Expected a whole number as the id of every annotation .*, got 'x'"),
         (change("annotations", 3, value=4), "Expected a whole number as the id of every annotation .*, got None"),
-        (change("images", 0, "width", value=0), "Expected a height and a width above 0 of image 12 .*, got 40 and 0"),
+        (change("images", 0, "width", value=0), "Expected a height and a width in pixels of image 12 .*, got 40 and 0"),
         (change("images", 0, "file_name", value=None), "Expected a text as 'file_name' of image 12 .*, got None"),
         (change("categories", 0, "name", value=3), "Expected a text as 'name' of category 7 .*, got 3"),
         (change("annotations", 0, "bbox", value=[1, 2, 3]), "Expected a bbox of four numbers .* of annotation 100 of image 12"),
