@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from paca_jax import ops
+from paca_jax.errors import check
 
 STRIDE = 4
 _ROWS_AT_ONCE = 64
@@ -29,11 +30,20 @@ class Viewing:
         flip: whether also mirrored.
         window: side of the windows in pixels of the resized picture; 0 shows it whole.
         window_stride: pixels from one window to the next.
+
+    Raises:
+        UserError: if windows have no size, or leave pixels out between them.
     """
 
     flip: bool = False
     window: int = 0
     window_stride: int = 341
+
+    def __post_init__(self) -> None:
+        check(self.window >= 0, f"test.window is 0 (whole pictures) or the side of a window, but got {self.window}.")
+        most = self.window or self.window_stride
+        fits = 1 <= self.window_stride <= most
+        check(fits, f"test.window_stride is 1 to test.window={most}, but got {self.window_stride}.")
 
 
 class View(NamedTuple):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.proof import kills, processes
 
-CAMPAIGNS = ("kills", "processes")
+CAMPAIGNS = ("kills", "scenes", "processes")
+SCENES_KILLS = 4
 
 
 def main() -> None:
@@ -23,7 +24,10 @@ def main() -> None:
     for name in [arguments.only] if arguments.only else CAMPAIGNS:
         folder = arguments.out / name
         if name == "kills":
-            result = kills.campaign(folder, arguments.kills, arguments.seed)
+            result = kills.campaign(kills.classification, folder, arguments.kills, arguments.seed)
+            table = kills.as_table(result)
+        elif name == "scenes":
+            result = kills.campaign(kills.segmentation, folder, SCENES_KILLS, arguments.seed)
             table = kills.as_table(result)
         else:
             result = processes.campaign(folder, arguments.seed)

@@ -4,7 +4,9 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,48 @@ import jax
 import numpy as np
 
 import paca_jax
+from paca_jax.data.prepare import prepare
 from tests.runs import ROOT, command, environment, run_main, scalars
 
-OPTIONS = {"num_steps": 600, "checkpoint_every_steps": 5, "log_every_steps": 5, "eval_every_steps": 50, "checkpoint_keep": 2}
+CHECKPOINT_EVERY = 5
+OPTIONS = {
+    "num_steps": 600,
+    "checkpoint_every_steps": CHECKPOINT_EVERY,
+    "log_every_steps": 5,
+    "eval_every_steps": 50,
+    "checkpoint_keep": 2,
+}
+SCENES_OPTIONS = OPTIONS | {
+    "num_steps": 80,
+    "eval_every_steps": 40,
+    "dataset.train_split": "train[:160]",
+    "dataset.eval_split": "test[:24]",
+    "image_size": 64,
+    "batch_size": 8,
+}
+
+# From a run's folder to the command line that starts it and goes on with it.
+Start = Callable[[Path], list[str]]
+
+
+def classification(workdir: Path) -> list[str]:
+    """Returns the command line of a small run of the Fashion-MNIST demo."""
+    return command(workdir, **OPTIONS)
+
+
+def segmentation(workdir: Path) -> list[str]:
+    """Returns the command line of a small run on scenes, which are prepared beside it where they are not yet."""
+    data = workdir.parent / "datasets"
+    prepare("scenes", str(data))
+    values = SCENES_OPTIONS | {"dataset.data_dir": str(data), "init_from": ""}
+    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    return [sys.executable, "main.py", "--config=configs/scenes_segmentation.py", f"--workdir={workdir}", *flags]
+
 
 EXIT_STATUS = {"SIGKILL": -9, "SIGTERM": 143}
 
 
-def campaign(out: Path, count: int, seed: int) -> dict[str, Any]:
+def campaign(start: Start, out: Path, count: int, seed: int) -> dict[str, Any]:
     """Kills a run `count` times, by turns with SIGKILL and SIGTERM, lets it end, and compares it with an uninterrupted one.
 
     Half of the kills wait for a checkpoint that is being written. SIGTERM loses nothing: the run saves its step first.
@@ -27,13 +63,13 @@ def campaign(out: Path, count: int, seed: int) -> dict[str, Any]:
     whole, killed = out / "whole", out / "killed"
     for workdir in (whole, killed):
         shutil.rmtree(workdir, ignore_errors=True)
-    done = run_main(*command(whole, **OPTIONS))
+    done = run_main(*start(whole))
     if done.returncode:
         raise RuntimeError(done.stderr)
 
     rng = random.Random(seed)
-    rows = [_kill(killed, rng, index) for index in range(count)]
-    done = run_main(*command(killed, **OPTIONS))
+    rows = [_kill(start, killed, rng, index) for index in range(count)]
+    done = run_main(*start(killed))
     if done.returncode:
         raise RuntimeError(done.stderr)
 
@@ -45,23 +81,23 @@ def campaign(out: Path, count: int, seed: int) -> dict[str, Any]:
     killed_each_time = all(row["exit"] == EXIT_STATUS[row["signal"]] for row in rows)
     most_lost = max(steps_lost, default=0)
     return {
-        "options": OPTIONS,
+        "command": start(killed),
         "kills": rows,
         "same_parameters": same_parameters,
         "same_metrics": same_metrics,
         "most_steps_lost": most_lost,
         "killed_each_time": killed_each_time,
-        "holds": same_parameters and same_metrics and killed_each_time and most_lost <= 2 * OPTIONS["checkpoint_every_steps"],
+        "holds": same_parameters and same_metrics and killed_each_time and most_lost <= 2 * CHECKPOINT_EVERY,
     }
 
 
-def _kill(workdir: Path, rng: random.Random, index: int) -> dict[str, Any]:
+def _kill(start: Start, workdir: Path, rng: random.Random, index: int) -> dict[str, Any]:
     """Starts the run, kills it, and tells how far it was and what it had saved."""
     name = "SIGKILL" if index % 2 == 0 else "SIGTERM"
     while_saving = index % 4 >= 2
-    start = _saved(workdir)
-    process = subprocess.Popen(command(workdir, **OPTIONS), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
-    while process.poll() is None and _saved(workdir) <= start:
+    before = _saved(workdir)
+    process = subprocess.Popen(start(workdir), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
+    while process.poll() is None and _saved(workdir) <= before:
         time.sleep(0.01)
     time.sleep(rng.uniform(0, 1.0))
     while while_saving and process.poll() is None and not _being_saved(workdir):

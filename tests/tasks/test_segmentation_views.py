@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from paca_jax import ops
+from paca_jax.errors import UserError
 from paca_jax.tasks.segmentation_views import Viewing, predict_labels
 
 CLASSES = 5
@@ -92,6 +93,19 @@ def test_windows_that_overlap_over_pictures_of_several_sizes(flip):
 def test_probabilities_of_several_scales_are_averaged():
     scales = [pictures([(32, 48), (32, 48)], seed) for seed in (0, 1)] + [pictures([(64, 96), (64, 96)], 2)]
     compare(scales, [(60, 90), (33, 51)], (64, 96), Viewing(flip=True), [(32, 48), (32, 48), (64, 96)])
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"window": -1}, r"test\.window is 0 \(whole pictures\)"),
+        ({"window": 32, "window_stride": 33}, r"1 to test\.window=32, but got 33"),
+        ({"window_stride": 0}, "but got 0"),
+    ],
+)
+def test_windows_without_size_or_with_gaps_are_refused(values, told):
+    with pytest.raises(UserError, match=told):
+        Viewing(**values)
 
 
 def test_a_picture_smaller_than_the_window_is_shown_whole():
