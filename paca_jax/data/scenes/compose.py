@@ -10,9 +10,11 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 SIDES = (96, 160)  # height and width of a scene in pixels, both ends included
-GARMENTS = (1, 5)
-SCALES = (1.0, 3.0)
-MAX_DEGREES = 15.0
+GARMENTS = (2, 5)
+SCALES = (1.5, 3.0)
+MAX_DEGREES = 10.0
+# How much of a photograph's colours and of its contrast a scene keeps: with few photographs, clothes must stand out from any.
+COLOURFULNESS, CONTRAST = (0.2, 0.5), (0.4, 0.7)
 INSIDE = 0.8  # how much of a garment's height and of its width lies inside the scene at least
 
 # An object of which less is visible is left out of the scene.
@@ -92,7 +94,7 @@ class Piece(NamedTuple):
 def compose(
     rng: np.random.Generator, photographs: Mapping[str, UInt8[np.ndarray, "_ _ 3"]], garments: Sequence[Garment]
 ) -> Scene:
-    """Draws a scene: 1 to 5 garments over a part of a photograph.
+    """Draws a scene: 2 to 5 garments over a part of a photograph.
 
     Args:
       rng: decides everything.
@@ -115,14 +117,18 @@ def compose(
 def background(
     rng: np.random.Generator, photograph: UInt8[np.ndarray, "_ _ 3"], height: int, width: int
 ) -> Float[np.ndarray, "H W 3"]:
-    """Draws a part of a photograph at some zoom, mirrored or not, in somewhat other light; values are 0 to 255."""
+    """Draws a part of a photograph at some zoom, mirrored or not, faded and in other light; values are 0 to 255."""
     rows, columns = photograph.shape[:2]
     largest = min(rows / height, columns / width)
     scale = math.exp(rng.uniform(math.log(min(0.8, largest)), math.log(largest)))
     top, left = rng.uniform(0, rows - scale * height), rng.uniform(0, columns - scale * width)
     box = (left, top, left + scale * width, top + scale * height)
     part = Image.fromarray(photograph).resize((width, height), Image.Resampling.BICUBIC, box)
-    pixels = np.asarray(part, np.float32) * rng.uniform(0.8, 1.15) * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    pixels = np.asarray(part, np.float32)
+    grey = pixels.mean(-1, keepdims=True)
+    pixels = grey + np.float32(rng.uniform(*COLOURFULNESS)) * (pixels - grey)
+    pixels = pixels.mean() + np.float32(rng.uniform(*CONTRAST)) * (pixels - pixels.mean())
+    pixels = pixels * np.float32(rng.uniform(0.8, 1.15))
     return np.clip(pixels[:, ::-1] if rng.random() < 0.5 else pixels, 0, 255)
 
 
@@ -181,7 +187,7 @@ def paint(image: Float[np.ndarray, "H W 3"], piece: Piece) -> Float[np.ndarray, 
 def _piece(rng: np.random.Generator, garment: Garment, index: int, height: int, width: int) -> Piece:
     scale, angle = rng.uniform(*SCALES), math.radians(rng.uniform(-MAX_DEGREES, MAX_DEGREES))
     shade, alpha = resample(garment.pixels, cut_out(garment), scale, angle, mirrored=bool(rng.random() < 0.5))
-    tint = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.15, 0.9), rng.uniform(0.55, 1))
+    tint = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.5, 0.95), rng.uniform(0.7, 1))
     colours = 255 * np.array(tint, np.float32) * (_DARKEST + (1 - _DARKEST) * shade[..., None] / 255)
     rows, columns = alpha.shape
     top = rng.integers(round((INSIDE - 1) * rows), round(height - INSIDE * rows) + 1)
