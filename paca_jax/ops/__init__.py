@@ -1,19 +1,27 @@
 """Pure array functions: no parameters, no modules, no state."""
 
+from paca_jax.ops.anchors import anchor_grid
 from paca_jax.ops.attention import assign_patches, attend, attention_weights, gather_clusters
 from paca_jax.ops.augmentation import mix, random_erasing
+from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix
 
 __all__ = [
     "adaptive_average_pool",
+    "anchor_grid",
     "assign_patches",
     "attend",
     "attention_weights",
     "binomial_blur",
+    "box_area",
+    "box_iou",
     "channels_dot",
+    "clip_boxes",
+    "decode_boxes",
     "depthwise_conv",
+    "encode_boxes",
     "gather_clusters",
     "mix",
     "random_erasing",
