@@ -6,6 +6,7 @@ from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.nms import batched_nms, nms
 from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "assign_patches",
     "attend",
     "attention_weights",
+    "batched_nms",
     "binomial_blur",
     "box_area",
     "box_iou",
@@ -24,6 +26,7 @@ __all__ = [
     "encode_boxes",
     "gather_clusters",
     "mix",
+    "nms",
     "random_erasing",
     "resize_bilinear",
     "resize_matrix",
