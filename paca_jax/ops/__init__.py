@@ -8,6 +8,7 @@ from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.nms import batched_nms, nms
 from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix
+from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
 
 __all__ = [
     "adaptive_average_pool",
@@ -27,7 +28,10 @@ __all__ = [
     "gather_clusters",
     "mix",
     "nms",
+    "pyramid_level",
+    "pyramid_roi_align",
     "random_erasing",
     "resize_bilinear",
     "resize_matrix",
+    "roi_align",
 ]
