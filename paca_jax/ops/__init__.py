@@ -6,6 +6,7 @@ from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.masks import mask_targets, paste_masks
 from paca_jax.ops.nms import batched_nms, nms
 from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix
 from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
@@ -26,8 +27,10 @@ __all__ = [
     "depthwise_conv",
     "encode_boxes",
     "gather_clusters",
+    "mask_targets",
     "mix",
     "nms",
+    "paste_masks",
     "pyramid_level",
     "pyramid_roi_align",
     "random_erasing",
