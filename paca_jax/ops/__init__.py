@@ -7,6 +7,7 @@ from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, enco
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.masks import mask_targets, paste_masks
+from paca_jax.ops.matching import assign_boxes, sample
 from paca_jax.ops.nms import batched_nms, nms
 from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix
 from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
@@ -14,6 +15,7 @@ from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
 __all__ = [
     "adaptive_average_pool",
     "anchor_grid",
+    "assign_boxes",
     "assign_patches",
     "attend",
     "attention_weights",
@@ -37,4 +39,5 @@ __all__ = [
     "resize_bilinear",
     "resize_matrix",
     "roi_align",
+    "sample",
 ]
