@@ -1,6 +1,7 @@
 """Masks of instances: pasted from the frame of a box into the image, and cut out of bitmaps as targets.
 
-Both are bilinear and separable: one small matrix along each axis.
+Both are bilinear and separable: one small matrix along each axis. They end at a threshold, so products are exact in float32
+where a device would round their inputs.
 """
 
 import jax
@@ -24,7 +25,7 @@ def paste_masks(masks: Float[Array, "N R R"], boxes: Float[Array, "N 4"], size: 
         size: the image's height and width in pixels.
     """
     y, x = (_pasting_weights(boxes[:, axis], boxes[:, axis + 2], size[1 - axis], masks.shape[2 - axis]) for axis in (1, 0))
-    return jnp.einsum("nhr,nrs,nws->nhw", y, masks.astype(jnp.float32), x)
+    return jnp.einsum("nhr,nrs,nws->nhw", y, masks.astype(jnp.float32), x, precision="highest")
 
 
 def _pasting_weights(start: Float[Array, "N"], end: Float[Array, "N"], pixels: int, cells: int) -> Float[Array, "N S R"]:
@@ -55,7 +56,6 @@ def mask_targets(
         columns = sampling_weights(box[0], box[2], 1, out, shape[1])
         rows = sampling_weights(box[1], box[3], 1, out, shape[0])
         bitmap = jnp.asarray(bitmaps)[index].astype(jnp.float32)
-        # Half a bin is decided in float32: bfloat16 would move edges.
         along_x = jnp.einsum("sw,hw->hs", columns, bitmap, precision="highest")
         return jnp.einsum("rh,hs->rs", rows, along_x, precision="highest")
 

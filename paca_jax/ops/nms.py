@@ -26,7 +26,7 @@ def nms(
         iou_threshold: suppresses above it, not at it.
     """
     order = _by_score(scores, valid)
-    kept = _settle(boxes[order], jnp.zeros(len(order), jnp.int32), valid[order], iou_threshold, len(order))
+    kept = _settle(order, boxes, jnp.zeros(len(order), jnp.int32), valid, iou_threshold, len(order))
     return jnp.zeros_like(valid).at[order].set(kept)
 
 
@@ -49,10 +49,10 @@ def batched_nms(
         max_outputs: K, the most boxes to return.
 
     Returns:
-        Indices of the boxes by falling score, and which of these entries there are.
+        Indices of the boxes by falling score, 0 where there are no more, and which of these entries there are.
     """
     order = _by_score(scores, valid)
-    kept = _settle(boxes[order], groups[order], valid[order], iou_threshold, max_outputs)
+    kept = _settle(order, boxes, groups, valid, iou_threshold, max_outputs)
     (positions,) = jnp.nonzero(kept, size=max_outputs, fill_value=len(order))
     return order.at[positions].get(mode="fill", fill_value=0), positions < len(order)
 
@@ -62,9 +62,16 @@ def _by_score(scores: Float[Array, "N"], valid: Bool[Array, "N"]) -> Int[Array, 
 
 
 def _settle(
-    boxes: Float[Array, "N 4"], groups: Int[Array, "N"], valid: Bool[Array, "N"], iou_threshold: float, enough: int
+    order: Int[Array, "N"],
+    boxes: Float[Array, "N 4"],
+    groups: Int[Array, "N"],
+    valid: Bool[Array, "N"],
+    iou_threshold: float,
+    enough: int,
 ) -> Bool[Array, "N"]:
-    """Tells which of the boxes, sorted by score, remain; once `enough` do, later tiles are left out."""
+    """Tells which of the boxes remain, in the order given; once `enough` do, later tiles are left out."""
+    boxes = jax.lax.stop_gradient(boxes)  # a loop of unknown length has no gradient, nor has a choice
+    boxes, groups, valid = (jnp.asarray(x)[order] for x in (boxes, groups, valid))
     count = len(boxes)
     tile = min(_TILE, max(count, 1))
     padding = -count % tile

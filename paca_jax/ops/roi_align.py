@@ -6,7 +6,9 @@ others outside it as the border; empty boxes give 0. Bins and samples are separa
 each axis, exact for every shape of box.
 
 The matrices multiply whole maps, as matrix units like it. Boxes are sorted by level and taken in chunks, and a chunk leaves out
-the levels that none of its boxes is on.
+the levels that none of its boxes is on. Windows gathered around the boxes take far fewer operations and a quarter of the time
+on a CPU, but by its compiler's estimate a TPU v5e needs over three times the cycles for them, mostly to scatter the windows'
+gradients.
 """
 
 from collections.abc import Sequence
@@ -49,12 +51,13 @@ def pyramid_roi_align(
     Args:
         levels: maps of each image, from fine to coarse.
         boxes: (x1, y1, x2, y2) in pixels of the image.
-        valid: which boxes exist; the others give 0.
+        valid: which boxes exist; the others give 0, whatever they hold.
         out: P, bins along each axis.
         strides: pixels in a cell of each level.
     """
+    boxes = jnp.where(valid[..., None], boxes, 0).astype(jnp.float32)
     level = jnp.where(valid, pyramid_level(boxes, len(levels)), len(levels))
-    return _pyramid(out, tuple(strides), tuple(levels), boxes.astype(jnp.float32), level)
+    return _pyramid(out, tuple(strides), tuple(levels), boxes, level)
 
 
 def pyramid_level(boxes: Float[Array, "*N 4"], count: int = 4) -> Int[Array, "*N"]:

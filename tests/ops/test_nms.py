@@ -73,6 +73,19 @@ def test_nothing_valid_gives_nothing_and_batches_are_mapped_over():
     assert not np.any(exists[1])
 
 
+def test_chosen_boxes_carry_gradients():
+    boxes, _, valid = crowded(np.random.default_rng(3), 40)
+
+    @jax.jit
+    @jax.grad
+    def gradient(boxes):
+        indices, exists = ops.batched_nms(boxes, boxes[:, 0], np.zeros(40, int), valid, 0.5, 10)
+        return (boxes[indices] * exists[:, None]).sum()
+
+    expected = np.isin(np.arange(40), plain_nms(boxes.astype(float), boxes[:, 0], valid, 0.5)[:10])
+    np.testing.assert_array_equal(gradient(boxes), np.repeat(expected[:, None], 4, axis=1))
+
+
 @pytest.mark.parametrize("image", [0, 1])
 def test_recorded_detections_of_a_class_remain(image):
     boxes, scores, labels = (REFERENCE[f"detections{image}/{name}"] for name in ("boxes", "scores", "labels"))
