@@ -162,9 +162,17 @@ def convert_image(image: Image.Image, channels: int) -> Image.Image:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Applies EXIF's orientation to a Pillow image; unreadable metadata count as upright."""
+    """Applies EXIF's orientation to a Pillow image; unreadable metadata count as upright.
+
+    What is turned loses its metadata, so that it is not turned again.
+    """
     transposition = _transposition(image)
-    return image if transposition is None else image.transpose(transposition)
+    if transposition is None:
+        return image
+    turned = image.transpose(transposition)
+    for key in _METADATA:
+        turned.info.pop(key, None)
+    return turned
 
 
 @contextmanager

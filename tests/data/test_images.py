@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paca_jax.data import decode_image, image_sizes
+from paca_jax.data import convert_image, decode_image, image_sizes
 from paca_jax.data.images import image_size
 from paca_jax.errors import UserError
 from tests.data.tiny import Pictures, encode
@@ -101,6 +101,14 @@ def test_exif_orientation(file_format, orientation, upright):
     stored = decoded(encode(pixels, file_format, **options), 1)
     result = decoded(encode(pixels, file_format, exif=exif.tobytes(), **options), 1)
     np.testing.assert_array_equal(result, upright(stored))
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_what_is_upright_is_not_turned_again(file_format):
+    image = decode_image(oriented(file_format, 6), 3)
+    assert image.size == COLOUR.shape[:2]
+    np.testing.assert_array_equal(np.asarray(convert_image(image, 3)), np.asarray(image))
+    assert convert_image(image, 1).size == image.size
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
