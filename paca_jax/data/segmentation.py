@@ -14,7 +14,7 @@ from PIL import Image
 from paca_jax.data.distortion import distort
 from paca_jax.data.fitting import check_box_and_channels, check_whole, fitted_size, fitting_scale, pad_picture, round_up
 from paca_jax.data.images import decode_image
-from paca_jax.data.masks import IGNORED, decode_labels
+from paca_jax.data.masks import IGNORED, MaskError, decode_labels
 from paca_jax.data.resampling import Box, bilinear, nearest
 from paca_jax.errors import UserError
 
@@ -232,9 +232,15 @@ def _decode(
     transform: SegmentationTrainTransform | SegmentationEvalTransform, example: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the (H, W, C) pixels and the (H, W) labels of an example."""
+    mask = example[transform.mask_feature]
+    if not isinstance(mask, bytes):
+        raise MaskError(
+            f"Expected the feature {transform.mask_feature!r} to hold the files of masks, got a value of type "
+            f"{type(mask).__name__}; correct dataset.mask_feature."
+        )
     pixels = _pixels(decode_image(example["image"], transform.channels))
     size = (pixels.shape[0], pixels.shape[1])
-    return pixels, decode_labels(example[transform.mask_feature], size, transform.num_classes, transform.ignore_zero)
+    return pixels, decode_labels(mask, size, transform.num_classes, transform.ignore_zero)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

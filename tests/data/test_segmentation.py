@@ -281,6 +281,13 @@ def test_masks_that_do_not_fit_are_told(bad, transform):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("value", [3, LABELS, "mask.png"])
+@pytest.mark.parametrize("transform", [SegmentationTrainTransform(32, 3), EVAL])
+def test_a_feature_that_holds_no_mask_is_named(transform, value):
+    with pytest.raises(MaskError, match=rf"the feature 'mask' to hold the files of masks, got .* {type(value).__name__}; corr"):
+        transform({**EXAMPLE, "mask": value}, np.random.default_rng(0))
+
+
 def test_a_mask_of_a_turned_photo_is_upright():
     example = {"image": BAD["turned"][0]["image"], "mask": encode(np.ascontiguousarray(np.rot90(LABELS, -1)))}
     result = EVAL(example)
