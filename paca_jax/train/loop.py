@@ -1,7 +1,7 @@
 """A run from its config to its report."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ def train(config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[
     workdir = epath.Path(workdir).expanduser()
     run = prepare(config, devices)
     with _checkpoints(run, workdir) as checkpoints, jax.set_mesh(run.mesh), stop_together():
-        state = _saved_state(run, checkpoints) or _given_state(run) or run.fresh_state()
+        state = _saved_state(run, checkpoints) or _given_state(run, config.init_allow_new) or run.fresh_state()
         start_step = int(state.step)
         _write_overview(state, workdir)
         if start_step < run.steps.total:
@@ -63,17 +63,25 @@ def train(config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[
 def evaluate_only(
     config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[jax.Device] | None = None
 ) -> dict[str, float]:
-    """Evaluates the newest checkpoint of a workdir or, where there is none, `config.init_from`; writes nothing."""
+    """Evaluates the newest checkpoint of a workdir or, where there is none, `config.init_from`; writes nothing.
+
+    Whatever `init_allow_new` says, nothing starts fresh: what was never trained is not worth a number.
+    """
     run = prepare(config, devices)
     state = None
     with jax.set_mesh(run.mesh), stop_together():
         if workdir is not None and (epath.Path(workdir).expanduser() / FOLDER).exists():
             with _checkpoints(run, workdir) as checkpoints:
                 state = _saved_state(run, checkpoints)
-        state = state or _given_state(run)
         if state is None:
-            place = "no --workdir is given" if workdir is None else f"{workdir} holds no checkpoint"
-            raise UserError(f"There is nothing to evaluate: {place}, and config.init_from is not set.")
+            nothing = "no --workdir is given" if workdir is None else f"{workdir} holds no checkpoint"
+            nothing = f"There is nothing to evaluate: {nothing}, and config.init_from"
+            try:
+                state = _given_state(run, allow_new=())
+            except UserError as error:
+                raise UserError(f"{nothing} does not give the whole model: {error}") from error
+            if state is None:
+                raise UserError(f"{nothing} is not set.")
         scalars = evaluate(run, state.eval_variables)
     logger.info("%s", listing(scalars))
     return scalars
@@ -89,14 +97,14 @@ def _saved_state(run: Run, checkpoints: Checkpoints) -> TrainState | None:
     return checkpoints.restore(step, run.abstract)
 
 
-def _given_state(run: Run) -> TrainState | None:
+def _given_state(run: Run, allow_new: Collection[str]) -> TrainState | None:
     """Returns the state that starts from `init_from`, or None where it is not set."""
     config = run.config
     if not config.init_from:
         return None
     source = backbone_name(config.model.name) if config.init_from == "official" else config.init_from
     logger.info("Starting from %s.", source)
-    return run.start_from(initial_variables(source, run.task.model, config.init_allow_new))
+    return run.start_from(initial_variables(source, run.task.model, allow_new))
 
 
 def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:

@@ -155,7 +155,9 @@ def test_devices_agree_with_one(folder, finished, tmp_path, values):
     np.testing.assert_allclose(many, one, rtol=1e-4)
 
 
-def test_a_classifiers_weights_start_it_and_a_frozen_backbone_keeps_them(folder, tmp_path):
+@pytest.fixture
+def from_a_classifier(folder, tmp_path):
+    """A config that starts from a classifier's file, and that classifier's parameters."""
     config = config_of(folder, num_steps=2, freeze_backbone=True, init_allow_new=("head",))
     backbone = {key: config.model[key] for key in ("embed_dims", "depths", "num_heads")}
     classifier = paca_jax.create_model("pacavit_nano", num_classes=5, **backbone)
@@ -164,10 +166,21 @@ def test_a_classifiers_weights_start_it_and_a_frozen_backbone_keeps_them(folder,
     state = paca_jax.convert.to_torch(variables, classifier)
     paca_jax.convert.write_state_dict(path, state, {"name": "pacavit_nano", "num_classes": 5, **backbone})
     config.init_from = str(path)
+    return config, variables["params"]
+
+
+def test_a_classifiers_weights_start_it_and_a_frozen_backbone_keeps_them(from_a_classifier, tmp_path):
+    config, params = from_a_classifier
     loop.train(config, tmp_path / "run", devices=ONE)
     trained = paca_jax.load(tmp_path / "run")[1]["params"]["backbone"]
-    given = {name: part for name, part in variables["params"].items() if name != "head"}
+    given = {name: part for name, part in params.items() if name != "head"}
     assert jax.tree.all(jax.tree.map(np.array_equal, trained, given))
+
+
+def test_a_head_that_was_never_trained_is_not_evaluated(from_a_classifier, tmp_path):
+    told = r"nothing to evaluate: .*none holds no checkpoint, .*init_from does not give the whole model: .*decode_head"
+    with pytest.raises(UserError, match=told):
+        loop.evaluate_only(from_a_classifier[0], tmp_path / "none", devices=ONE)
 
 
 def test_a_classifier_cannot_segment(folder):
