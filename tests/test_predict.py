@@ -1,6 +1,7 @@
 """`python -m paca_jax.predict` with a classifier and a segmentor."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -62,6 +63,29 @@ def test_a_segmentor(places, tmp_path):
         shares = {entry["name"]: entry["share"] for entry in found[str(path)]}
         assert shares == pytest.approx({f"class {k}": np.mean(labels == k) for k in np.unique(labels)})
         assert Image.open(tmp_path / f"{name}.overlay.png").size[0] > 320
+
+
+def test_a_turned_photo_is_seen_upright(places, tmp_path):
+    root, pictures = places
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(pictures[1]).save(tmp_path / "turned.png", exif=exif)
+    Image.open(pictures[1]).transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    names = ("turned", "upright")
+    files = [str(tmp_path / f"{name}.png") for name in names]
+    main(["--checkpoint", str(root / "segmentor.safetensors"), *files, "--out", str(tmp_path / "out")])
+    turned, upright = (np.asarray(Image.open(tmp_path / "out" / f"{name}.mask.png")) for name in names)
+    assert turned.shape == (90, 61)
+    np.testing.assert_array_equal(turned, upright)
+
+
+def test_no_picture_takes_the_files_of_another(places, tmp_path):
+    root, pictures = places
+    third = tmp_path / "photo_2.png"
+    shutil.copy(pictures[0], third)
+    main(["--checkpoint", str(root / "segmentor.safetensors"), *map(str, (*pictures, third)), "--out", str(tmp_path / "out")])
+    written = {path.name.removesuffix(".mask.png"): Image.open(path).size for path in (tmp_path / "out").glob("*.mask.png")}
+    assert written == {"photo": (37, 50), "photo_2": (90, 61), "photo_2_2": (37, 50)}
 
 
 def test_a_picture_that_cannot_be_read_keeps_what_was_said_before_it(places, tmp_path, capsys):
