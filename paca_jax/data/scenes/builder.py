@@ -19,16 +19,17 @@ from paca_jax.data.sources import open_dataset
 from paca_jax.errors import UserError
 
 SOURCE = Path(__file__).parents[3] / "datasets"
-SCENES = {"train": 3000, "test": 300}
+SCENES = {"train": 6000, "test": 300}
 GARMENTS = "fashion_mnist_small"
 BACKGROUND = "background"
 _SEEDS = {"train": 0, "test": 1}
 _QUALITY = 90
 _DESCRIPTION = (
-    "Photographs, faded, with two to five garments of Fashion-MNIST on them, scaled, turned, tinted and partly covering each other. "
-    "`mask` has the class of every pixel (0 where there is only photograph), `instances` the number of its object in the order "
-    "of painting, `objects` the visible part of each object: its box, class, number (`id`), pixels (`area`) and which garment "
-    "it is (its place in the same split of fashion_mnist_small). Train and test share neither garments nor photographs."
+    "Faded photographs with two to four garments of Fashion-MNIST on them, scaled, turned, tinted and partly covering each "
+    "other. `mask` has the class of every pixel (0 where there is only photograph), `instances` the number of its object in "
+    "the order of painting, `objects` the visible part of each object: its box, class, number (`id`), pixels (`area`) and "
+    "which garment it is (its place in the same split of fashion_mnist_small). Train and test share neither garments nor "
+    "photographs."
 )
 
 

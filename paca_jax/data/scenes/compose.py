@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 SIDES = (96, 160)  # height and width of a scene in pixels, both ends included
-GARMENTS = (2, 5)
-SCALES = (1.5, 3.0)
+GARMENTS = (2, 4)
+SCALES = (1.75, 3.0)
 MAX_DEGREES = 10.0
 # How much of a photograph's colours and of its contrast a scene keeps: with few photographs, clothes must stand out from any.
 COLOURFULNESS, CONTRAST = (0.2, 0.5), (0.4, 0.7)
@@ -94,7 +94,7 @@ class Piece(NamedTuple):
 def compose(
     rng: np.random.Generator, photographs: Mapping[str, UInt8[np.ndarray, "_ _ 3"]], garments: Sequence[Garment]
 ) -> Scene:
-    """Draws a scene: 2 to 5 garments over a part of a photograph.
+    """Draws a scene: 2 to 4 garments over a part of a photograph.
 
     Args:
       rng: decides everything.
