@@ -134,13 +134,18 @@ class Segmentation:
         path = workdir / "segments.png"
         if remake or not path.exists():
             stride = max(len(self._eval_set) // PICTURE_EXAMPLES, 1)
-            examples = [self._eval_set[i] for i in range(0, len(self._eval_set), stride)][:PICTURE_EXAMPLES]
-            rows = [self._drawn(variables, example) for example in examples]
+            chosen = range(0, len(self._eval_set), stride)[:PICTURE_EXAMPLES]
+            rows = [row for row in (self._drawn(variables, index) for index in chosen) if row is not None]
             path.write_bytes(explain.to_png(explain.segment_sheet(rows, self.class_names)))
         return [path]
 
-    def _drawn(self, variables: dict[str, PyTree], example: dict[str, Any]) -> explain.Segments:
-        picture = data.decode_image(example["image"], self.image_shape[-1])
+    def _drawn(self, variables: dict[str, PyTree], index: int) -> explain.Segments | None:
+        """An example as the report shows it; None where it cannot be decoded, which an evaluation may have left out."""
+        example = self._eval_set[index]
+        try:
+            picture = data.decode_image(example["image"], self.image_shape[-1])
+            truth = self._eval_transform(example)["label"]
+        except data.ImageError:
+            return None
         found = predict_picture(self.model, variables, picture, self._eval_transform, self._viewing)
-        truth = self._eval_transform(example)["label"][: found.shape[0], : found.shape[1]]
-        return explain.Segments(picture, found, truth)
+        return explain.Segments(picture, found, truth[: found.shape[0], : found.shape[1]])

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 import paca_jax
@@ -232,3 +233,17 @@ def test_a_wrong_mask_stops_the_run_with_its_name(folder, tmp_path, mask, told):
     (broken / "masks" / "train" / "00.png").write_bytes(png(mask))
     with pytest.raises(UserError, match=rf"(?s)masks/train/00\.png.*{told}"):
         loop.train(config_of(broken, num_steps=6), tmp_path / "run", devices=ONE)
+
+
+def test_pictures_that_cannot_be_decoded_are_left_out_of_the_report(folder, tmp_path):
+    broken = tmp_path / "shapes"
+    shutil.copytree(folder, broken)
+    damaged = broken / "images" / "validation" / "03.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    heights = []
+    for name, root in (("whole", folder), ("broken", broken)):
+        task = prepare(config_of(root, dataset__skip_corrupt=True), devices=ONE).task
+        (tmp_path / name).mkdir()
+        (sheet,) = task.report(golden.random_variables(task.model), epath.Path(tmp_path / name), remake=True)
+        heights.append(Image.open(sheet).height)
+    assert heights[1] < heights[0]
