@@ -1,16 +1,24 @@
-"""Pictures of clusters, what each of them gathers, drawn over the image; and of segmentations."""
+"""Pictures of clusters, what each of them gathers, drawn over the image; and of segmentations and detections."""
 
 from paca_jax.explain.colours import mask_png, palette
+from paca_jax.explain.columns import LARGEST
+from paca_jax.explain.detections import Found, detection_overlay, detection_sheet
 from paca_jax.explain.heat import overlay
+from paca_jax.explain.marking import Marked
 from paca_jax.explain.png import to_png
 from paca_jax.explain.segments import Segments, segment_overlay, segment_sheet
 from paca_jax.explain.selection import cluster_strengths, strongest_clusters
 from paca_jax.explain.sheet import cluster_sheet
 
 __all__ = [
+    "LARGEST",
+    "Found",
+    "Marked",
     "Segments",
     "cluster_sheet",
     "cluster_strengths",
+    "detection_overlay",
+    "detection_sheet",
     "mask_png",
     "overlay",
     "palette",

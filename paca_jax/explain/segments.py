@@ -5,17 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Integer, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from paca_jax.errors import UserError
 from paca_jax.explain.colours import IGNORED, checked_labels, palette
-from paca_jax.explain.drawing import CAPTION_HEIGHT, GAP, INK, LINE, MARGIN, PAPER, ROW_GAP, SOFT, fitted, font
+from paca_jax.explain.columns import LegendLine, Strip, draw_columns, shown_pictures
 
-# A picture's longer side in pixels: small ones are enlarged, large ones made smaller.
-SMALLEST, LARGEST = 320, 640
-LEGEND_WIDTH = 230
-LEGEND_LINE = 25
-MAX_NAMED = 12
 TITLES = ("picture", "segments", "truth")
 _OPACITY = 0.62
 _BOUNDARY = (255, 255, 255)
@@ -76,41 +71,17 @@ def segment_sheet(rows: Sequence[Segments], class_names: Sequence[str]) -> Image
     if not rows:
         raise UserError("Expected at least one picture to draw, got none.")
     rows = [_checked(row, len(class_names)) for row in rows]
-    cell = min(max(SMALLEST, *(max(row.picture.size) for row in rows)), LARGEST)
-    sizes = [_fitted_size(row.picture.size, cell) for row in rows]
-    width = max(size[0] for size in sizes)
-    titles = TITLES if any(row.truth is not None for row in rows) else TITLES[:2]
-    lines = _legend_lines(rows, class_names)
-    top = MARGIN + CAPTION_HEIGHT
-    known = CAPTION_HEIGHT if len(titles) == 3 else 0
-    pictures_height = sum(size[1] + known + ROW_GAP for size in sizes) - ROW_GAP
-    left = MARGIN + len(titles) * (width + GAP) + GAP
-    sheet = Image.new(
-        "RGB", (left + LEGEND_WIDTH + MARGIN, top + max(pictures_height, len(lines) * LEGEND_LINE) + MARGIN), PAPER
-    )
-    draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(titles):
-        draw.text((MARGIN + column * (width + GAP), MARGIN), title, SOFT, font(15))
-    draw.text((left, MARGIN), "share of the pixels", SOFT, font(15))
-    _draw_legend(draw, lines, palette(len(class_names)), left, top)
-    for row, size in zip(rows, sizes, strict=True):
-        _draw_row(sheet, row, size, width, top)
-        top += size[1] + known + ROW_GAP
-    return sheet
+    strips = [_strip(row, shown) for row, shown in zip(rows, shown_pictures([row.picture for row in rows]), strict=True)]
+    return draw_columns(strips, TITLES, "share of the pixels", _legend(rows, class_names))
 
 
-def _draw_row(sheet: Image.Image, row: Segments, size: tuple[int, int], width: int, top: int) -> None:
-    shown = row.picture.resize(size, Image.Resampling.LANCZOS)
+def _strip(row: Segments, shown: Image.Image) -> Strip:
     pictures = [shown, _coloured(shown, row.labels)]
-    if row.truth is not None:
-        pictures.append(_coloured(shown, row.truth))
-        draw = ImageDraw.Draw(sheet)
-        counts = row.truth != IGNORED
-        if counts.any():
-            right = f"{(row.labels == row.truth)[counts].mean():.1%} of the pixels right"
-            draw.text((MARGIN + width + GAP, top + size[1] + 5), right, SOFT, font(13))
-    for column, picture in enumerate(pictures):
-        sheet.paste(picture, (MARGIN + column * (width + GAP), top))
+    if row.truth is None:
+        return Strip(pictures)
+    counts = row.truth != IGNORED
+    right = f"{(row.labels == row.truth)[counts].mean():.1%} of the pixels right" if counts.any() else ""
+    return Strip([*pictures, _coloured(shown, row.truth)], right)
 
 
 def _coloured(picture: Image.Image, labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
@@ -133,39 +104,15 @@ def _boundaries(labels: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     return edges
 
 
-def _legend_lines(rows: Sequence[Segments], class_names: Sequence[str]) -> list[tuple[int | None, str, str]]:
-    """Class, name and share of each line; the last one tells how many classes were left out."""
+def _legend(rows: Sequence[Segments], class_names: Sequence[str]) -> list[LegendLine]:
     counts, there = np.zeros((2, 256), np.int64)
     for row in rows:
         counts += np.bincount(row.labels.ravel(), minlength=256)
         there += 0 if row.truth is None else np.bincount(row.truth.ravel(), minlength=256)
     counts[IGNORED] = there[IGNORED] = 0
     present = [int(label) for label in np.lexsort((-there, -counts)) if counts[label] or there[label]]
-    total = max(counts.sum(), 1)
-    lines: list[tuple[int | None, str, str]] = [
-        (label, class_names[label], f"{counts[label] / total:.1%}") for label in present[:MAX_NAMED]
-    ]
-    return lines + ([(None, f"and {len(present) - MAX_NAMED} more", "")] if len(present) > MAX_NAMED else [])
-
-
-def _draw_legend(
-    draw: ImageDraw.ImageDraw,
-    lines: Sequence[tuple[int | None, str, str]],
-    colours: UInt8[np.ndarray, "K 3"],
-    left: int,
-    top: int,
-) -> None:
-    for number, (label, name, share) in enumerate(lines):
-        middle = top + number * LEGEND_LINE + 9
-        if label is not None:
-            draw.rounded_rectangle((left, middle - 8, left + 16, middle + 8), 3, tuple(colours[label].tolist()), LINE)
-        draw.text((left + 26, middle), fitted(draw, name, LEGEND_WIDTH - 86, 15), INK, font(15), anchor="lm")
-        draw.text((left + LEGEND_WIDTH, middle), share, SOFT, font(15), anchor="rm")
-
-
-def _fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
-    scale = longer / max(size)
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+    total, colours = max(counts.sum(), 1), palette(len(class_names)).tolist()
+    return [LegendLine(tuple(colours[label]), class_names[label], f"{counts[label] / total:.1%}") for label in present]
 
 
 def _checked(row: Segments, num_classes: int) -> Segments:
@@ -179,4 +126,4 @@ def _checked(row: Segments, num_classes: int) -> Segments:
         return labels
 
     truth = None if row.truth is None else fitting(row.truth)
-    return Segments(row.picture.convert("RGB"), fitting(row.labels), truth)
+    return Segments(row.picture, fitting(row.labels), truth)

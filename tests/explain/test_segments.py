@@ -118,19 +118,7 @@ def test_the_truth_is_drawn_beside():
     explain.segment_overlay(picture(), blocks(), NAMES, np.full((100, 120), 255))  # nothing to count
 
 
-def test_the_legend_names_what_is_there_by_area(monkeypatch):
-    from paca_jax.explain import segments
-
-    told = []
-    draw = segments.ImageDraw.Draw
-
-    def listening(image):
-        drawing = draw(image)
-        text = drawing.text
-        drawing.text = lambda place, words, *rest, **options: (told.append(words), text(place, words, *rest, **options))
-        return drawing
-
-    monkeypatch.setattr(segments.ImageDraw, "Draw", listening)
+def test_the_legend_names_what_is_there_by_area(told):
     labels, truth = blocks(), blocks()
     labels[:20, :60] = 3
     truth[:, :10] = 2

@@ -1,0 +1,94 @@
+"""Sheets of pictures beside each other, with a legend of classes: nothing here knows what is drawn on them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw
+
+from paca_jax.explain.drawing import CAPTION_HEIGHT, GAP, INK, LINE, MARGIN, PAPER, ROW_GAP, SOFT, fitted, font
+
+# A picture's longer side in pixels: small ones are enlarged, large ones made smaller.
+SMALLEST, LARGEST = 320, 640
+LEGEND_WIDTH = 230
+LEGEND_LINE = 25
+MAX_NAMED = 12
+
+
+class Strip(NamedTuple):
+    """One row of a sheet.
+
+    Attributes:
+        pictures: of one size, RGB.
+        caption: what stands below the second one.
+    """
+
+    pictures: list[Image.Image]
+    caption: str = ""
+
+
+class LegendLine(NamedTuple):
+    """One class of a legend.
+
+    Attributes:
+        colour: red, green and blue.
+        name: the class.
+        value: what there is of it.
+    """
+
+    colour: tuple[int, ...]
+    name: str
+    value: str
+
+
+def shown_pictures(pictures: Sequence[Image.Image]) -> list[Image.Image]:
+    """Returns pictures in the size that a sheet shows them in, as RGB: of one longer side, from `SMALLEST` to `LARGEST`."""
+    longer = min(max(SMALLEST, *(max(picture.size) for picture in pictures)), LARGEST)
+    return [picture.convert("RGB").resize(_fitted_size(picture.size, longer), Image.Resampling.LANCZOS) for picture in pictures]
+
+
+def draw_columns(
+    strips: Sequence[Strip], titles: Sequence[str], legend_title: str, legend: Sequence[LegendLine]
+) -> Image.Image:
+    """Draws strips below each other, and a legend on their right.
+
+    Args:
+        strips: at least one.
+        titles: of the columns; those of columns without a picture are left out.
+        legend_title: what the legend's values are.
+        legend: its first `MAX_NAMED` lines are drawn, of further ones their number.
+    """
+    columns = max(len(strip.pictures) for strip in strips)
+    width = max(strip.pictures[0].width for strip in strips)
+    below = CAPTION_HEIGHT if any(strip.caption for strip in strips) else 0
+    top, left = MARGIN + CAPTION_HEIGHT, MARGIN + columns * (width + GAP) + GAP
+    pictures_height = sum(strip.pictures[0].height + below + ROW_GAP for strip in strips) - ROW_GAP
+    legend_height = (min(len(legend), MAX_NAMED) + (len(legend) > MAX_NAMED)) * LEGEND_LINE
+    sheet = Image.new("RGB", (left + LEGEND_WIDTH + MARGIN, top + max(pictures_height, legend_height) + MARGIN), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles[:columns]):
+        draw.text((MARGIN + column * (width + GAP), MARGIN), title, SOFT, font(15))
+    draw.text((left, MARGIN), legend_title, SOFT, font(15))
+    _draw_legend(draw, legend, left, top)
+    for strip in strips:
+        for column, picture in enumerate(strip.pictures):
+            sheet.paste(picture, (MARGIN + column * (width + GAP), top))
+        top += strip.pictures[0].height
+        draw.text((MARGIN + width + GAP, top + 5), strip.caption, SOFT, font(13))
+        top += below + ROW_GAP
+    return sheet
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, lines: Sequence[LegendLine], left: int, top: int) -> None:
+    for number, line in enumerate(lines[:MAX_NAMED]):
+        middle = top + number * LEGEND_LINE + 9
+        draw.rounded_rectangle((left, middle - 8, left + 16, middle + 8), 3, line.colour, LINE)
+        draw.text((left + 26, middle), fitted(draw, line.name, LEGEND_WIDTH - 86, 15), INK, font(15), anchor="lm")
+        draw.text((left + LEGEND_WIDTH, middle), line.value, SOFT, font(15), anchor="rm")
+    if len(lines) > MAX_NAMED:
+        middle = top + MAX_NAMED * LEGEND_LINE + 9
+        draw.text((left + 26, middle), f"and {len(lines) - MAX_NAMED} more", INK, font(15), anchor="lm")
+
+
+def _fitted_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    scale = longer / max(size)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)

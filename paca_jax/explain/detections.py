@@ -1,0 +1,139 @@
+"""Pictures of detections: objects in the colours of their classes over the picture, and a legend."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from paca_jax import ops
+from paca_jax.errors import UserError
+from paca_jax.explain.columns import LegendLine, Strip, draw_columns, shown_pictures
+from paca_jax.explain.marking import Marked, by_score, class_colour, mark
+
+TITLES = ("picture", "objects", "truth")
+_LEAST_OVERLAP = 0.5  # of a box with that of the true object which it has found
+
+
+class Found(NamedTuple):
+    """One picture of a sheet.
+
+    Attributes:
+        picture: any mode.
+        objects: what a model found in it.
+        truth: the objects that are there, where they are known.
+    """
+
+    picture: Image.Image
+    objects: Marked
+    truth: Marked | None = None
+
+
+def detection_overlay(
+    picture: Image.Image, objects: Marked, class_names: Sequence[str], truth: Marked | None = None
+) -> Image.Image:
+    """Draws a picture, beside it the objects found in it, then the true ones where they are known, and a legend.
+
+    Args:
+        picture: any mode.
+        objects: what a model found in it.
+        class_names: the classes in their order.
+        truth: the objects that are there.
+
+    Returns:
+        An RGB picture; see `detection_sheet`.
+
+    Raises:
+        UserError: as for `detection_sheet`.
+    """
+    return detection_sheet([Found(picture, objects, truth)], class_names)
+
+
+def detection_sheet(rows: Sequence[Found], class_names: Sequence[str]) -> Image.Image:
+    """Draws pictures below each other, beside each the objects found in it and the true ones where they are known.
+
+    Objects are in the colours of their classes over the picture in grey; white lines around the masks tell those of one class
+    apart. The legend counts the objects of each class, most first, at most 12 classes. Below a picture whose true objects are
+    known stands how many of them were found: a box of the same class overlaps theirs by half or more (intersection over
+    union), each box counting once.
+
+    Args:
+        rows: at least one.
+        class_names: the classes in their order.
+
+    Returns:
+        An RGB picture. A picture's longer side is 320 to 640 pixels in it.
+
+    Raises:
+        UserError: if there is no picture, or objects do not fit their picture, each other or the classes.
+    """
+    if not rows:
+        raise UserError("Expected at least one picture to draw, got none.")
+    rows = [_checked(row, len(class_names)) for row in rows]
+    shown = shown_pictures([row.picture for row in rows])
+    strips = [_strip(row, picture, class_names) for row, picture in zip(rows, shown, strict=True)]
+    return draw_columns(strips, TITLES, *_legend(rows, class_names))
+
+
+def _strip(row: Found, shown: Image.Image, class_names: Sequence[str]) -> Strip:
+    pictures = [shown, mark(shown, row.objects, row.picture.size, class_names)]
+    if row.truth is None:
+        return Strip(pictures)
+    right, there, drawn = _num_right(row.objects, row.truth), len(row.truth.labels), len(row.objects.labels)
+    caption = f"{right} of {there} objects found" + (f", {drawn - right} wrong" if drawn > right else "")
+    return Strip([*pictures, mark(shown, row.truth, row.picture.size, class_names)], caption)
+
+
+def _num_right(objects: Marked, truth: Marked) -> int:
+    """Counts the objects that are true ones; a true one counts for the highest score alone."""
+    if not len(objects.labels) or not len(truth.labels):
+        return 0
+    overlaps = np.array(ops.box_iou(np.asarray(objects.boxes), np.asarray(truth.boxes)))
+    overlaps[objects.labels[:, None] != truth.labels] = 0
+    right = 0
+    for k in by_score(objects):
+        nearest = overlaps[k].argmax()
+        if overlaps[k, nearest] >= _LEAST_OVERLAP:
+            overlaps[:, nearest] = 0
+            right += 1
+    return right
+
+
+def _legend(rows: Sequence[Found], class_names: Sequence[str]) -> tuple[str, list[LegendLine]]:
+    """Returns what the legend counts, and its lines."""
+    known = any(row.truth is not None for row in rows)
+    found, there = np.zeros((2, len(class_names)), np.int64)
+    for row in rows:
+        found += np.bincount(row.objects.labels, minlength=len(class_names))
+        there += 0 if row.truth is None else np.bincount(row.truth.labels, minlength=len(class_names))
+    lines = [
+        LegendLine(class_colour(label), class_names[label], f"{found[label]} / {there[label]}" if known else f"{found[label]}")
+        for label in np.lexsort((-there, -found)).tolist()
+        if found[label] or there[label]
+    ]
+    return "objects, found / true" if known else "objects", lines
+
+
+def _checked(row: Found, num_classes: int) -> Found:
+    def fitting(objects: Marked) -> Marked:
+        boxes, labels = np.asarray(objects.boxes, np.float64), np.asarray(objects.labels)
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise UserError(f"Expected whole numbers of shape (n,) as labels, got {labels.dtype} of shape {labels.shape}.")
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        if wrong.size:
+            raise UserError(f"Expected labels from 0 to {num_classes - 1}, got {wrong[0]}; correct them.")
+        if boxes.shape != (len(labels), 4) or not np.isfinite(boxes).all() or (boxes[:, :2] > boxes[:, 2:]).any():
+            raise UserError(
+                f"Expected the left, top, right and bottom edge of {len(labels)} boxes, got shape {boxes.shape}, or a right or "
+                "lower edge that comes first or is not finite; correct them."
+            )
+        scores = None if objects.scores is None else np.asarray(objects.scores)
+        if scores is not None and scores.shape != labels.shape:
+            raise UserError(f"Expected a score for each of {len(labels)} objects, got shape {scores.shape}; correct them.")
+        masks = None if objects.masks is None else np.asarray(objects.masks)
+        expected = (len(labels), *row.picture.size[::-1])
+        if masks is not None and (masks.dtype != bool or masks.shape != expected):
+            raise UserError(f"Expected bool masks of shape {expected}, got {masks.dtype} of shape {masks.shape}; paste them.")
+        return Marked(boxes, labels, scores, masks)
+
+    return Found(row.picture, fitting(row.objects), None if row.truth is None else fitting(row.truth))

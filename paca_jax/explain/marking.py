@@ -1,0 +1,143 @@
+"""Objects marked in a picture: their masks, boxes and labels."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer, UInt8
+from PIL import Image, ImageDraw, ImageFilter
+
+from paca_jax.explain.colours import MAX_CLASSES, palette
+from paca_jax.explain.drawing import INK, PAPER, fitted, font
+
+Colour = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]
+
+_FINE = 2  # lines are drawn in twice the size and made smaller then, which smooths them
+_BLUR = 0.5  # of a mask, in the original's pixels: enlarged edges have no steps
+_OPACITY = 0.55
+_OUTLINE = (255, 255, 255)
+_OUTLINE_WIDTH, _BOX_WIDTH = 2, 3  # in the fine size
+_LABEL_SIZE, _LABEL_HEIGHT, _LABEL_PADDING = 12, 17, 4
+_BRIGHT = 150  # from this luminance on a label's letters are dark
+
+
+class Marked(NamedTuple):
+    """Objects of one picture: those that a model found, or the true ones.
+
+    Attributes:
+        boxes: left, top, right and bottom edge in the picture's pixels.
+        labels: their classes.
+        scores: 0 to 1; None for true objects.
+        masks: which of the picture's pixels are theirs; None where that is not known.
+    """
+
+    boxes: Float[np.ndarray, "n 4"]
+    labels: Integer[np.ndarray, "n"]
+    scores: Float[np.ndarray, "n"] | None = None
+    masks: Bool[np.ndarray, "n H W"] | None = None
+
+
+def class_colour(label: int) -> Colour:
+    """Returns the colour of a class of objects, one of `palette` but not its background's; they repeat after 254 classes."""
+    red, green, blue = palette(MAX_CLASSES)[1 + label % (MAX_CLASSES - 1)].tolist()
+    return red, green, blue
+
+
+def mark(picture: Image.Image, objects: Marked, original: tuple[int, int], class_names: Sequence[str]) -> Image.Image:
+    """Returns the picture in grey with objects in their classes' colours, small ones over large ones.
+
+    A label stands at its box, inside the picture and beside the other labels; those of lower scores are left out where there
+    is no room for them.
+
+    Args:
+        picture: RGB, in the size to draw.
+        objects: in pixels of the original picture.
+        original: its width and height.
+        class_names: the classes in their order.
+    """
+    fine = (_FINE * picture.width, _FINE * picture.height)
+    grey = np.asarray(picture.convert("L").resize(fine, Image.Resampling.NEAREST), np.float32)[..., None]
+    pixels = np.repeat(grey, 3, -1).round().astype(np.uint8)
+    colours = [class_colour(label) for label in objects.labels.tolist()]
+    boxes = np.clip(objects.boxes / np.tile(original, 2), 0, 1)
+    by_size = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], -1), kind="stable").tolist()
+    if objects.masks is not None:
+        for k in by_size:
+            _blend(pixels, grey, objects.masks[k], colours[k])
+    drawn = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(drawn)
+    for k in by_size:
+        edges = np.round(boxes[k] * (np.tile(fine, 2) - 1)).astype(int).tolist()
+        draw.rounded_rectangle(edges, 2 * _FINE, outline=colours[k], width=_BOX_WIDTH)
+    drawn = drawn.reduce(_FINE)
+    _draw_labels(drawn, objects, np.round(boxes * np.tile(picture.size, 2)).astype(int), colours, class_names)
+    return drawn
+
+
+def _blend(pixels: UInt8[np.ndarray, "H W 3"], grey: Float[np.ndarray, "H W 1"], mask: np.ndarray, colour: Colour) -> None:
+    """Colours a mask and draws a thin line along the inside of its edge."""
+    whole = Image.fromarray(mask.astype(np.uint8) * 255).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
+    whole = whole.filter(ImageFilter.GaussianBlur(_BLUR * whole.width / mask.shape[1])).point([0] * 128 + [255] * 128)
+    extent = whole.getbbox()
+    if extent is None:
+        return
+    left, top, right, bottom = extent
+    part = np.asarray(whole)[top:bottom, left:right] > 0
+    framed = Image.fromarray(np.pad(part, _OUTLINE_WIDTH).astype(np.uint8))
+    inner = np.asarray(framed.filter(ImageFilter.MinFilter(2 * _OUTLINE_WIDTH + 1))) > 0
+    inner = inner[_OUTLINE_WIDTH:-_OUTLINE_WIDTH, _OUTLINE_WIDTH:-_OUTLINE_WIDTH]
+    mixed = grey[top:bottom, left:right] * (1 - _OPACITY) + np.array(colour) * _OPACITY
+    seen = pixels[top:bottom, left:right]
+    seen[part] = np.round(mixed[part])
+    seen[part & ~inner] = _OUTLINE
+
+
+def _draw_labels(
+    picture: Image.Image,
+    objects: Marked,
+    boxes: Integer[np.ndarray, "n 4"],
+    colours: Sequence[Colour],
+    class_names: Sequence[str],
+) -> None:
+    draw, taken = ImageDraw.Draw(picture), []
+    for k in by_score(objects):
+        name = class_names[int(objects.labels[k])]
+        share = "" if objects.scores is None else f" {objects.scores[k]:.0%}"
+        room = picture.width - 2 * _LABEL_PADDING - draw.textlength(share, font(_LABEL_SIZE))
+        text = fitted(draw, name, room, _LABEL_SIZE) + share
+        place = _free_place(
+            boxes[k].tolist(), round(draw.textlength(text, font(_LABEL_SIZE))) + 2 * _LABEL_PADDING, picture.size, taken
+        )
+        if place is None:
+            continue
+        taken.append(place)
+        draw.rounded_rectangle((place[0], place[1], place[2] - 1, place[3] - 1), 3, colours[k])
+        middle = (place[0] + _LABEL_PADDING, (place[1] + place[3]) / 2)
+        draw.text(middle, text, INK if _luminance(colours[k]) >= _BRIGHT else PAPER, font(_LABEL_SIZE), anchor="lm")
+
+
+def _free_place(box: Sequence[int], width: int, size: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle | None:
+    """Returns where a label of a width goes, None where there is no room: above its box, below it, or inside of it."""
+    left, top, right, bottom = box
+    for y in (top - _LABEL_HEIGHT, bottom, top, bottom - _LABEL_HEIGHT):
+        for x in (left, right - width):
+            x = min(max(x, 0), size[0] - width)
+            place = (x, y, x + width, y + _LABEL_HEIGHT)
+            if x >= 0 and y >= 0 and place[3] <= size[1] and not any(_overlap(place, other) for other in taken):
+                return place
+    return None
+
+
+def by_score(objects: Marked) -> list[int]:
+    """Returns the objects' indices by falling score."""
+    scores = np.zeros(len(objects.labels)) if objects.scores is None else objects.scores
+    return np.argsort(-scores, kind="stable").tolist()
+
+
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _luminance(colour: Colour) -> float:
+    return float(np.dot(colour, (0.299, 0.587, 0.114)))
