@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -88,7 +89,7 @@ def _num_right(objects: Marked, truth: Marked) -> int:
     """Counts the objects that are true ones; a true one counts for the highest score alone."""
     if not len(objects.labels) or not len(truth.labels):
         return 0
-    overlaps = np.array(ops.box_iou(np.asarray(objects.boxes), np.asarray(truth.boxes)))
+    overlaps = np.array(ops.box_iou(jnp.asarray(objects.boxes), jnp.asarray(truth.boxes)))
     overlaps[objects.labels[:, None] != truth.labels] = 0
     right = 0
     for k in by_score(objects):

@@ -100,15 +100,15 @@ def _draw_labels(
     colours: Sequence[Colour],
     class_names: Sequence[str],
 ) -> None:
-    draw, taken = ImageDraw.Draw(picture), []
+    draw = ImageDraw.Draw(picture)
+    taken: list[Rectangle] = []
     for k in by_score(objects):
         name = class_names[int(objects.labels[k])]
         share = "" if objects.scores is None else f" {objects.scores[k]:.0%}"
         room = picture.width - 2 * _LABEL_PADDING - draw.textlength(share, font(_LABEL_SIZE))
         text = fitted(draw, name, room, _LABEL_SIZE) + share
-        place = _free_place(
-            boxes[k].tolist(), round(draw.textlength(text, font(_LABEL_SIZE))) + 2 * _LABEL_PADDING, picture.size, taken
-        )
+        width = round(draw.textlength(text, font(_LABEL_SIZE))) + 2 * _LABEL_PADDING
+        place = _free_place(boxes[k].tolist(), width, picture.size, taken)
         if place is None:
             continue
         taken.append(place)
