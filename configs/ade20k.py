@@ -34,7 +34,6 @@ def get_config(variant: str = "paca_head,small") -> ConfigDict:
     config.init_from = "official"
     config.init_allow_new = ("head", "clustering")
     config.dataset.name = "ade20k"
-    config.dataset.ignore_zero = True
     config.dataset.num_workers = 8
     config.image_size = 512
     config.short_side = 512

@@ -95,17 +95,18 @@ def load_reported(
     recipe = found.recipe | overrides
     built = create_model(**recipe)
     conversion = convert_state_dict(found.state, built, allow_new=allow_new)
-    return Loaded(built, recipe=recipe, class_names=found.class_names, **conversion._asdict())
+    names = found.class_names if found.class_names and len(found.class_names) == built.config.num_classes else None
+    return Loaded(built, recipe=recipe, class_names=names, **conversion._asdict())
 
 
 def read_source(source: str | os.PathLike[str], model: str | None = None, *, pretrained: bool = False) -> Source:
     """Returns what lies at `source`; arguments and errors are those of `load`."""
     place = os.fspath(source)
     if pretrained:
-        if model not in (None, place):
+        name = model or place
+        if place not in (name, backbone_name(name)):
             raise UserError(f"With pretrained=True the source is the model's name: got {place!r}, and {model!r} beside it.")
-        path = fetch_pretrained(place)
-        return Source(read_state_dict(path), {"name": place})
+        return Source(read_state_dict(fetch_pretrained(place)), {"name": name})
     if epath.Path(place).is_dir():
         return _read_workdir(place, model)
     if place.endswith(SUFFIXES):
@@ -137,8 +138,10 @@ def _read_workdir(place: str, model: str | None) -> Source:
     from paca_jax.convert.workdir import read_variables  # Orbax takes seconds to import, and only workdirs need it
 
     variables, metadata = read_variables(place)
-    state, names = to_torch(variables, create_model(**metadata["model"])), metadata.get("class_names")
-    return Source(state, _recipe_for(place, metadata["model"], model), None if names is None else tuple(names))
+    state = to_torch(variables, create_model(**metadata["model"]))
+    recipe, names = _recipe_for(place, metadata["model"], model), metadata.get("class_names")
+    same_model = recipe["name"] == metadata["model"]["name"]
+    return Source(state, recipe, tuple(names) if names and same_model else None)
 
 
 def _recipe_for(place: str, recorded: dict[str, Any], asked: str | None) -> dict[str, Any]:

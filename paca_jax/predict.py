@@ -2,15 +2,17 @@
 
 PLACE is a workdir, a `.safetensors` or `.pth` file, or an official model's name (its published weights are fetched). DIR gets
 `predictions.json`. A segmentor adds for each picture NAME.mask.png, whose indices are the classes, and NAME.overlay.png for
-people; a classifier with clusters adds NAME.clusters.png.
+people; a detector adds NAME.overlay.png, with the objects whose score is above one half; a classifier with clusters adds
+NAME.clusters.png.
 """
 
 import argparse
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +22,29 @@ from PIL import Image
 from paca_jax import data, explain
 from paca_jax.errors import UserError, told_on_the_command_line
 from paca_jax.loading import Loaded, load_reported
-from paca_jax.models import Segmentor, list_models
+from paca_jax.models import Detector, Segmentor, list_models
+from paca_jax.tasks.detection_prediction import DRAWN_SCORE, detect_in_picture, to_draw
 from paca_jax.tasks.segmentation_prediction import predict_picture
 from paca_jax.tasks.segmentation_views import Viewing
 
 TOP = 5
 _SIZE_MULTIPLE = 64
 
-# From a picture to its classes, each with its `name` and a number; writes files whose names begin with the path.
-Predictor = Callable[[Image.Image, Path], list[dict[str, Any]]]
+
+class Prediction(NamedTuple):
+    """What a model sees in a picture.
+
+    Attributes:
+        entries: classes with their `name` and `share`, or objects with their `name`, `score` and `box`; the largest first.
+        line: what there is to say of it.
+    """
+
+    entries: list[dict[str, Any]]
+    line: str
+
+
+# Writes files whose names begin with the path.
+Predictor = Callable[[Image.Image, Path], Prediction]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -52,13 +68,14 @@ def predict(images: Sequence[Path], checkpoint: str, out: Path, model: str | Non
     """
     pretrained = checkpoint in list_models() and not Path(checkpoint).exists()
     loaded = load_reported(checkpoint, model, pretrained=pretrained)
-    predictor = (_segmentation if isinstance(loaded.model, Segmentor) else _classification)(loaded)
+    kinds: dict[type, Callable[[Loaded], Predictor]] = {Segmentor: _segmentation, Detector: _detection}
+    predictor = kinds.get(type(loaded.model), _classification)(loaded)
     out.mkdir(parents=True, exist_ok=True)
     report = {}
     try:
         for path, name in _output_names(images).items():
-            report[str(path)] = answer = predictor(_read(path), out / name)
-            print(f"{path}: " + ", ".join(f"{found['name']} {found['share']:.1%}" for found in answer[:TOP]))
+            report[str(path)], line = predictor(_read(path), out / name)
+            print(f"{path}: {line}")
     finally:
         (out / "predictions.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
     print(f"Written to {out}.")
@@ -69,12 +86,12 @@ def _classification(loaded: Loaded) -> Predictor:
     model, variables, classes = loaded.model, loaded.variables, _class_names(loaded)
     apply = jax.jit(model.apply)
 
-    def classify(picture: Image.Image, files: Path) -> list[dict[str, Any]]:
+    def classify(picture: Image.Image, files: Path) -> Prediction:
         image = jnp.asarray(data.preprocess(picture, model))[None]
         if any(model.config.clusters):
             sheet = explain.cluster_sheet(model, variables, [picture], image, classes)
             files.with_name(f"{files.name}.clusters.png").write_bytes(explain.to_png(sheet))
-        return _ranked(np.asarray(jax.nn.softmax(apply(variables, image)[0])), classes)[:TOP]
+        return _ranked(np.asarray(jax.nn.softmax(apply(variables, image)[0])), classes, TOP)
 
     return classify
 
@@ -88,20 +105,44 @@ def _segmentation(loaded: Loaded) -> Predictor:
         config.num_classes, config.image_channels, config.short_side, config.long_side, size_multiple=_SIZE_MULTIPLE
     )
 
-    def segment(picture: Image.Image, files: Path) -> list[dict[str, Any]]:
+    def segment(picture: Image.Image, files: Path) -> Prediction:
         shown = data.convert_image(picture, config.image_channels)
         labels = predict_picture(model, variables, shown, transform, Viewing())
         files.with_name(f"{files.name}.mask.png").write_bytes(explain.mask_png(labels, config.num_classes))
         overlay = explain.segment_overlay(picture, labels, classes)
         files.with_name(f"{files.name}.overlay.png").write_bytes(explain.to_png(overlay))
         shares = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
-        return [found for found in _ranked(shares, classes) if found["share"] > 0]
+        return _ranked(shares, classes, int(np.count_nonzero(shares)))
 
     return segment
 
 
-def _ranked(shares: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"name": classes[k], "share": float(shares[k])} for k in np.argsort(-shares, kind="stable")]
+def _detection(loaded: Loaded) -> Predictor:
+    """Returns the predictor of objects, their scores and their boxes in pixels."""
+    variables, classes = loaded.variables, _class_names(loaded)
+    model: Any = loaded.model
+    config = model.config
+    transform = data.DetectionEvalTransform(config.short_side, config.long_side, config.image_channels)
+
+    def find(picture: Image.Image, files: Path) -> Prediction:
+        found = detect_in_picture(model, variables, data.convert_image(picture, config.image_channels), transform)
+        overlay = explain.detection_sheet([to_draw(picture, found)], classes)
+        files.with_name(f"{files.name}.overlay.png").write_bytes(explain.to_png(overlay))
+        entries = [
+            {"name": classes[label], "score": score, "box": box}
+            for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        ]
+        counts = Counter(entry["name"] for entry in entries if entry["score"] > DRAWN_SCORE)
+        line = ", ".join(f"{count} x {name}" for name, count in counts.most_common(TOP))
+        return Prediction(entries, line or f"no object with a score above {DRAWN_SCORE}")
+
+    return find
+
+
+def _ranked(shares: np.ndarray, classes: Sequence[str], count: int) -> Prediction:
+    """Returns the classes with the largest shares."""
+    entries = [{"name": classes[k], "share": float(shares[k])} for k in np.argsort(-shares, kind="stable")[:count]]
+    return Prediction(entries, ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in entries[:TOP]))
 
 
 def _read(path: Path) -> Image.Image:
@@ -128,7 +169,7 @@ def _class_names(loaded: Loaded) -> tuple[str, ...]:
     count = loaded.model.config.num_classes
     if loaded.class_names is not None:
         return loaded.class_names
-    known = {len(names): names for names in (data.IMAGENET_CLASSES, data.ADE20K_CLASSES)}
+    known = {len(names): names for names in (data.IMAGENET_CLASSES, data.ADE20K_CLASSES, data.COCO_CLASSES)}
     return known.get(count, tuple(f"class {index}" for index in range(count)))
 
 

@@ -1,4 +1,4 @@
-"""`python -m paca_jax.predict` with a classifier and a segmentor."""
+"""`python -m paca_jax.predict` with a classifier, a segmentor and a detector."""
 
 import json
 import shutil
@@ -19,16 +19,30 @@ SMALL = {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1
 CLASSIFIER = {"name": "pacavit_nano", "num_classes": 4, **SMALL}
 SEGMENTOR = {"name": "pacahead_nano", "num_classes": 3, "short_side": 32, "long_side": 64, "head_channels": 8, **SMALL}
 
+DETECTOR = {
+    "name": "mask_rcnn_nano",
+    "num_classes": 3,
+    "short_side": 32,
+    "long_side": 64,
+    "head_channels": 8,
+    "box_channels": 8,
+    "candidates": 20,
+    "proposals": 10,
+    "detections": 5,
+    **SMALL,
+}
+
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """A classifier's workdir, a segmentor's file, and two pictures of one name."""
+    """A classifier's workdir, a segmentor's and a detector's file, and two pictures of one name."""
     root = tmp_path_factory.mktemp("places")
     model = create_model(**CLASSIFIER)
     names = {"model": CLASSIFIER, "class_names": ["ant", "bee", "cat", "dog"]}
     write_variables(root / "run", golden.random_variables(model), names)
-    model = create_model(**SEGMENTOR)
-    write_state_dict(root / "segmentor.safetensors", to_torch(golden.random_variables(model), model), SEGMENTOR)
+    for name, recipe in (("segmentor", SEGMENTOR), ("detector", DETECTOR)):
+        model = create_model(**recipe)
+        write_state_dict(root / f"{name}.safetensors", to_torch(golden.random_variables(model), model), recipe)
     rng = np.random.default_rng(0)
     pictures = []
     for folder, size in (("a", (50, 37)), ("b", (61, 90))):
@@ -63,6 +77,25 @@ def test_a_segmentor(places, tmp_path):
         shares = {entry["name"]: entry["share"] for entry in found[str(path)]}
         assert shares == pytest.approx({f"class {k}": np.mean(labels == k) for k in np.unique(labels)})
         assert Image.open(tmp_path / f"{name}.overlay.png").size[0] > 320
+
+
+def test_a_detector(places, tmp_path, capsys):
+    root, pictures = places
+    main(["--checkpoint", str(root / "detector.safetensors"), str(pictures[1]), "--out", str(tmp_path)])
+    (found,) = json.loads((tmp_path / "predictions.json").read_text()).values()
+    assert found
+    for entry in found:
+        assert entry["name"] in {"class 0", "class 1", "class 2"}
+        left, top, right, bottom = entry["box"]
+        assert 0 <= left <= right <= 90
+        assert 0 <= top <= bottom <= 61
+    assert max(entry["box"][2] for entry in found) > 64  # in pixels of the picture, not of what the model saw
+    scores = [entry["score"] for entry in found]
+    assert scores == sorted(scores, reverse=True)
+    assert 0.05 < scores[-1] <= scores[0] <= 1
+    said = capsys.readouterr().out.split(": ", 1)[1].splitlines()[0]
+    assert sum(int(part.split(" x ")[0]) for part in said.split(", ")) == sum(score > 0.5 for score in scores) > 0
+    assert Image.open(tmp_path / "photo.overlay.png").size[0] > 640
 
 
 def test_a_turned_photo_is_seen_upright(places, tmp_path):

@@ -46,7 +46,8 @@ def _convert(arguments: argparse.Namespace) -> None:
     else:
         from paca_jax.convert.workdir import write_variables  # Orbax takes seconds to import
 
-        write_variables(destination, loaded.variables, {"model": loaded.recipe})
+        names = {} if loaded.class_names is None else {"class_names": list(loaded.class_names)}
+        write_variables(destination, loaded.variables, {"model": loaded.recipe, **names})
     _report(destination, loaded, state)
 
 

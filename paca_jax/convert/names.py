@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paca_jax.models.heads.rcnn import BOX_SIDE
 from paca_jax.ops.convolution import BINOMIAL
 
 Layout = Callable[[np.ndarray], np.ndarray]
@@ -100,6 +101,26 @@ def _1x1_to_dense(array: np.ndarray) -> np.ndarray:
     return array[:, :, 0, 0].T
 
 
+def _cells_last(array: np.ndarray) -> np.ndarray:
+    """(7 x 7 cells x channels, out) -> (out, channels x 7 x 7 cells)."""
+    cells = BOX_SIDE * BOX_SIDE
+    return array.reshape(cells, -1, array.shape[1]).transpose(2, 1, 0).reshape(array.shape[1], -1)
+
+
+def _cells_first(array: np.ndarray) -> np.ndarray:
+    cells = BOX_SIDE * BOX_SIDE
+    return array.reshape(len(array), -1, cells).transpose(2, 1, 0).reshape(-1, len(array))
+
+
+def _hwio_to_iohw(array: np.ndarray) -> np.ndarray:
+    """Theirs is the kernel of the convolution whose transpose it is, so it is also turned about."""
+    return array[::-1, ::-1].transpose(2, 3, 0, 1)
+
+
+def _iohw_to_hwio(array: np.ndarray) -> np.ndarray:
+    return array.transpose(2, 3, 0, 1)[::-1, ::-1]
+
+
 def _blur_filter(kernel: np.ndarray) -> np.ndarray:
     return np.broadcast_to(BINOMIAL, (kernel.shape[2], 1, *BINOMIAL.shape))
 
@@ -110,6 +131,8 @@ _SCALE = {"params/scale": Tensor("weight", _same, _same)}
 DENSE = Kind({"params/kernel": Tensor("weight", _swap, _swap), **_BIAS})
 CONV = Kind({"params/kernel": Tensor("weight", _hwio_to_oihw, _oihw_to_hwio), **_BIAS})  # depthwise ones too
 POINTWISE = Kind({"params/kernel": Tensor("weight", _dense_to_1x1, _1x1_to_dense), **_BIAS})
+OF_REGIONS = Kind({"params/kernel": Tensor("weight", _cells_last, _cells_first), **_BIAS})
+TRANSPOSED_CONV = Kind({"params/kernel": Tensor("weight", _hwio_to_iohw, _iohw_to_hwio), **_BIAS})
 BLURRED_CONV = Kind(
     {
         "params/kernel": Tensor("conv.weight", _hwio_to_oihw, _oihw_to_hwio),
@@ -206,6 +229,19 @@ TABLE: tuple[Row, ...] = (
     # Its auxiliary FCN head.
     *_conv_norm(r"auxiliary_head/hidden(\d)", "auxiliary_head.convs.{0}", CONV),
     Row("auxiliary_head/classifier/project", "auxiliary_head.conv_seg", POINTWISE, HEAD),
+    # Mask R-CNN.
+    Row(r"neck/lateral(\d)", "neck.lateral_convs.{0}.conv", POINTWISE, HEAD),
+    Row(r"neck/output(\d)", "neck.fpn_convs.{0}.conv", CONV, HEAD),
+    Row("rpn_head/conv", "rpn_head.rpn_conv", CONV, HEAD),
+    Row("rpn_head/score", "rpn_head.rpn_cls", POINTWISE, HEAD),
+    Row("rpn_head/delta", "rpn_head.rpn_reg", POINTWISE, HEAD),
+    Row("box_head/hidden0", "roi_head.bbox_head.shared_fcs.0", OF_REGIONS, HEAD),
+    Row("box_head/hidden1", "roi_head.bbox_head.shared_fcs.1", DENSE, HEAD),
+    Row("box_head/score", "roi_head.bbox_head.fc_cls", DENSE, HEAD),
+    Row("box_head/delta", "roi_head.bbox_head.fc_reg", DENSE, HEAD),
+    Row(r"mask_head/conv(\d)", "roi_head.mask_head.convs.{0}.conv", CONV, HEAD),
+    Row("mask_head/upsample", "roi_head.mask_head.upsample", TRANSPOSED_CONV, HEAD),
+    Row("mask_head/project", "roi_head.mask_head.conv_logits", POINTWISE, HEAD),
 )
 
 # A downstream model holds a backbone under this name, here and there.

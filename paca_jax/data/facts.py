@@ -37,6 +37,11 @@ PUBLISHED: dict[tuple[str, str], DatasetFacts] = {
 }
 
 
+def zero_is_unlabelled(name: str) -> bool:
+    """Returns whether masks of a data set write class c as c + 1 and no class as 0, as ADE20K's do."""
+    return published_classes(name) is ADE20K_CLASSES
+
+
 def published_classes(name: str) -> tuple[str, ...] | None:
     """Returns the names of the classes of a data set that TFDS has without them, None of others.
 

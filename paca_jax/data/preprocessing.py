@@ -7,11 +7,12 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from paca_jax.data.detection import DetectionEvalTransform
 from paca_jax.data.images import ImageError, convert_image, decode_image
 from paca_jax.data.segmentation import SegmentationEvalTransform
 from paca_jax.data.transforms import EvalTransform, normalise
 from paca_jax.errors import UserError
-from paca_jax.models import SegmentorConfig
+from paca_jax.models import PaCaConfig, SegmentorConfig
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -19,7 +20,7 @@ Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 def preprocess(image: Picture, model: Any) -> np.ndarray:
     """Makes one picture ready for a model, with the view that the model is evaluated with.
 
-    A classifier sees a centred square, a segmentor the whole picture at the size of its `short_side` and `long_side`.
+    A classifier sees a centred square, others the whole picture at the size of their `short_side` and `long_side`.
 
     Args:
       image: a path, the bytes of an image file, a Pillow image, or a uint8 array of shape (H, W, C), where C is 1, 3 or 4.
@@ -27,19 +28,23 @@ def preprocess(image: Picture, model: Any) -> np.ndarray:
 
     Returns:
       A normalised float32 array, of shape (image_size, image_size, image_channels) for a classifier and (height, width,
-      image_channels) for a segmentor; add the batch axis with `[None]`.
+      image_channels) for others; add the batch axis with `[None]`.
 
     Raises:
       UserError: the file is missing, the bytes are no image, or the array has another type or shape.
     """
     config = model.config
     picture = _read(image, config.image_channels)
-    if not isinstance(config, SegmentorConfig):
-        return normalise(EvalTransform(config.image_size, config.image_channels, config.crop).view(picture))
-    transform = SegmentationEvalTransform(config.num_classes, config.image_channels, config.short_side, config.long_side)
-    views = transform.view(picture)
-    height, width = views["size_0"]
-    return normalise(views["image_0"][:height, :width])
+    channels = config.image_channels
+    if isinstance(config, PaCaConfig):
+        return normalise(EvalTransform(config.image_size, channels, config.crop).view(picture))
+    if isinstance(config, SegmentorConfig):
+        views = SegmentationEvalTransform(config.num_classes, channels, config.short_side, config.long_side).view(picture)
+        padded, (height, width) = views["image_0"], views["size_0"]
+    else:
+        view = DetectionEvalTransform(config.short_side, config.long_side, channels).view(picture)
+        padded, (height, width) = view["image"], view["size"]
+    return normalise(padded[:height, :width])
 
 
 def _read(image: Picture, channels: int) -> Image.Image:

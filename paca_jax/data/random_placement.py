@@ -38,7 +38,7 @@ class RandomCrop:
     """
 
     short_sides: tuple[int, ...] = (400, 500, 600)
-    long_side: int = 4200
+    long_side: int = 1333
     least: int = 384
     most: int = 600
 

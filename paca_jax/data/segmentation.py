@@ -149,7 +149,7 @@ class SegmentationEvalTransform:
     short_side: int = 512
     long_side: int = 2048
     scales: tuple[float, ...] = (1.0,)
-    size_multiple: int = 32
+    size_multiple: int = 64
     ignore_zero: bool = False
     mask_feature: str = "mask"
 

@@ -5,6 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageEnhance
 
@@ -38,6 +40,18 @@ def normalise(pixels: Any) -> Any:
     """
     scale, shift = _scale_and_shift(pixels.shape[-1])
     return pixels * scale + shift
+
+
+def normalise_inside(pixels: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Returns normalised float32 pixels, 0 where a padded picture has none.
+
+    Args:
+      pixels: (B, H, W, C) uint8.
+      sizes: (B, 2), the height and width of each picture inside.
+    """
+    rows, columns = (jnp.arange(side) < sizes[:, axis, None] for axis, side in enumerate(pixels.shape[1:3]))
+    inside = rows[:, :, None, None] & columns[:, None, :, None]
+    return jnp.where(inside, normalise(pixels), 0)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

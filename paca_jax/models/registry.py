@@ -8,7 +8,8 @@ from jax.typing import DTypeLike
 
 from paca_jax.errors import UserError, nearest
 from paca_jax.models.config import PaCaConfig, TeacherConfig
-from paca_jax.models.heads import SegmentorConfig
+from paca_jax.models.detector import Detector
+from paca_jax.models.heads import DetectorConfig, SegmentorConfig
 from paca_jax.models.segmentor import Segmentor
 from paca_jax.models.vit import PaCaViT
 
@@ -61,33 +62,41 @@ _SHORT_NAMES = {
     "pacavit_convmixer_small_100": "convmixer_small",
     "pacavit_convmixer_base_100": "convmixer_base",
 }
-_DOWNSTREAM_CLUSTERS = 200
+_SEGMENTOR_CLUSTERS = 200
 
 
 def _downstream_name(prefix: str, backbone: str) -> str:
     return prefix + _SHORT_NAMES.get(backbone, backbone.removeprefix("pacavit_"))
 
 
-def _downstream_backbone(name: str, head: str) -> PaCaConfig:
-    """Returns the backbone of a downstream model: 200 clusters wherever it has some (the nano model keeps its few)."""
+def _detector_backbone(name: str) -> PaCaConfig:
+    """Returns the backbone of a detector: with its own clusters, and the same stochastic depth for all but the nano model."""
     config = dataclasses.replace(_MODELS[name], num_classes=0)
+    return config if name == "pacavit_nano" else dataclasses.replace(config, drop_path_rate=0.1)
+
+
+def _segmentor_backbone(name: str, head: str) -> PaCaConfig:
+    """Returns the backbone of a segmentor: 200 clusters wherever it has some (the nano model keeps its few)."""
+    config = _detector_backbone(name)
     if name == "pacavit_nano":
         return config
-    clusters = tuple(_DOWNSTREAM_CLUSTERS if count else 0 for count in config.clusters)
+    clusters = tuple(_SEGMENTOR_CLUSTERS if count else 0 for count in config.clusters)
     is_base = config.embed_dims == _BASE.embed_dims
     return dataclasses.replace(config, clusters=clusters, drop_path_rate=0.5 if is_base and head == "paca" else 0.1)
 
 
-_PREFIXES = {"pacahead_": ("paca", 256), "upernet_": ("upernet", 512)}
-_SEGMENTORS = {
-    _downstream_name(prefix, name): SegmentorConfig(_downstream_backbone(name, head), head, head_channels=channels)
-    for prefix, (head, channels) in _PREFIXES.items()
+_SEGMENTOR_HEADS = {"pacahead_": ("paca", 256), "upernet_": ("upernet", 512)}
+_DETECTOR = "mask_rcnn_"
+_PREFIXES = (*_SEGMENTOR_HEADS, _DETECTOR)
+_DOWNSTREAM: dict[str, SegmentorConfig | DetectorConfig] = {
+    _downstream_name(prefix, name): SegmentorConfig(_segmentor_backbone(name, head), head, head_channels=channels)
+    for prefix, (head, channels) in _SEGMENTOR_HEADS.items()
     for name in _MODELS
-}
+} | {_downstream_name(_DETECTOR, name): DetectorConfig(_detector_backbone(name)) for name in _MODELS}
 
 
 def backbone_name(name: str) -> str:
-    """Returns the model whose ImageNet weights the named model starts from: a segmentor's backbone, a classifier itself."""
+    """Returns the model whose ImageNet weights the named model starts from: its backbone, or a classifier itself."""
     for prefix in _PREFIXES:
         for backbone in _MODELS:
             if name == _downstream_name(prefix, backbone):
@@ -96,19 +105,19 @@ def backbone_name(name: str) -> str:
 
 
 def name_within(text: str) -> str | None:
-    """Returns the longest name of a model that a text holds, or that of an official segmentor ("pacahead_pacavit_tiny_...")."""
+    """Returns the longest name of a model that a text holds, or that of an official one ("pacahead_pacavit_tiny_...")."""
     names = {name: name for name in list_models()}
     names |= {prefix + name: _downstream_name(prefix, name) for prefix in _PREFIXES for name in _MODELS}
     return names.get(max((name for name in names if name in text), key=len, default=""))
 
 
 def list_models() -> list[str]:
-    """Returns the names that `create_model` knows: backbones with a classifier, then segmentors."""
-    return [*_MODELS, *_SEGMENTORS]
+    """Returns the names that `create_model` knows: backbones with a classifier, segmentors, detectors."""
+    return [*_MODELS, *_DOWNSTREAM]
 
 
-def model_config(name: str, num_classes: int | None = None, **overrides: Any) -> PaCaConfig | SegmentorConfig:
-    """Returns the named model's description with some fields replaced; a segmentor's backbone takes what its head has not.
+def model_config(name: str, num_classes: int | None = None, **overrides: Any) -> PaCaConfig | SegmentorConfig | DetectorConfig:
+    """Returns the named model's description with some fields replaced; downstream, the backbone takes what the head has not.
 
     Raises:
         UserError: if the name or a field is unknown; the nearest known ones are told.
@@ -118,16 +127,16 @@ def model_config(name: str, num_classes: int | None = None, **overrides: Any) ->
     given: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name in _MODELS:
         return dataclasses.replace(_MODELS[name], **given, **_known(overrides, _CLASSIFIER_FIELDS))
-    config = _SEGMENTORS[name]
-    _known(overrides, _HEAD_FIELDS + _BACKBONE_FIELDS)
-    of_head = {key: value for key, value in overrides.items() if key in _HEAD_FIELDS}
+    config = _DOWNSTREAM[name]
+    head_fields = [field.name for field in dataclasses.fields(config) if field.name not in ("backbone", "head", "num_classes")]
+    _known(overrides, head_fields + _BACKBONE_FIELDS)
+    of_head = {key: value for key, value in overrides.items() if key in head_fields}
     of_backbone = {key: value for key, value in overrides.items() if key in _BACKBONE_FIELDS}
     return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, **of_backbone), **of_head, **given)
 
 
 _CLASSIFIER_FIELDS = [field.name for field in dataclasses.fields(PaCaConfig)]
 _BACKBONE_FIELDS = [name for name in _CLASSIFIER_FIELDS if name not in ("num_classes", "image_size", "crop")]
-_HEAD_FIELDS = ["head_channels", "head_dropout_rate", "short_side", "long_side"]
 
 
 def _known(overrides: dict[str, Any], fields: list[str]) -> dict[str, Any]:
@@ -145,17 +154,18 @@ def create_model(
     remat: bool = False,
     split_rows: bool = False,
     **overrides: Any,
-) -> PaCaViT | Segmentor:
+) -> PaCaViT | Segmentor | Detector:
     """Returns a model by its name.
 
     Args:
         name: one of `list_models()`.
-        num_classes: outputs of the classifier, 1000 by default, 0 for pooled features; a segmentor's classes, 150 by default.
+        num_classes: outputs of the classifier, 1000 by default, 0 for pooled features; a segmentor's classes, 150 by default;
+            a detector's, 80.
         dtype: the type to compute in, e.g. "bfloat16"; parameters stay float32.
         remat: compute each block anew in a gradient, which takes time and spares memory.
         split_rows: between blocks, split the rows of the maps over the mesh's `model` axis: for large images.
-        **overrides: any other field of `PaCaConfig`: `clusters`, `drop_path_rate`, `image_channels`, ...; a segmentor has
-            those of `SegmentorConfig` instead of `image_size` and `crop`: `head_channels`, `head_dropout_rate`, ...
+        **overrides: any other field of `PaCaConfig`: `clusters`, `drop_path_rate`, `image_channels`, ...; segmentors and
+            detectors have those of `SegmentorConfig` and `DetectorConfig` instead of `image_size` and `crop`.
 
     Raises:
         UserError: if the name or an override is unknown, or a value does not fit.
@@ -163,4 +173,6 @@ def create_model(
     config = model_config(name, num_classes, **overrides)
     if isinstance(config, PaCaConfig):
         return PaCaViT(config, jnp.dtype(dtype), remat, split_rows)
-    return Segmentor(config, jnp.dtype(dtype), remat, split_rows)
+    if isinstance(config, SegmentorConfig):
+        return Segmentor(config, jnp.dtype(dtype), remat, split_rows)
+    return Detector(config, jnp.dtype(dtype), remat, split_rows)

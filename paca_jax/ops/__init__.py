@@ -9,7 +9,7 @@ from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.masks import mask_targets, paste_masks
 from paca_jax.ops.matching import assign_boxes, sample
 from paca_jax.ops.nms import batched_nms, nms
-from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix
+from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix, resize_nearest
 from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "random_erasing",
     "resize_bilinear",
     "resize_matrix",
+    "resize_nearest",
     "roi_align",
     "sample",
 ]

@@ -19,6 +19,17 @@ def _interpolation_matrix(source: int, target: int, align_corners: bool) -> np.n
     return matrix
 
 
+def resize_nearest(x: Float[Array, "B H W C"], shape: tuple[int, int]) -> Float[Array, "B H2 W2 C"]:
+    """Resizes to `shape` = (height, width) as torch's `interpolate(mode="nearest")` does: position i shows floor(i H / H2)."""
+    for axis, target in enumerate(shape, start=1):
+        source = x.shape[axis]
+        if target == 2 * source:
+            x = jnp.repeat(x, 2, axis)
+        elif target != source:
+            x = jnp.take(x, np.arange(target) * source // target, axis)
+    return x
+
+
 def resize_matrix(source: Int[Array, ""], target: Int[Array, ""], rows: int, columns: int) -> Float[Array, "columns rows"]:
     """Returns the matrix by which `resize_bilinear` brings `source` positions to `target`, both known to the program only.
 

@@ -1,7 +1,7 @@
 """The mesh of devices, and where each array lives on it."""
 
 from paca_jax.sharding.activations import constrain, constrain_patches
-from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, local_rows, make_mesh
+from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, host_rows, local_rows, make_mesh
 from paca_jax.sharding.parameters import (
     PARAMETER_AXES,
     gather_parameters,
@@ -11,7 +11,7 @@ from paca_jax.sharding.parameters import (
     parameter_spec,
     scatter_gradients,
 )
-from paca_jax.sharding.processes import start_processes, stop_together
+from paca_jax.sharding.processes import gather_bytes, start_processes, stop_together
 
 __all__ = [
     "BATCH_AXES",
@@ -21,7 +21,9 @@ __all__ = [
     "batch_shards",
     "constrain",
     "constrain_patches",
+    "gather_bytes",
     "gather_parameters",
+    "host_rows",
     "local_rows",
     "logical_axes",
     "make_mesh",

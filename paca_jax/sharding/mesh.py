@@ -60,6 +60,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def host_rows(array: jax.Array) -> np.ndarray:
+    """Returns the rows of a batch that this process's devices hold, ascending: those of `local_rows`."""
+    shards = {shard.index[0].indices(array.shape[0])[0]: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(shards[first]) for first in sorted(shards)])
+
+
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     """Returns the rows of a batch that this process's devices hold, ascending.
 

@@ -46,6 +46,14 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"head/(key|value)/dense/bias", (None,)),
     (r"(auxiliary_)?head/(cluster_project|classifier/project)/kernel", ("embed", None)),
     (r"(auxiliary_)?head/(cluster_project|classifier/project)/bias", (None,)),
+    # Mask R-CNN: the pyramid's, the proposals' and the mask head's convolutions, and dense layers.
+    (r"neck/lateral\d/kernel", (None, "embed")),
+    (r"(neck/output\d|rpn_head/conv|mask_head/(conv\d|upsample))/kernel", (None, None, None, "embed")),
+    (r"box_head/hidden\d/kernel", ("embed", "mlp")),
+    (r"(rpn_head|box_head)/(score|delta)/kernel", ("embed", None)),
+    (r"mask_head/project/kernel", ("embed", None)),
+    (r"box_head/hidden\d/bias", ("mlp",)),
+    (r"(neck/(lateral|output)\d|rpn_head/(conv|score|delta)|box_head/(score|delta)|mask_head/\w+)/bias", (None,)),
     # Vectors of a block, position embeddings, normalisation, classifier.
     (rf".*{_NORM}/(scale|bias)", (None,)),
     (r".*(attention_scale|mlp_scale)", (None,)),

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from paca_jax.errors import UserError
 
@@ -15,6 +17,14 @@ _VARIABLES = {
     "num_processes": "JAX_NUM_PROCESSES",
     "process_id": "JAX_PROCESS_ID",
 }
+
+
+def gather_bytes(part: bytes) -> list[bytes]:
+    """Returns what each process gave, in the order of the processes; all of them must call it."""
+    lengths = multihost_utils.process_allgather(np.array([len(part)])).ravel()
+    padded = np.frombuffer(part.ljust(max(int(lengths.max()), 1), b"\0"), np.uint8)
+    rows = multihost_utils.process_allgather(padded).reshape(len(lengths), -1)
+    return [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
 
 
 def start_processes(

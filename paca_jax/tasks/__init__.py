@@ -2,6 +2,7 @@
 
 from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.classification import Classification
+from paca_jax.tasks.detection import Detection
 from paca_jax.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "LossOutput", "Segmentation", "Task"]
+__all__ = ["Classification", "Detection", "LossOutput", "Segmentation", "Task"]

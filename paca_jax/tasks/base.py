@@ -29,6 +29,20 @@ class LossOutput(NamedTuple):
     sums: dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
 
+class Mergeable:
+    """The part of a task whose `evaluate` returns a `clu.metrics.Collection`."""
+
+    outputs_by_example = False
+
+    def gather(self, total: metrics.Collection | None, outputs: metrics.Collection) -> metrics.Collection:
+        """Merges the metrics of one more batch: sums and counts, divided once at the end."""
+        return outputs if total is None else total.merge(outputs)
+
+    def summarise(self, total: metrics.Collection) -> dict[str, float]:
+        """Returns the metrics as numbers."""
+        return {name: float(value) for name, value in total.compute().items()}
+
+
 class Task(Protocol):
     """A data set, a model and what one wants of the other.
 
@@ -40,6 +54,8 @@ class Task(Protocol):
         image_shape: (H, W, C) of one training image.
         example: shape and type of each array of one training example, as `train_batches` yields it.
         best_metric: the metric that tells the best checkpoint; more is better.
+        outputs_by_example: whether what `evaluate` returns has an axis of examples first and stays split like the batch, rather
+            than being the same everywhere.
     """
 
     recipe: dict[str, Any]
@@ -49,6 +65,7 @@ class Task(Protocol):
     image_shape: tuple[int, int, int]
     example: dict[str, jax.ShapeDtypeStruct]
     best_metric: str
+    outputs_by_example: bool
 
     def __init__(self, config: ConfigDict, model_overrides: dict[str, Any], without_data: bool) -> None: ...
 
@@ -68,8 +85,14 @@ class Task(Protocol):
     def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
         """Returns the training loss of an augmented batch, or of a part of one (traced under jit)."""
 
-    def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> metrics.Collection:
-        """Returns mergeable metrics of a batch (traced under jit)."""
+    def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> PyTree:
+        """Returns what `gather` takes of a batch (traced under jit)."""
+
+    def gather(self, total: Any, outputs: PyTree) -> Any:
+        """Returns what is known of the evaluation set after one more batch; `total` is None at first."""
+
+    def summarise(self, total: Any) -> dict[str, float]:
+        """Returns the metrics over the evaluation set, by name, the same in every process."""
 
     def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
         """Writes what a person should see of the finished model, and returns the files.

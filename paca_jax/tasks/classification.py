@@ -14,8 +14,9 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax import data, explain, ops
-from paca_jax.models import create_model
-from paca_jax.tasks.base import LossOutput
+from paca_jax.errors import UserError
+from paca_jax.models import PaCaConfig, create_model, model_config
+from paca_jax.tasks.base import LossOutput, Mergeable
 
 PICTURE_EXAMPLES = 8
 
@@ -49,7 +50,7 @@ def cross_entropy(
     return LossOutput(jnp.sum(losses * mask), weight, updates.get("batch_stats", {}), sums)
 
 
-class Classification:
+class Classification(Mergeable):
     """One label an image; the loss is the cross-entropy with smoothed, perhaps mixed labels."""
 
     best_metric = "accuracy"
@@ -78,7 +79,11 @@ class Classification:
             "dtype": config.dtype,
             **model_overrides,
         }
-        self.model = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+        if not isinstance(model_config(config.model.name), PaCaConfig):
+            raise UserError(
+                f"Classification needs a classifier such as 'pacavit_nano', but model.name is {config.model.name!r}."
+            )
+        self.model: Any = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
         channels = self.model.config.image_channels
         self.image_shape = (config.image_size, config.image_size, channels)
         self.example = {

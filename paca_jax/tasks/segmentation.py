@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from paca_jax import data, explain
 from paca_jax.errors import UserError
 from paca_jax.models import SegmentorConfig, create_model, model_config
-from paca_jax.tasks.base import LossOutput
+from paca_jax.tasks.base import LossOutput, Mergeable
 from paca_jax.tasks.segmentation_loss import segmentation_loss
 from paca_jax.tasks.segmentation_metrics import SegmentationMetrics, confusion_matrix
 from paca_jax.tasks.segmentation_prediction import predict, predict_picture
@@ -22,7 +22,7 @@ from paca_jax.tasks.segmentation_views import Viewing
 PICTURE_EXAMPLES = 6
 
 
-class Segmentation:
+class Segmentation(Mergeable):
     """A class for every pixel; see `segmentation_loss` and `SegmentationMetrics`."""
 
     best_metric = "miou"
@@ -69,7 +69,7 @@ class Segmentation:
             "channels": channels,
             "short_side": config.short_side,
             "long_side": config.long_side,
-            "ignore_zero": dataset.ignore_zero,
+            "ignore_zero": data.zero_is_unlabelled(dataset.name) if dataset.ignore_zero is None else dataset.ignore_zero,
             "mask_feature": dataset.mask_feature,
         }
         self._train_transform = data.SegmentationTrainTransform(

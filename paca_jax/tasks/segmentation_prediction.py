@@ -31,19 +31,12 @@ def predict(
     """
     scales = range(sum(name.startswith("image_") for name in views))
     sizes = [views[f"size_{scale}"] for scale in scales]
-    images = [_normalised(views[f"image_{scale}"], size) for scale, size in zip(scales, sizes, strict=True)]
+    images = [data.normalise_inside(views[f"image_{scale}"], size) for scale, size in zip(scales, sizes, strict=True)]
 
     def logits(image: Array) -> Array:
         return jnp.asarray(model.apply(variables, image))
 
     return predict_labels(logits, images, sizes, original_sizes, canvas, viewing)
-
-
-def _normalised(pixels: Int[Array, "B H W C"], sizes: Int[Array, "B 2"]) -> Array:
-    """Normalises pixels; those beyond each picture's height and width become 0."""
-    rows, columns = (jnp.arange(side) < sizes[:, axis, None] for axis, side in enumerate(pixels.shape[1:3]))
-    inside = rows[:, :, None, None] & columns[:, None, :, None]
-    return jnp.where(inside, data.normalise(pixels), 0)
 
 
 _jitted = jax.jit(predict, static_argnames=("model", "canvas", "viewing"))

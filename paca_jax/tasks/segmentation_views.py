@@ -171,6 +171,7 @@ def _likeliest(views: list[View]) -> Int[Array, "H W"]:
         return jnp.argmax(sum(scores[1:], scores[0]), axis=-1).astype(jnp.uint8)
 
     height = views[0].rows.shape[0]
-    chunk = next(size for size in range(min(_ROWS_AT_ONCE, height), 0, -1) if height % size == 0)
-    parts = [view.rows.reshape(height // chunk, chunk, -1) for view in views]
-    return jax.lax.map(of_rows, parts).reshape(height, -1)
+    chunk = min(_ROWS_AT_ONCE, height)
+    parts = [jnp.pad(view.rows, ((0, -height % chunk), (0, 0))).reshape(-1, chunk, view.rows.shape[1]) for view in views]
+    labels = jax.lax.map(of_rows, parts)
+    return labels.reshape(-1, labels.shape[-1])[:height]

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from paca_jax.errors import UserError
-from paca_jax.models import PaCaConfig
+from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
 
-_SET_ELSEWHERE = ("num_classes", "image_size", "crop", "teacher")
-_CHOICES = {"dtype": ("float32", "bfloat16"), "on_nonfinite": ("stop", "skip"), "schedule": ("cosine", "linear")}
+_SET_ELSEWHERE = ("num_classes", "image_size", "crop", "teacher", "backbone", "head", "short_side", "long_side")
+_CHOICES = {"dtype": ("float32", "bfloat16"), "on_nonfinite": ("stop", "skip"), "schedule": ("cosine", "linear", "steps")}
 
 
 def default_config() -> ConfigDict:
@@ -27,8 +27,6 @@ def default_config() -> ConfigDict:
     config.seed = 0
 
     config.model = ConfigDict({"name": "pacavit_tiny_p2cconv_100_0", **_model_overrides()})
-    config.model.head_channels = placeholder(int)  # of a segmentor
-    config.model.head_dropout_rate = placeholder(float)
 
     config.dataset = ConfigDict()
     config.dataset.name = "imagenet2012"
@@ -36,7 +34,7 @@ def default_config() -> ConfigDict:
     config.dataset.train_split = "train"
     config.dataset.eval_split = "validation"
     config.dataset.mask_feature = "mask"  # segmentation: the feature that holds the index maps
-    config.dataset.ignore_zero = False  # segmentation: index 0 means unlabelled, and class k has the index k + 1
+    config.dataset.ignore_zero = placeholder(bool)  # index 0 means unlabelled, class k is k + 1; None: as in ADE20K or not
     config.dataset.skip_corrupt = False  # leave out images that cannot be read, and count them
     config.dataset.num_workers = 0  # processes that read and augment; 0: threads
 
@@ -47,6 +45,9 @@ def default_config() -> ConfigDict:
     config.augment = ConfigDict()
     config.augment.crop_scale = (0.08, 1.0)
     config.augment.crop_ratio = (3 / 4, 4 / 3)
+    config.augment.short_sides = tuple(range(480, 801, 32))  # detection: one of them is drawn for an image
+    config.augment.bucket_sides = (640, 800)  # detection: short sides of the shapes that images are padded to
+    config.augment.detr_crop = True  # detection: half of the images are cropped first
     config.augment.resize_range = (0.5, 2.0)  # segmentation: of the size before the crop
     config.augment.category_limit = 0.75  # segmentation: the largest share of a crop that one class should have
     config.augment.photometric = True  # segmentation: changes of brightness, contrast, saturation and hue
@@ -66,7 +67,7 @@ def default_config() -> ConfigDict:
     config.test.flip = False  # also mirrored
     config.test.window = 0  # side of the windows in pixels; 0: whole pictures
     config.test.window_stride = 341
-    config.test.size_multiple = 128  # sides are padded to multiples of this: one compile a shape
+    config.test.size_multiple = 64  # sides are padded to multiples of this: one compile a shape
 
     config.batch_size = 1024  # over all devices
     config.accumulate_steps = 1  # parts into which a batch is split, one after the other
@@ -81,7 +82,8 @@ def default_config() -> ConfigDict:
     config.warmup_learning_rate = 0.0  # at step 0
     config.min_learning_rate = 0.0  # at the end
     config.learning_rate_batch_size = placeholder(int)  # the batch the three rates are for: they scale with batch_size
-    config.schedule = "cosine"  # after the warm-up: "cosine" from the start of the run, or "linear" from the warm-up's end
+    config.schedule = "cosine"  # after the warm-up: "cosine", "linear" or "steps"; see `make_schedule`
+    config.decay_epochs = ()  # of "steps": at each of them the rate falls to a tenth
     config.schedule_by_epoch = False  # the rate changes once an epoch rather than every step
     config.layer_decay = 1.0  # each layer further from the head learns at this share of the next one's rate
     config.freeze_backbone = False  # only the head learns
@@ -110,9 +112,12 @@ def default_config() -> ConfigDict:
 
 def _model_overrides() -> dict[str, Any]:
     """Returns an unset, typed key for each option of a model."""
-    hints = typing.get_type_hints(PaCaConfig)
-    names = [field.name for field in dataclasses.fields(PaCaConfig) if field.name not in _SET_ELSEWHERE]
-    return {name: placeholder(_plain_type(hints[name])) for name in names}
+    hints = {
+        name: hint
+        for kind in (DetectorConfig, SegmentorConfig, PaCaConfig)
+        for name, hint in typing.get_type_hints(kind).items()
+    }
+    return {name: placeholder(_plain_type(hint)) for name, hint in hints.items() if name not in _SET_ELSEWHERE}
 
 
 def _plain_type(hint: Any) -> type:

@@ -1,7 +1,6 @@
 """Evaluation: every example once, on any number of hosts."""
 
 import jax
-from clu import metrics
 from jaxtyping import PyTree
 
 from paca_jax.errors import UserError
@@ -11,18 +10,18 @@ from paca_jax.train.setup import Run
 def evaluate(run: Run, variables: dict[str, PyTree]) -> dict[str, float]:
     """Returns the task's metrics over the evaluation set, as {"eval/loss": ..., "eval/accuracy": ...}.
 
-    Sums and counts are merged over batches and divided once, so the result does not depend on how the set was cut.
+    What the task gathers of every batch is summarised once, so the result does not depend on how the set was cut.
     """
-    total: metrics.Collection | None = None
+    total = None
     examples = 0
     with jax.set_mesh(run.mesh):
         for batch in run.task.eval_batches(run.rows):
-            part, valid = run.eval_step(variables, run.to_devices(batch))
-            total = part if total is None else total.merge(part)
+            outputs, valid = run.eval_step(variables, run.to_devices(batch))
+            total = run.task.gather(total, outputs)
             examples += int(valid)
     if total is None:
         raise UserError("The evaluation set is empty; choose another dataset.eval_split.")
-    scalars = {f"eval/{name}": float(value) for name, value in total.compute().items()}
+    scalars = {f"eval/{name}": value for name, value in run.task.summarise(total).items()}
     if run.config.dataset.skip_corrupt:
         scalars["eval/skipped_images"] = run.task.num_eval_examples - examples
     return scalars

@@ -17,11 +17,12 @@ from paca_jax.train.config import Steps
 
 
 def make_schedule(config: ConfigDict, steps: Steps) -> optax.Schedule:
-    """Returns the learning rate by step: a linear warm-up, then a cosine or a straight line to `min_learning_rate`.
+    """Returns the learning rate by step: a linear warm-up, then one of three ways down.
 
-    As in the official recipes the cosine counts from the run's start, the line from the warm-up's end. With `schedule_by_epoch`
-    the rate of an epoch is that of its first step, and with `learning_rate_batch_size` all rates scale linearly with the batch.
-    A warm-up longer than the run never reaches its end.
+    As in the official recipes "cosine" goes to `min_learning_rate` as counted from the run's start, "linear" as counted from
+    the warm-up's end; with "steps" the rate falls to a tenth at each of `decay_epochs`. With `schedule_by_epoch` the rate of an
+    epoch is that of its first step, and with `learning_rate_batch_size` all rates scale linearly with the batch. A warm-up
+    longer than the run never reaches its end.
     """
     scale = config.batch_size / (config.learning_rate_batch_size or config.batch_size)
     peak = config.learning_rate * scale
@@ -29,8 +30,11 @@ def make_schedule(config: ConfigDict, steps: Steps) -> optax.Schedule:
     floor = config.min_learning_rate * scale
     if config.schedule == "cosine":
         decay = optax.cosine_decay_schedule(peak, steps.total, alpha=floor / peak if peak else 0.0)
-    else:
+    elif config.schedule == "linear":
         decay = optax.linear_schedule(peak, floor, max(steps.total - steps.warmup, 1), transition_begin=steps.warmup)
+    else:
+        falls = {round(epoch * steps.per_epoch): 0.1 for epoch in config.decay_epochs}
+        decay = optax.piecewise_constant_schedule(peak, falls)
 
     def schedule(step: Any) -> jax.Array:
         if config.schedule_by_epoch:

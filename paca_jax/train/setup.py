@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from paca_jax.errors import UserError
 from paca_jax.sharding import batch_sharding, batch_shards, local_rows, make_mesh
-from paca_jax.tasks import Classification, Segmentation, Task
+from paca_jax.tasks import Classification, Detection, Segmentation, Task
 from paca_jax.train.config import Steps, check_config, count_steps, model_overrides
 from paca_jax.train.optimizer import make_optimizer, make_schedule
 from paca_jax.train.state import TrainState, make_initializer, state_of, state_shardings
 from paca_jax.train.step import make_eval_step, make_train_step, stream
 
-_TASKS: dict[str, type[Task]] = {"classification": Classification, "segmentation": Segmentation}
+_TASKS: dict[str, type[Task]] = {"classification": Classification, "detection": Detection, "segmentation": Segmentation}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Run:
         initialize: from a random key to a fresh state.
         start_from: from variables to a state that starts with them.
         train_step: from a state (which it consumes) and a batch to the next state and its scalars.
-        eval_step: from variables and a batch to metrics and the number of valid examples.
+        eval_step: from variables and a batch to what the task gathers and the number of valid examples.
 
     The functions are jitted with their output shardings; call them under `jax.set_mesh(run.mesh)`.
     """
@@ -151,5 +151,7 @@ def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None, wit
         initialize=jax.jit(initializer, out_shardings=shardings),
         start_from=jax.jit(lambda variables: state_of(variables, optimizer, averaged), out_shardings=shardings),
         train_step=jax.jit(train_step, out_shardings=(shardings, whole), donate_argnums=0),
-        eval_step=jax.jit(make_eval_step(task), out_shardings=whole),
+        eval_step=jax.jit(
+            make_eval_step(task), out_shardings=(batch_sharding(mesh) if task.outputs_by_example else whole, whole)
+        ),
     )

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from clu import metrics
 from jaxtyping import Array, Float, PyTree
 
 from paca_jax.sharding import constrain, gather_parameters, scatter_gradients
@@ -18,7 +17,7 @@ from paca_jax.train.state import TrainState, as_variables
 
 Scalars = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, Scalars]]
-EvalStep = Callable[[dict[str, PyTree], dict[str, Array]], tuple[metrics.Collection, Array]]
+EvalStep = Callable[[dict[str, PyTree], dict[str, Array]], tuple[PyTree, Array]]
 
 
 def make_train_step(
@@ -110,9 +109,9 @@ def make_train_step(
 
 
 def make_eval_step(task: Task) -> EvalStep:
-    """Returns the function from variables and a batch to mergeable metrics and the number of valid examples."""
+    """Returns the function from variables and a batch to what the task gathers and the number of valid examples."""
 
-    def eval_step(variables: dict[str, PyTree], batch: dict[str, Array]) -> tuple[metrics.Collection, Array]:
+    def eval_step(variables: dict[str, PyTree], batch: dict[str, Array]) -> tuple[PyTree, Array]:
         variables = variables | {"params": gather_parameters(variables["params"])}
         return task.evaluate(variables, batch), jnp.sum(batch["mask"] > 0)
 

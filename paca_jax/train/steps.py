@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import jax
 from clu import periodic_actions
@@ -86,9 +87,8 @@ def run_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: ep
     batches = run.task.train_batches(start_step, total, run.rows)
     with closing(writer), closing(batches), _profiler(config.profile_steps, workdir) as profile, Preemption() as preemption:
         batch = run.to_devices(next(batches))
-        began = time.perf_counter()
-        train_step = run.train_step.lower(state, batch).compile()
-        logger.info("Compiled the step in %.1f s.", time.perf_counter() - began)
+        train_step = _Compiled(run.train_step)
+        train_step.compiled(state, batch)
         began = time.perf_counter()
         progress = Progress(num_steps=total, start_step=start_step, batch_size=config.batch_size)
         scalars: Scalars | None = None
@@ -114,6 +114,27 @@ def run_steps(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: ep
 def listing(scalars: dict[str, float]) -> str:
     """Returns scalars as one line for a person."""
     return "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
+
+
+class _Compiled:
+    """The training step, compiled once for each shape of a batch."""
+
+    def __init__(self, step: jax.stages.Wrapped) -> None:
+        self._step = step
+        self._by_shapes: dict[tuple[Any, ...], jax.stages.Compiled] = {}
+
+    def __call__(self, state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, Scalars]:
+        """Runs a step."""
+        return self.compiled(state, batch)(state, batch)
+
+    def compiled(self, state: TrainState, batch: dict[str, Array]) -> jax.stages.Compiled:
+        """Returns the step for a batch of these shapes."""
+        shapes = tuple(array.shape for array in batch.values())
+        if shapes not in self._by_shapes:
+            began = time.perf_counter()
+            self._by_shapes[shapes] = self._step.lower(state, batch).compile()
+            logger.info("Compiled the step in %.1f s.", time.perf_counter() - began)
+        return self._by_shapes[shapes]
 
 
 class _Nonfinite:

@@ -3,7 +3,7 @@
 Recorded from iVMCL/PaCaViT (commit 4307018) in float32 on a CPU with PyTorch 2.13, in evaluation mode unless a name says
 `train`, with the weights and images of `reference_weights.py`. `classification/NAME.manifest.json` holds a state dict's names
 and shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW;
-`segmentation/` has the same of segmentors.
+`segmentation/` and `detection/` have the same of segmentors and detectors.
 """
 
 import functools
@@ -22,6 +22,7 @@ from tests.golden import reference_weights
 FOLDER = Path(__file__).parent
 CLASSIFICATION = FOLDER / "classification"
 SEGMENTATION = FOLDER / "segmentation"
+DETECTION = FOLDER / "detection"
 
 # Three tiny models with options of the official code that no published model uses.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -69,6 +70,9 @@ PARAMETERS = {
     "pacahead_tiny": 13_326_764,
     "pacahead_small": 23_163_788,
     "pacahead_base": 47_964_940,
+    "mask_rcnn_tiny": 31_974_896,
+    "mask_rcnn_small": 41_811_920,
+    "mask_rcnn_base": 66_606_672,
     "upernet_tiny": 41_561_516,
     "upernet_small": 51_398_540,
     "upernet_base": 77_182_732,
@@ -79,7 +83,7 @@ def _named(folder: Path) -> list[str]:
     return sorted(path.name.removesuffix(".manifest.json") for path in folder.glob("*.manifest.json"))
 
 
-CLASSIFIERS, SEGMENTORS = _named(CLASSIFICATION), _named(SEGMENTATION)
+CLASSIFIERS, SEGMENTORS, DETECTORS = _named(CLASSIFICATION), _named(SEGMENTATION), _named(DETECTION)
 OFFICIAL = [name for name in CLASSIFIERS if name not in OPTIONS]
 
 

@@ -44,10 +44,15 @@ def classification(workdir: Path) -> list[str]:
 
 
 def segmentation(workdir: Path) -> list[str]:
-    """Returns the command line of a small run on scenes, which are prepared beside it where they are not yet."""
-    data = workdir.parent / "datasets"
+    """Returns the command line of a small run on scenes that starts from a classifier; both are made beside it at first."""
+    data, classifier = workdir.parent / "datasets", workdir.parent / "classifier"
     prepare("scenes", str(data))
-    values = SCENES_OPTIONS | {"dataset.data_dir": str(data), "init_from": ""}
+    if not classifier.exists():
+        flags = ("--config=configs/fashion_mnist.py", f"--workdir={classifier}", "--config.num_steps=20")
+        done = run_main(sys.executable, "main.py", *flags)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+    values = SCENES_OPTIONS | {"dataset.data_dir": str(data), "init_from": str(classifier)}
     flags = [f"--config.{key}={value}" for key, value in values.items()]
     return [sys.executable, "main.py", "--config=configs/scenes_segmentation.py", f"--workdir={workdir}", *flags]
 

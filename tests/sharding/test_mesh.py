@@ -5,7 +5,17 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from paca_jax.errors import UserError
-from paca_jax.sharding import batch_sharding, batch_shards, constrain, logical_axes, make_mesh, parameter_spec
+from paca_jax.sharding import (
+    batch_sharding,
+    batch_shards,
+    constrain,
+    gather_bytes,
+    host_rows,
+    local_rows,
+    logical_axes,
+    make_mesh,
+    parameter_spec,
+)
 
 
 def test_one_size_takes_the_devices_that_are_left():
@@ -59,3 +69,16 @@ def test_a_batch_is_split_over_data_and_fsdp():
     mesh = make_mesh(2, 2, 2, devices=jax.devices())
     batch = jax.device_put(np.arange(8.0), batch_sharding(mesh))
     assert {tuple(shard.data.tolist()) for shard in batch.addressable_shards} == {(0, 1), (2, 3), (4, 5), (6, 7)}
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
+def test_a_process_finds_its_rows_of_a_batch(sizes):
+    batch = np.arange(24.0).reshape(8, 3)
+    mesh = make_mesh(*sizes, devices=jax.devices())
+    array = jax.device_put(batch, batch_sharding(mesh))
+    np.testing.assert_array_equal(host_rows(array), batch[local_rows(mesh, 8)])
+
+
+@pytest.mark.parametrize("part", [b"", b"\x00text\x00"])
+def test_bytes_come_back_whole(part):
+    assert gather_bytes(part) == [part]

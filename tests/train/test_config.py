@@ -47,7 +47,7 @@ def test_a_run_without_steps_is_refused():
         ("batch_size", 12, "batch_size=12 must be a multiple of 8"),
         ("accumulate_steps", 3, "must be a multiple of 24"),
         ("log_every_steps", 0, "log_every_steps is at least 1"),
-        ("schedule", "poly", "schedule is cosine or linear, but got 'poly'"),
+        ("schedule", "poly", "schedule is cosine or linear or steps, but got 'poly'"),
         ("rate_scales", (("head",),), "pairs of a regular expression and a factor"),
         ("rate_scales", (("head", -1.0),), "a factor of 0 or more"),
         ("rate_scales", (("(head", 2.0),), "no regular expression: '\\(head'"),

@@ -167,6 +167,14 @@ def test_the_ade20k_schedule():
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-11)
 
 
+def test_the_coco_schedule():
+    from configs.coco import get_config
+
+    schedule = make_schedule(get_config("tiny"), Steps(total=87_948, warmup=500, per_epoch=7329.0))
+    for step, expected in ((0, 1e-7), (250, 5e-5), (500, 1e-4), (58_600, 1e-4), (58_700, 1e-5), (80_700, 1e-6)):
+        assert float(schedule(step)) == pytest.approx(expected, rel=2e-3)
+
+
 def test_rates_scale_updates_by_the_first_expression_that_a_path_holds():
     params = {"head": {"a": jnp.ones((2, 2))}, "backbone": {"b": jnp.ones((2, 2)), "c": jnp.ones((2, 2))}}
     config = default_config()

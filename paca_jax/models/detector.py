@@ -1,0 +1,180 @@
+"""A detector: the backbone under Mask R-CNN, with static shapes from end to end."""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from paca_jax import ops
+from paca_jax.models.heads import BoxHead, DetectorConfig, FeaturePyramid, MaskHead, RegionProposals
+from paca_jax.models.heads.rcnn import BOX_SIDE, MASK_SIDE
+from paca_jax.models.vit import PaCaViT
+
+STRIDES = (4, 8, 16, 32, 64)
+RPN_STDS = (1.0, 1.0, 1.0, 1.0)
+BOX_STDS = (0.1, 0.1, 0.2, 0.2)
+PROPOSAL_NMS = 0.7
+DETECTION_NMS = 0.5
+# Of an image's proposals times classes, so many of the highest scores enter the last suppression.
+_CANDIDATES = 4096
+
+
+class Proposals(NamedTuple):
+    """Regions of each image, by falling score.
+
+    Attributes:
+        boxes: in pixels, clipped to the image.
+        scores: the logits' sigmoids.
+        valid: which entries there are.
+    """
+
+    boxes: Float[Array, "B P 4"]
+    scores: Float[Array, "B P"]
+    valid: Bool[Array, "B P"]
+
+
+class Detector(nn.Module):
+    """Mask R-CNN (He et al., ICCV 2017) with a feature pyramid on a PaCa-ViT.
+
+    Attributes:
+        config: what the model is made of.
+        dtype: the type to compute in; parameters are float32, as are boxes, scores and losses.
+        remat: whether a gradient computes each block of the backbone anew rather than keep what happens within it.
+        split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
+
+    Images are normalised (see `paca_jax.preprocess`) and padded with zeros on the right and below. Boxes are (x1, y1, x2, y2)
+    in their pixels.
+    """
+
+    config: DetectorConfig
+    dtype: DTypeLike = jnp.float32
+    remat: bool = False
+    split_rows: bool = False
+
+    def setup(self) -> None:
+        """Makes the parts; their names are those of the parameters."""
+        config = self.config
+        self.backbone = PaCaViT(config.backbone, self.dtype, self.remat, self.split_rows)
+        self.neck = FeaturePyramid(config.head_channels, self.dtype)
+        self.rpn_head = RegionProposals(config.head_channels, self.dtype)
+        self.box_head = BoxHead(config.num_classes, config.box_channels, self.dtype)
+        self.mask_head = MaskHead(config.num_classes, config.head_channels, self.dtype)
+
+    def __call__(self, images: Float[Array, "B H W C"], image_sizes: Int[Array, "B 2"] | None = None) -> dict[str, Array]:
+        """Returns the detections of each image, by falling score.
+
+        Args:
+            images: the batch.
+            image_sizes: the true height and width of each image; None where nothing is padded.
+
+        Returns:
+            `boxes` (B, N, 4), `scores` (B, N), `labels` (B, N), `masks` (B, N, 28, 28), probabilities in the frame of the box,
+            and `valid` (B, N): which entries there are.
+        """
+        if image_sizes is None:
+            image_sizes = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
+        pyramid = self.pyramid(images)
+        proposals = self.propose(pyramid, *self.rpn_head(pyramid), image_sizes, self.config.candidates)
+        logits, deltas = self.classify(pyramid, proposals.boxes, proposals.valid)
+        detect = functools.partial(_detect, count=self.config.detections, threshold=self.config.score_threshold)
+        found = jax.vmap(detect)(proposals.boxes, proposals.valid, logits, deltas, image_sizes)
+        masks = self.draw(pyramid, found["boxes"], found["valid"])
+        own = jnp.take_along_axis(masks, found["labels"][:, :, None, None, None], axis=-1)[..., 0]
+        return found | {"masks": jax.nn.sigmoid(own)}
+
+    def pyramid(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi C"]]:
+        """Returns the levels of the feature pyramid, at strides 4 to 64."""
+        return self.neck(self.backbone.features(images, train))
+
+    def region_scores(
+        self, pyramid: list[Float[Array, "B Hi Wi C"]]
+    ) -> tuple[list[Float[Array, "B Ni"]], list[Float[Array, "B Ni 4"]]]:
+        """Returns each level's logits and deltas of its anchors."""
+        return self.rpn_head(pyramid)
+
+    def propose(
+        self,
+        pyramid: list[Float[Array, "B Hi Wi C"]],
+        scores: list[Float[Array, "B Ni"]],
+        deltas: list[Float[Array, "B Ni 4"]],
+        image_sizes: Int[Array, "B 2"],
+        candidates: int,
+    ) -> Proposals:
+        """Returns the regions to look at: the best of each level that remain when each suppresses its like."""
+        anchors = level_anchors(pyramid)
+        boxes, kept_scores, levels = [], [], []
+        for level, (score, delta) in enumerate(zip(scores, deltas, strict=True)):
+            best, index = jax.lax.top_k(jax.nn.sigmoid(score), min(candidates, score.shape[1]))
+            delta = jnp.take_along_axis(delta, index[..., None], axis=1)
+            boxes.append(ops.decode_boxes(anchors[level][index], delta, RPN_STDS))
+            kept_scores.append(best)
+            levels.append(jnp.full(best.shape[1], level))
+        suppress = functools.partial(_suppress, levels=jnp.concatenate(levels), count=self.config.proposals)
+        return jax.vmap(suppress)(jnp.concatenate(boxes, 1), jnp.concatenate(kept_scores, 1), image_sizes)
+
+    def classify(
+        self, pyramid: list[Float[Array, "B Hi Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
+    ) -> tuple[Float[Array, "B N K+1"], Float[Array, "B N K 4"]]:
+        """Returns the box head's class logits, the background last, and its deltas."""
+        regions = ops.pyramid_roi_align(pyramid[:4], boxes, valid, BOX_SIDE).astype(self.dtype)
+        outputs = self.box_head(regions.reshape(-1, *regions.shape[2:]))
+        logits, deltas = (x.reshape(*valid.shape, *x.shape[1:]) for x in outputs)
+        return logits, deltas
+
+    def draw(
+        self, pyramid: list[Float[Array, "B Hi Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
+    ) -> Float[Array, "B N 28 28 K"]:
+        """Returns the mask head's logits."""
+        regions = ops.pyramid_roi_align(pyramid[:4], boxes, valid, MASK_SIDE).astype(self.dtype)
+        masks = self.mask_head(regions.reshape(-1, *regions.shape[2:]))
+        return masks.reshape(*valid.shape, *masks.shape[1:])
+
+    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
+        """Returns each stage's normalised map, at strides 4, 8, 16 and 32."""
+        return self.backbone.features(images, train)
+
+    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:
+        """Returns the backbone's assignments, as `PaCaViT.clusters` does."""
+        return self.backbone.clusters(images)
+
+
+def level_anchors(pyramid: list[Float[Array, "B Hi Wi C"]]) -> list[Float[Array, "Ni 4"]]:
+    """Returns the anchors of each level of a pyramid."""
+    return [ops.anchor_grid(x.shape[1], x.shape[2], stride) for x, stride in zip(pyramid, STRIDES, strict=True)]
+
+
+def _suppress(
+    boxes: Float[Array, "N 4"], scores: Float[Array, "N"], size: Int[Array, "2"], levels: Int[Array, "N"], count: int
+) -> Proposals:
+    """Returns one image's regions: clipped, without empty ones, and without what a better one of its level covers."""
+    boxes = ops.clip_boxes(boxes, size)
+    index, valid = ops.batched_nms(boxes, scores, levels, ops.box_area(boxes) > 0, PROPOSAL_NMS, count)
+    return Proposals(boxes[index], jnp.where(valid, scores[index], 0), valid)
+
+
+def _detect(
+    boxes: Float[Array, "P 4"],
+    valid: Bool[Array, "P"],
+    logits: Float[Array, "P K+1"],
+    deltas: Float[Array, "P K 4"],
+    size: Int[Array, "2"],
+    count: int,
+    threshold: float,
+) -> dict[str, Array]:
+    """Returns one image's detections without their masks."""
+    classes = deltas.shape[1]
+    decoded = ops.clip_boxes(ops.decode_boxes(boxes[:, None], deltas, BOX_STDS), size)
+    scores = jnp.where(valid[:, None], jax.nn.softmax(logits)[:, :-1], 0)
+    best, flat = jax.lax.top_k(scores.reshape(-1), min(_CANDIDATES, scores.size))
+    candidates, labels = decoded.reshape(-1, 4)[flat], flat % classes
+    index, found = ops.batched_nms(candidates, best, labels, best > threshold, DETECTION_NMS, count)
+    return {
+        "boxes": candidates[index],
+        "scores": jnp.where(found, best[index], 0),
+        "labels": labels[index],
+        "valid": found,
+    }

@@ -1,0 +1,79 @@
+"""The networks of Mask R-CNN (He et al., ICCV 2017): region proposals, boxes and masks."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from paca_jax.models.heads.fpn import xavier_init
+from paca_jax.models.layers import Dense
+
+ANCHORS = 3
+BOX_SIDE = 7
+MASK_SIDE = 14
+
+# As the official code draws convolutions before a ReLU: a normal of variance 2 / fan-out.
+relu_init = nn.initializers.variance_scaling(2, "fan_out", "normal")
+
+
+class RegionProposals(nn.Module):
+    """A 3x3 convolution, then for each of three anchors a score and four deltas; the same at every level."""
+
+    channels: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        """Makes the layers, which all levels share."""
+        init = nn.initializers.normal(0.01)
+        self.conv = nn.Conv(self.channels, (3, 3), padding=1, dtype=self.dtype, kernel_init=init)
+        self.score = Dense(ANCHORS, dtype=self.dtype, kernel_init=init)
+        self.delta = Dense(4 * ANCHORS, dtype=self.dtype, kernel_init=init)
+
+    def __call__(
+        self, pyramid: list[Float[Array, "B Hi Wi C"]]
+    ) -> tuple[list[Float[Array, "B Ni"]], list[Float[Array, "B Ni 4"]]]:
+        """Returns each level's logits and deltas of its anchors, row by row, the anchors of a cell together (float32)."""
+        scores, deltas = [], []
+        for x in pyramid:
+            x = jax.nn.relu(self.conv(x))
+            scores.append(self.score(x).reshape(len(x), -1).astype(jnp.float32))
+            deltas.append(self.delta(x).reshape(len(x), -1, 4).astype(jnp.float32))
+        return scores, deltas
+
+
+class BoxHead(nn.Module):
+    """Two dense layers, then class logits (the background last) and four deltas for each class."""
+
+    num_classes: int
+    channels: int = 1024
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, regions: Float[Array, "N 7 7 C"]) -> tuple[Float[Array, "N K+1"], Float[Array, "N K 4"]]:
+        """Returns logits and deltas in float32."""
+        x = regions.reshape(len(regions), -1)
+        for index in range(2):
+            x = jax.nn.relu(Dense(self.channels, dtype=self.dtype, kernel_init=xavier_init, name=f"hidden{index}")(x))
+        logits = Dense(self.num_classes + 1, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name="score")(x)
+        deltas = Dense(4 * self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.normal(0.001), name="delta")(x)
+        return logits.astype(jnp.float32), deltas.reshape(len(regions), -1, 4).astype(jnp.float32)
+
+
+class MaskHead(nn.Module):
+    """Four 3x3 convolutions, a transposed one that doubles the side, and a logit for each class."""
+
+    num_classes: int
+    channels: int = 256
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, regions: Float[Array, "N 14 14 C"]) -> Float[Array, "N 28 28 K"]:
+        """Returns logits in float32."""
+        x, dtype, init = regions, self.dtype, relu_init
+        for index in range(4):
+            conv = nn.Conv(self.channels, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=f"conv{index}")
+            x = jax.nn.relu(conv(x))
+        upsample = nn.ConvTranspose(self.channels, (2, 2), strides=(2, 2), dtype=dtype, kernel_init=init, name="upsample")
+        x = jax.nn.relu(upsample(x))
+        return Dense(self.num_classes, dtype=dtype, kernel_init=init, name="project")(x).astype(jnp.float32)
