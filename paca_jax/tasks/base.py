@@ -10,7 +10,10 @@ from etils import epath
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
 
+from paca_jax import data
 from paca_jax.data import Batches
+from paca_jax.errors import UserError
+from paca_jax.models import create_model, model_config
 
 
 class LossOutput(NamedTuple):
@@ -27,6 +30,52 @@ class LossOutput(NamedTuple):
     weight: Float[Array, ""]
     batch_stats: PyTree
     sums: dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
+
+
+class OnDataset:
+    """What every task does with the two splits of a data set and a model of its kind; the attributes are those of `Task`."""
+
+    def __init__(self, config: ConfigDict, features: tuple[str, ...], without_data: bool) -> None:
+        """Opens the splits.
+
+        Args:
+            config: the run's config.
+            features: what an example shall have.
+            without_data: whether a published data set need not be there; then there are no batches.
+        """
+        self._config, dataset = config, config.dataset
+        open_split = data.describe_dataset if without_data else data.open_dataset
+        self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir, features)
+        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir, features)
+        self.class_names = data.readable_names(self._train_set.class_names)
+        self.num_train_examples = len(self._train_set)
+        self.num_eval_examples = len(self._eval_set)
+
+    def _make_model(self, kind: type, what: str, options: dict[str, Any]) -> Any:
+        """Makes the model that the config names, and keeps its recipe.
+
+        Args:
+            kind: what the config of such a model is.
+            what: a word for it, with an example.
+            options: further arguments of `create_model`.
+
+        Raises:
+            UserError: if the model is of another kind.
+        """
+        config = self._config
+        if not isinstance(model_config(config.model.name), kind):
+            raise UserError(f"The task {config.task!r} needs {what}, but model.name is {config.model.name!r}.")
+        self.recipe = {"name": config.model.name, "num_classes": len(self.class_names), "dtype": config.dtype, **options}
+        return create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+
+    def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
+        """Returns the arguments that the batches of training and evaluation share."""
+        return {
+            "batch_size": self._config.batch_size,
+            "rows": rows,
+            "num_workers": self._config.dataset.num_workers,
+            "skip_corrupt": self._config.dataset.skip_corrupt,
+        }
 
 
 class Mergeable:

@@ -14,9 +14,8 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax import data, explain, ops
-from paca_jax.errors import UserError
-from paca_jax.models import PaCaConfig, create_model, model_config
-from paca_jax.tasks.base import LossOutput, Mergeable
+from paca_jax.models import PaCaConfig
+from paca_jax.tasks.base import LossOutput, Mergeable, OnDataset
 
 PICTURE_EXAMPLES = 8
 
@@ -50,7 +49,7 @@ def cross_entropy(
     return LossOutput(jnp.sum(losses * mask), weight, updates.get("batch_stats", {}), sums)
 
 
-class Classification(Mergeable):
+class Classification(OnDataset, Mergeable):
     """One label an image; the loss is the cross-entropy with smoothed, perhaps mixed labels."""
 
     best_metric = "accuracy"
@@ -63,27 +62,10 @@ class Classification(Mergeable):
             model_overrides: the options of the model that the config sets.
             without_data: whether a published data set need not be there; then there are no batches.
         """
-        self._config = config
-        dataset, augment = config.dataset, config.augment
-        open_split = data.describe_dataset if without_data else data.open_dataset
-        self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir)
-        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir)
-        self.class_names = data.readable_names(self._train_set.class_names)
-        self.num_train_examples = len(self._train_set)
-        self.num_eval_examples = len(self._eval_set)
-        self.recipe = {
-            "name": config.model.name,
-            "num_classes": len(self.class_names),
-            "image_size": config.image_size,
-            "crop": config.eval_crop,
-            "dtype": config.dtype,
-            **model_overrides,
-        }
-        if not isinstance(model_config(config.model.name), PaCaConfig):
-            raise UserError(
-                f"Classification needs a classifier such as 'pacavit_nano', but model.name is {config.model.name!r}."
-            )
-        self.model: Any = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+        super().__init__(config, ("image", "label"), without_data)
+        augment = config.augment
+        options = {"image_size": config.image_size, "crop": config.eval_crop, **model_overrides}
+        self.model = self._make_model(PaCaConfig, "a classifier such as 'pacavit_nano'", options)
         channels = self.model.config.image_channels
         self.image_shape = (config.image_size, config.image_size, channels)
         self.example = {
@@ -118,14 +100,6 @@ class Classification(Mergeable):
     def eval_batches(self, rows: Sequence[int]) -> data.Batches:
         """Yields batches of the evaluation set."""
         return data.eval_batches(self._eval_set, self._eval_transform, **self._reading(rows))
-
-    def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
-        return {
-            "batch_size": self._config.batch_size,
-            "rows": rows,
-            "num_workers": self._config.dataset.num_workers,
-            "skip_corrupt": self._config.dataset.skip_corrupt,
-        }
 
     def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
         """Returns `image`, normalised, erased and mixed, `target` (B, K), smoothed and mixed, and `mask`."""

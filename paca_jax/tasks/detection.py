@@ -10,10 +10,9 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax import data, explain
-from paca_jax.errors import UserError
-from paca_jax.models import DetectorConfig, create_model, model_config
+from paca_jax.models import DetectorConfig
 from paca_jax.sharding import gather_bytes, host_rows
-from paca_jax.tasks.base import LossOutput
+from paca_jax.tasks.base import LossOutput, OnDataset
 from paca_jax.tasks.detection_loss import detection_loss
 from paca_jax.tasks.detection_metrics import Collected, evaluate
 from paca_jax.tasks.detection_prediction import detect, example_to_draw, in_picture
@@ -21,7 +20,7 @@ from paca_jax.tasks.detection_prediction import detect, example_to_draw, in_pict
 PICTURE_EXAMPLES = 6
 
 
-class Detection:
+class Detection(OnDataset):
     """Boxes, classes and masks of objects; see `detection_loss` and `detection_metrics`."""
 
     best_metric = "box_ap"
@@ -35,26 +34,10 @@ class Detection:
             model_overrides: the options of the model that the config sets.
             without_data: whether a published data set need not be there; then there are no batches.
         """
-        self._config = config
-        dataset, augment = config.dataset, config.augment
-        open_split = data.describe_dataset if without_data else data.open_dataset
-        features = ("image", "objects")
-        self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir, features)
-        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir, features)
-        self.class_names = self._train_set.class_names
-        self.num_train_examples = len(self._train_set)
-        self.num_eval_examples = len(self._eval_set)
-        self.recipe = {
-            "name": config.model.name,
-            "num_classes": len(self.class_names),
-            "short_side": config.short_side,
-            "long_side": config.long_side,
-            "dtype": config.dtype,
-            **model_overrides,
-        }
-        if not isinstance(model_config(config.model.name), DetectorConfig):
-            raise UserError(f"Detection needs a detector such as 'mask_rcnn_tiny', but model.name is {config.model.name!r}.")
-        self.model: Any = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+        super().__init__(config, ("image", "objects"), without_data)
+        augment = config.augment
+        options = {"short_side": config.short_side, "long_side": config.long_side, **model_overrides}
+        self.model = self._make_model(DetectorConfig, "a detector such as 'mask_rcnn_tiny'", options)
         channels = self.model.config.image_channels
         self._train_transform = data.DetectionTrainTransform(
             tuple(augment.short_sides),
@@ -94,14 +77,6 @@ class Detection:
         """Yields batches of the evaluation set, each of pictures that are padded to the same shape."""
         groups = [self._eval_transform.group((height, width)) for height, width in self._eval_set.sizes.tolist()]
         return data.eval_batches(self._eval_set, self._eval_transform, groups=groups, **self._reading(rows))
-
-    def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
-        return {
-            "batch_size": self._config.batch_size,
-            "rows": rows,
-            "num_workers": self._config.dataset.num_workers,
-            "skip_corrupt": self._config.dataset.skip_corrupt,
-        }
 
     def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
         """Returns the batch with its images normalised and its masks as `bitmaps`; the rest was done on the host."""

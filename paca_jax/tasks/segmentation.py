@@ -11,9 +11,8 @@ from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax import data, explain
-from paca_jax.errors import UserError
-from paca_jax.models import SegmentorConfig, create_model, model_config
-from paca_jax.tasks.base import LossOutput, Mergeable
+from paca_jax.models import SegmentorConfig
+from paca_jax.tasks.base import LossOutput, Mergeable, OnDataset
 from paca_jax.tasks.segmentation_loss import segmentation_loss
 from paca_jax.tasks.segmentation_metrics import SegmentationMetrics, confusion_matrix
 from paca_jax.tasks.segmentation_prediction import predict, predict_picture
@@ -22,7 +21,7 @@ from paca_jax.tasks.segmentation_views import Viewing
 PICTURE_EXAMPLES = 6
 
 
-class Segmentation(Mergeable):
+class Segmentation(OnDataset, Mergeable):
     """A class for every pixel; see `segmentation_loss` and `SegmentationMetrics`."""
 
     best_metric = "miou"
@@ -35,26 +34,10 @@ class Segmentation(Mergeable):
             model_overrides: the options of the model that the config sets.
             without_data: whether a published data set need not be there; then there are no batches.
         """
-        self._config = config
         dataset = config.dataset
-        open_split = data.describe_dataset if without_data else data.open_dataset
-        features = ("image", dataset.mask_feature)
-        self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir, features)
-        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir, features)
-        self.class_names = self._train_set.class_names
-        self.num_train_examples = len(self._train_set)
-        self.num_eval_examples = len(self._eval_set)
-        self.recipe = {
-            "name": config.model.name,
-            "num_classes": len(self.class_names),
-            "short_side": config.short_side,
-            "long_side": config.long_side,
-            "dtype": config.dtype,
-            **model_overrides,
-        }
-        if not isinstance(model_config(config.model.name), SegmentorConfig):
-            raise UserError(f"Segmentation needs a segmentor such as 'pacahead_tiny', but model.name is {config.model.name!r}.")
-        self.model: Any = create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+        super().__init__(config, ("image", dataset.mask_feature), without_data)
+        options = {"short_side": config.short_side, "long_side": config.long_side, **model_overrides}
+        self.model = self._make_model(SegmentorConfig, "a segmentor such as 'pacahead_tiny'", options)
         channels = self.model.config.image_channels
         self.image_shape = (config.image_size, config.image_size, channels)
         self.example = {
@@ -103,14 +86,6 @@ class Segmentation(Mergeable):
     def _groups(self) -> list[Any]:
         sizes = data.image_sizes(self._eval_set)
         return [None if size is None else self._eval_transform.group(size) for size in sizes]
-
-    def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
-        return {
-            "batch_size": self._config.batch_size,
-            "rows": rows,
-            "num_workers": self._config.dataset.num_workers,
-            "skip_corrupt": self._config.dataset.skip_corrupt,
-        }
 
     def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
         """Returns the batch with its images normalised; the rest was done on the host."""
