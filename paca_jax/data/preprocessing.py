@@ -12,7 +12,7 @@ from paca_jax.data.images import ImageError, convert_image, decode_image
 from paca_jax.data.segmentation import SegmentationEvalTransform
 from paca_jax.data.transforms import EvalTransform, normalise
 from paca_jax.errors import UserError
-from paca_jax.models import PaCaConfig, SegmentorConfig
+from paca_jax.models import DetectorConfig, SegmentorConfig
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -36,14 +36,14 @@ def preprocess(image: Picture, model: Any) -> np.ndarray:
     config = model.config
     picture = _read(image, config.image_channels)
     channels = config.image_channels
-    if isinstance(config, PaCaConfig):
-        return normalise(EvalTransform(config.image_size, channels, config.crop).view(picture))
     if isinstance(config, SegmentorConfig):
         views = SegmentationEvalTransform(config.num_classes, channels, config.short_side, config.long_side).view(picture)
         padded, (height, width) = views["image_0"], views["size_0"]
-    else:
+    elif isinstance(config, DetectorConfig):
         view = DetectionEvalTransform(config.short_side, config.long_side, channels).view(picture)
         padded, (height, width) = view["image"], view["size"]
+    else:
+        return normalise(EvalTransform(config.image_size, channels, config.crop).view(picture))
     return normalise(padded[:height, :width])
 
 

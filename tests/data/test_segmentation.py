@@ -202,7 +202,7 @@ def test_a_view_of_a_picture_is_that_of_the_evaluation():
     assert views.keys() == {key for key in result if not key.startswith("label")}
     for key, value in views.items():
         np.testing.assert_array_equal(value, result[key])
-    grey = SegmentationEvalTransform(3, channels=1, short_side=32).view(decode_image(EXAMPLE["image"], 1))
+    grey = SegmentationEvalTransform(3, channels=1, short_side=32, size_multiple=32).view(decode_image(EXAMPLE["image"], 1))
     assert grey["image_0"].shape == (32, 64, 1)
 
 
