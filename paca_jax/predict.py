@@ -28,7 +28,6 @@ from paca_jax.tasks.segmentation_prediction import predict_picture
 from paca_jax.tasks.segmentation_views import Viewing
 
 TOP = 5
-_SIZE_MULTIPLE = 64
 
 
 class Prediction(NamedTuple):
@@ -101,9 +100,7 @@ def _segmentation(loaded: Loaded) -> Predictor:
     variables, classes = loaded.variables, _class_names(loaded)
     model: Any = loaded.model
     config = model.config
-    transform = data.SegmentationEvalTransform(
-        config.num_classes, config.image_channels, config.short_side, config.long_side, size_multiple=_SIZE_MULTIPLE
-    )
+    transform = data.SegmentationEvalTransform(config.num_classes, config.image_channels, config.short_side, config.long_side)
 
     def segment(picture: Image.Image, files: Path) -> Prediction:
         shown = data.convert_image(picture, config.image_channels)
