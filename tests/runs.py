@@ -31,8 +31,12 @@ SMALL = {
 
 def small_config(**overrides: object) -> ConfigDict:
     """Returns the demo's config cut down to seconds; keys are dotted, with __ for the dot."""
-    config = fashion_mnist.get_config()
-    for key, value in (SMALL | {key.replace("__", "."): value for key, value in overrides.items()}).items():
+    return overridden(fashion_mnist.get_config(), SMALL, overrides)
+
+
+def overridden(config: ConfigDict, settings: dict[str, object], overrides: dict[str, object]) -> ConfigDict:
+    """Sets dotted keys of a config, the overrides (with __ for the dot) last, and returns it."""
+    for key, value in (settings | {key.replace("__", "."): value for key, value in overrides.items()}).items():
         config.update_from_flattened_dict({key: value})
     return config
 

@@ -78,7 +78,7 @@ class Detector(nn.Module):
         if image_sizes is None:
             image_sizes = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
         pyramid = self.pyramid(images)
-        proposals = self.propose(pyramid, *self.rpn_head(pyramid), image_sizes, self.config.candidates)
+        proposals = self.propose(pyramid, *self.region_scores(pyramid), image_sizes, self.config.candidates)
         logits, deltas = self.classify(pyramid, proposals.boxes, proposals.valid)
         detect = functools.partial(_detect, count=self.config.detections, threshold=self.config.score_threshold)
         found = jax.vmap(detect)(proposals.boxes, proposals.valid, logits, deltas, image_sizes)

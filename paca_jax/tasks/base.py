@@ -68,6 +68,10 @@ class OnDataset:
         self.recipe = {"name": config.model.name, "num_classes": len(self.class_names), "dtype": config.dtype, **options}
         return create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
 
+    def _pictured(self, count: int) -> range:
+        """Returns which evaluation examples a report shows: at most `count`, spread over the set."""
+        return range(0, len(self._eval_set), max(len(self._eval_set) // count, 1))[:count]
+
     def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
         """Returns the arguments that the batches of training and evaluation share."""
         return {

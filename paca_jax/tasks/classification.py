@@ -137,8 +137,7 @@ class Classification(OnDataset, Mergeable):
         """Writes `clusters.png`: evaluation images, what the model says of them, and their strongest clusters."""
         path = workdir / "clusters.png"
         if remake or not path.exists():
-            stride = max(len(self._eval_set) // PICTURE_EXAMPLES, 1)
-            examples = [self._eval_set[i] for i in range(0, len(self._eval_set), stride)][:PICTURE_EXAMPLES]
+            examples = [self._eval_set[i] for i in self._pictured(PICTURE_EXAMPLES)]
             pictures = [data.decode_image(example["image"], self.image_shape[-1]) for example in examples]
             sheet = explain.cluster_sheet(
                 self.model,

@@ -110,8 +110,7 @@ class Detection(OnDataset):
         """Writes `detections.png`: evaluation images, what the model finds in them, and the true objects."""
         path = workdir / "detections.png"
         if remake or not path.exists():
-            stride = max(len(self._eval_set) // PICTURE_EXAMPLES, 1)
-            chosen = range(0, len(self._eval_set), stride)[:PICTURE_EXAMPLES]
+            chosen = self._pictured(PICTURE_EXAMPLES)
             drawn = (example_to_draw(self.model, variables, self._eval_set[i], self._eval_transform) for i in chosen)
             rows = [row for row in drawn if row is not None]
             path.write_bytes(explain.to_png(explain.detection_sheet(rows, self.class_names)))

@@ -108,8 +108,7 @@ class Segmentation(OnDataset, Mergeable):
         """Writes `segments.png`: evaluation images, what the model makes of them, and the truth."""
         path = workdir / "segments.png"
         if remake or not path.exists():
-            stride = max(len(self._eval_set) // PICTURE_EXAMPLES, 1)
-            chosen = range(0, len(self._eval_set), stride)[:PICTURE_EXAMPLES]
+            chosen = self._pictured(PICTURE_EXAMPLES)
             rows = [row for row in (self._drawn(variables, index) for index in chosen) if row is not None]
             path.write_bytes(explain.to_png(explain.segment_sheet(rows, self.class_names)))
         return [path]

@@ -21,7 +21,7 @@ from paca_jax.train.config import default_config
 from paca_jax.train.evaluation import evaluate
 from paca_jax.train.setup import prepare
 from tests import golden
-from tests.runs import scalars
+from tests.runs import overridden, scalars
 
 CLASSES = ("ground", "square", "bar")
 SIZES = [(40, 56), (56, 40), (48, 64)]
@@ -84,10 +84,8 @@ def config_of(folder, **values):
         "log_every_steps": 1,
         "eval_every_steps": 4,
         "checkpoint_every_steps": 4,
-    } | {key.replace("__", "."): value for key, value in values.items()}
-    for key, value in settings.items():
-        config.update_from_flattened_dict({key: value})
-    return config
+    }
+    return overridden(config, settings, values)
 
 
 @pytest.fixture(scope="module")

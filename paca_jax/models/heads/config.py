@@ -84,7 +84,7 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         check(self.backbone.num_classes == 0, f"A detector's backbone has no classes, but got {self.backbone.num_classes}.")
         for field in dataclasses.fields(self):
-            if field.type == "int" or field.type is int:
+            if field.type is int:
                 check(getattr(self, field.name) >= 1, f"{field.name} is at least 1, but got {getattr(self, field.name)}.")
         check(0 <= self.score_threshold < 1, f"score_threshold lies in [0, 1), but got {self.score_threshold}.")
         sides = (self.short_side, self.long_side)
