@@ -96,7 +96,7 @@ def convert_state_dict(
             misshapen.append(f"{key} (expected {constant.shape}, found {tuple(state[key].shape)})")
         elif not np.array_equal(_as_numpy(key, state[key]), constant):
             misshapen.append(f"{key} (expected the constant {constant[0, 0].tolist()}, found other values)")
-    left = [key for key in state if key not in used and key not in constants]
+    left = sorted(key for key in state if key not in used and key not in constants)
     unused = [key for key in left if group_of_key(key) in allow_new]
     unexpected = [key for key in left if key not in unused]
     if missing or unexpected or misshapen:
