@@ -112,13 +112,9 @@ def _cells_first(array: np.ndarray) -> np.ndarray:
     return array.reshape(len(array), -1, cells).transpose(2, 1, 0).reshape(-1, len(array))
 
 
-def _hwio_to_iohw(array: np.ndarray) -> np.ndarray:
-    """Theirs is the kernel of the convolution whose transpose it is, so it is also turned about."""
-    return array[::-1, ::-1].transpose(2, 3, 0, 1)
-
-
-def _iohw_to_hwio(array: np.ndarray) -> np.ndarray:
-    return array.transpose(2, 3, 0, 1)[::-1, ::-1]
+def _swap_pairs(array: np.ndarray) -> np.ndarray:
+    """Between the kernels of transposed convolutions, (height, width, in, out) here and (in, out, height, width) there."""
+    return array.transpose(2, 3, 0, 1)
 
 
 def _blur_filter(kernel: np.ndarray) -> np.ndarray:
@@ -132,7 +128,7 @@ DENSE = Kind({"params/kernel": Tensor("weight", _swap, _swap), **_BIAS})
 CONV = Kind({"params/kernel": Tensor("weight", _hwio_to_oihw, _oihw_to_hwio), **_BIAS})  # depthwise ones too
 POINTWISE = Kind({"params/kernel": Tensor("weight", _dense_to_1x1, _1x1_to_dense), **_BIAS})
 OF_REGIONS = Kind({"params/kernel": Tensor("weight", _cells_last, _cells_first), **_BIAS})
-TRANSPOSED_CONV = Kind({"params/kernel": Tensor("weight", _hwio_to_iohw, _iohw_to_hwio), **_BIAS})
+TRANSPOSED_CONV = Kind({"params/kernel": Tensor("weight", _swap_pairs, _swap_pairs), **_BIAS})
 BLURRED_CONV = Kind(
     {
         "params/kernel": Tensor("conv.weight", _hwio_to_oihw, _oihw_to_hwio),

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from paca_jax import ops
 from paca_jax.models.heads.fpn import xavier_init
 from paca_jax.models.layers import Dense
 
@@ -60,8 +61,27 @@ class BoxHead(nn.Module):
         return logits.astype(jnp.float32), deltas.reshape(len(regions), -1, 4).astype(jnp.float32)
 
 
+class SplitCells(nn.Module):
+    """A transposed convolution with a 2x2 kernel and stride 2: each cell becomes four, and no two overlap.
+
+    So it is one matrix product, and what is done to single cells afterwards may be done before they are put in their places.
+    """
+
+    channels: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W 2 2 D"]:
+        """Returns the four cells of each, by row and column."""
+        kernel = self.param("kernel", relu_init, (2, 2, x.shape[-1], self.channels))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        columns = kernel.transpose(2, 0, 1, 3).reshape(x.shape[-1], -1)
+        return ops.channels_dot(x, columns, None).reshape(*x.shape[:3], 2, 2, self.channels) + bias
+
+
 class MaskHead(nn.Module):
-    """Four 3x3 convolutions, a transposed one that doubles the side, and a logit for each class."""
+    """Four 3x3 convolutions, one that doubles the side, and a logit for each class."""
 
     num_classes: int
     channels: int = 256
@@ -74,6 +94,7 @@ class MaskHead(nn.Module):
         for index in range(4):
             conv = nn.Conv(self.channels, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=f"conv{index}")
             x = jax.nn.relu(conv(x))
-        upsample = nn.ConvTranspose(self.channels, (2, 2), strides=(2, 2), dtype=dtype, kernel_init=init, name="upsample")
-        x = jax.nn.relu(upsample(x))
-        return Dense(self.num_classes, dtype=dtype, kernel_init=init, name="project")(x).astype(jnp.float32)
+        x = jax.nn.relu(SplitCells(self.channels, dtype=dtype, name="upsample")(x))
+        logits = Dense(self.num_classes, dtype=dtype, kernel_init=init, name="project")(x).astype(jnp.float32)
+        count, height, width = logits.shape[:3]
+        return logits.transpose(0, 1, 3, 2, 4, 5).reshape(count, 2 * height, 2 * width, self.num_classes)
