@@ -1,5 +1,6 @@
 # make demo   trains a small model on real images that ship with the library, and draws its clusters
 # make demo-segmentation   a small PaCa-head model on scenes of garments, from the demo's weights; draws what it sees
+# make demo-detection      a small Mask R-CNN on the same scenes; draws what it finds
 # make test   lint, types and every test
 # make proof  the long campaigns: kills at random moments, meshes; writes runs/proof/*.json and a table
 # make lint   lint and types only
@@ -13,14 +14,14 @@ JOBS ?= 2
 # Compiled programs are kept, so that a run that goes on starts in seconds.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/compiled
 
-.PHONY: demo demo-segmentation test lint proof clean
+.PHONY: demo demo-segmentation demo-detection test lint proof clean
 
 demo: .venv/run.stamp
 	$(BIN)/python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
-demo-segmentation: demo
+demo-segmentation demo-detection: demo-%: demo
 	$(BIN)/python -m paca_jax.data.prepare scenes --data_dir=runs/datasets
-	$(BIN)/python main.py --config=configs/scenes_segmentation.py --workdir=runs/scenes_segmentation
+	$(BIN)/python main.py --config=configs/scenes_$*.py --workdir=runs/scenes_$*
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup

@@ -1,10 +1,11 @@
 """Detection and instance segmentation of garments on photographs: a small Mask R-CNN that starts from the Fashion-MNIST demo.
 
-Command:   python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
+Command:   make demo-detection         or, step by step:
+           python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
            python -m paca_jax.data.prepare scenes --data_dir=runs/datasets
            python main.py --config=configs/scenes_detection.py --workdir=runs/scenes_detection
-Reaches:   not measured yet.
-Hardware:  2 CPU cores.
+Reaches:   box AP50 0.590 and mask AP50 0.535 on the 300 test scenes (measured, see benchmarks/RESULTS.md).
+Hardware:  2 CPU cores, 18 minutes.
 """
 
 from pathlib import Path
@@ -41,14 +42,14 @@ def get_config() -> ConfigDict:
     config.augment.detr_crop = False
 
     config.batch_size = 8
-    config.num_epochs = 10.0
+    config.num_epochs = 2.0
     config.schedule = "linear"
     config.learning_rate = 1e-3
-    config.warmup_epochs = 0.5
+    config.warmup_epochs = 0.1
     config.weight_decay = 0.05
     config.clip_norm = 1.0
 
     config.log_every_steps = 50
-    config.eval_every_steps = 1250
-    config.checkpoint_every_steps = 250
+    config.eval_every_steps = 750
+    config.checkpoint_every_steps = 75
     return config

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -44,13 +45,25 @@ def overridden(config: ConfigDict, settings: dict[str, object], overrides: dict[
 def command(workdir: Path, *arguments: str, **overrides: object) -> list[str]:
     """Returns the command line of the same run."""
     values = SMALL | {key.replace("__", "."): value for key, value in overrides.items()}
-    flags = [f"--config.{key}={value}" for key, value in values.items()]
-    return [sys.executable, "main.py", "--config=configs/fashion_mnist.py", f"--workdir={workdir}", *flags, *arguments]
+    line = [sys.executable, "main.py", "--config=configs/fashion_mnist.py", f"--workdir={workdir}"]
+    return [*line, *config_flags(values), *arguments]
+
+
+def config_flags(values: Mapping[str, object]) -> list[str]:
+    """Returns the flags that set dotted keys of a config."""
+    return [f"--config.{key}={value}" for key, value in values.items()]
 
 
 def run_main(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs a command to its end and returns its output."""
     return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+
+def run_to_the_end(*arguments: str) -> None:
+    """Runs a command; raises RuntimeError with what it told where it fails."""
+    done = run_main(*arguments)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
 
 
 def environment(devices: int = 1) -> dict[str, str]:
@@ -67,15 +80,18 @@ def free_port() -> int:
 
 
 class Processes:
-    """One run over several processes on this machine, each with one device, each the leader of a process group of its own."""
+    """One run over several processes on this machine, each with one device, each the leader of a process group of its own.
 
-    def __init__(self, count: int, workdir: Path, *arguments: str, **overrides: object) -> None:
+    What process i tells goes to `<workdir>.<i>.log`.
+    """
+
+    def __init__(self, count: int, workdir: Path, line: list[str]) -> None:
         address = f"localhost:{free_port()}"
         self.logs = [workdir.parent / f"{workdir.name}.{index}.log" for index in range(count)]
         self.processes = []
         for index, log in enumerate(self.logs):
             flags = [f"--coordinator_address={address}", f"--num_processes={count}", f"--process_id={index}"]
-            whole = [*command(workdir, *arguments, **overrides), *flags, "--heartbeat_timeout=20"]
+            whole = [*line, *flags, "--heartbeat_timeout=20"]
             with log.open("w") as file:
                 process = subprocess.Popen(whole, cwd=ROOT, env=environment(), stderr=file, stdout=file, start_new_session=True)
             self.processes.append(process)

@@ -43,7 +43,7 @@ def _assert_equal_trees(ours, theirs):
         np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
 
 
-@pytest.mark.parametrize("name", [*golden.CLASSIFIERS, *golden.SEGMENTORS])
+@pytest.mark.parametrize("name", [*golden.CLASSIFIERS, *golden.SEGMENTORS, *golden.DETECTORS])
 def test_every_manifest_comes_back_bit_for_bit(name):
     state, model = golden.state_dict(name), golden.model(name)
     variables = from_torch(state, model)

@@ -84,13 +84,6 @@ def _check_training(found, reference, model, variables, images):
     found.check_norms("norm", state, reference["train/running_names"], reference["train/running_norm"], 1e-4)
 
 
-@pytest.mark.parametrize("name", ["tiny", "small", "base"])
-@pytest.mark.parametrize("head", ["pacahead", "upernet"])
-def test_parameter_counts_are_the_official_ones(head, name):
-    count = sum(leaf.size for leaf in jax.tree.leaves(golden.shapes(f"{head}_{name}")["params"]))
-    assert count == golden.PARAMETERS[f"{head}_{name}"]
-
-
 def test_every_backbone_has_both_heads():
     names = list_models()
     backbones = [name for name in names if name.startswith("pacavit_")]

@@ -1,21 +1,25 @@
-"""Runs the campaigns and writes what they found: `python -m tests.proof --out DIR [--only NAME] [--kills N] [--seed S]`."""
+"""Runs the campaigns and writes what they found: `python -m tests.proof --out DIR [--only NAME] [--seed S]`."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-from tests.proof import kills, processes
+from tests.proof import kills, processes, starts
 
-CAMPAIGNS = ("kills", "scenes", "processes")
-SCENES_KILLS = 4
+# The runs to kill, and how often.
+KILLS = {
+    "classification": (starts.classification, 20),
+    "segmentation": (starts.segmentation, 4),
+    "detection": (starts.detection, 4),
+}
+CAMPAIGNS = (*KILLS, "processes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs, and of each campaign's .json and .md")
     parser.add_argument("--only", choices=CAMPAIGNS, help="one campaign (default: all)")
-    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -23,11 +27,9 @@ def main() -> None:
     holds = True
     for name in [arguments.only] if arguments.only else CAMPAIGNS:
         folder = arguments.out / name
-        if name == "kills":
-            result = kills.campaign(kills.classification, folder, arguments.kills, arguments.seed)
-            table = kills.as_table(result)
-        elif name == "scenes":
-            result = kills.campaign(kills.segmentation, folder, SCENES_KILLS, arguments.seed)
+        if name in KILLS:
+            start, count = KILLS[name]
+            result = kills.campaign(start, folder, count, arguments.seed)
             table = kills.as_table(result)
         else:
             result = processes.campaign(folder, arguments.seed)

@@ -4,9 +4,7 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +12,8 @@ import jax
 import numpy as np
 
 import paca_jax
-from paca_jax.data.prepare import prepare
-from tests.runs import ROOT, command, environment, run_main, scalars
-
-CHECKPOINT_EVERY = 5
-OPTIONS = {
-    "num_steps": 600,
-    "checkpoint_every_steps": CHECKPOINT_EVERY,
-    "log_every_steps": 5,
-    "eval_every_steps": 50,
-    "checkpoint_keep": 2,
-}
-SCENES_OPTIONS = OPTIONS | {
-    "num_steps": 80,
-    "eval_every_steps": 40,
-    "dataset.train_split": "train[:160]",
-    "dataset.eval_split": "test[:24]",
-    "image_size": 64,
-    "batch_size": 8,
-}
-
-# From a run's folder to the command line that starts it and goes on with it.
-Start = Callable[[Path], list[str]]
-
-
-def classification(workdir: Path) -> list[str]:
-    """Returns the command line of a small run of the Fashion-MNIST demo."""
-    return command(workdir, **OPTIONS)
-
-
-def segmentation(workdir: Path) -> list[str]:
-    """Returns the command line of a small run on scenes that starts from a classifier; both are made beside it at first."""
-    data, classifier = workdir.parent / "datasets", workdir.parent / "classifier"
-    prepare("scenes", str(data))
-    if not classifier.exists():
-        flags = ("--config=configs/fashion_mnist.py", f"--workdir={classifier}", "--config.num_steps=20")
-        done = run_main(sys.executable, "main.py", *flags)
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-    values = SCENES_OPTIONS | {"dataset.data_dir": str(data), "init_from": str(classifier)}
-    flags = [f"--config.{key}={value}" for key, value in values.items()]
-    return [sys.executable, "main.py", "--config=configs/scenes_segmentation.py", f"--workdir={workdir}", *flags]
-
+from tests.proof.starts import CHECKPOINT_EVERY, Start
+from tests.runs import ROOT, environment, run_to_the_end, scalars
 
 EXIT_STATUS = {"SIGKILL": -9, "SIGTERM": 143}
 
@@ -68,15 +26,11 @@ def campaign(start: Start, out: Path, count: int, seed: int) -> dict[str, Any]:
     whole, killed = out / "whole", out / "killed"
     for workdir in (whole, killed):
         shutil.rmtree(workdir, ignore_errors=True)
-    done = run_main(*start(whole))
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    run_to_the_end(*start(whole))
 
     rng = random.Random(seed)
     rows = [_kill(start, killed, rng, index) for index in range(count)]
-    done = run_main(*start(killed))
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    run_to_the_end(*start(killed))
 
     _, expected = paca_jax.load(whole)
     _, found = paca_jax.load(killed)

@@ -1,4 +1,4 @@
-"""The demo over two and four processes, against one: the same losses, the same counts, and exact after a kill."""
+"""Runs over two and four processes, against one: the same losses, the same counts, and exact after a kill."""
 
 import random
 import shutil
@@ -12,7 +12,8 @@ import numpy as np
 import paca_jax
 from paca_jax.models import create_model
 from paca_jax.train.preemption import EXIT_STATUS
-from tests.runs import SMALL, Processes, scalars
+from tests.proof.starts import on_scenes
+from tests.runs import SMALL, Processes, command, run_to_the_end, scalars
 
 STEPS = 20
 WHOLE = create_model("pacavit_nano").config
@@ -42,34 +43,60 @@ def campaign(out: Path, seed: int) -> dict[str, Any]:
     alone: list[dict[str, float]] = []
     for name, (count, mesh) in RUNS.items():
         workdir = _fresh(out / name.replace(" ", "_").replace(",", ""))
-        codes = Processes(count, workdir, **DEMO | mesh).wait()
-        if any(codes):
-            raise RuntimeError(f"{name}: exit statuses {codes}; see the logs beside {workdir}")
-        lines = scalars(workdir)
+        lines = _run(count, workdir, command(workdir, **DEMO | mesh))
         alone = alone or lines
-        pairs = [(a["train/loss"], b["train/loss"]) for a, b in zip(alone, lines, strict=True)]
-        rows.append(
-            {
-                "run": name,
-                "largest_relative_difference": max(abs(a - b) / a for a, b in pairs),
-                "right": round(lines[-1]["eval/accuracy"] * IMAGES, 3),
-            }
-        )
+        right = round(lines[-1]["eval/accuracy"] * IMAGES, 3)
+        rows.append({"run": name, "largest_relative_difference": _difference(alone, lines), "right": right})
     same = all(row["largest_relative_difference"] <= 1e-5 and row["right"] == rows[0]["right"] for row in rows)
     rng = random.Random(seed)
     interrupted = {number.name: _interrupted(out, rng, number) for number in (signal.SIGKILL, signal.SIGTERM)}
     exact = all(all(found.values()) for found in interrupted.values())
-    return {"steps": STEPS, "rows": rows, "one_of_two_interrupted": interrupted, "holds": same and exact}
+    detectors = _detectors(out)
+    agree = detectors["largest_relative_difference"] <= 1e-4 and detectors["largest_difference_of_ap"] <= 1e-3
+    holds = same and exact and agree and detectors["box_ap"] > 0.1
+    return {"steps": STEPS, "rows": rows, "one_of_two_interrupted": interrupted, "detection": detectors, "holds": holds}
+
+
+def _detectors(out: Path) -> dict[str, float]:
+    """Trains a detector on a few scenes, and lets it go on for some steps on one process and on two."""
+    few = {"dataset.train_split": "train[:16]", "dataset.eval_split": "train[:16]", "batch_size": 4}
+    taught = _fresh(out / "detector")
+    run_to_the_end(*on_scenes("detection", taught, **few | {"num_steps": 160}))
+    more = few | {"init_from": taught, "num_steps": 8, "log_every_steps": 1, "learning_rate": 1e-5}
+    found = {}
+    for count in (1, 2):
+        workdir = _fresh(out / f"detector_on_{count}")
+        found[count] = _run(count, workdir, on_scenes("detection", workdir, **more))
+    scores = [(value, found[2][-1][name]) for name, value in found[1][-1].items() if name.startswith("eval/")]
+    return {
+        "largest_relative_difference": _difference(found[1], found[2]),
+        "box_ap": found[1][-1]["eval/box_ap"],
+        "mask_ap": found[1][-1]["eval/mask_ap"],
+        "largest_difference_of_ap": max(abs(a - b) for a, b in scores),
+    }
+
+
+def _run(count: int, workdir: Path, line: list[str]) -> list[dict[str, float]]:
+    codes = Processes(count, workdir, line).wait()
+    if any(codes):
+        raise RuntimeError(f"Exit statuses {codes}; see the logs beside {workdir}.")
+    return scalars(workdir)
+
+
+def _difference(alone: list[dict[str, float]], lines: list[dict[str, float]]) -> float:
+    """Returns the largest difference of the losses, relative."""
+    pairs = [(a["train/loss"], b["train/loss"]) for a, b in zip(alone, lines, strict=True)]
+    return max(abs(a - b) / a for a, b in pairs)
 
 
 def _interrupted(out: Path, rng: random.Random, number: signal.Signals) -> dict[str, bool]:
     """Signals one of two processes at a random step, starts both again, and compares with the two that were left alone."""
     workdir = _fresh(out / f"one_of_two_{number.name}")
-    run = Processes(2, workdir, **DEMO)
+    run = Processes(2, workdir, command(workdir, **DEMO))
     run.wait_for(f"step {rng.randrange(8, 15)}/{STEPS}")
     run.processes[rng.randrange(2)].send_signal(number)
     codes = run.wait(120)
-    again = Processes(2, workdir, **DEMO).wait()
+    again = Processes(2, workdir, command(workdir, **DEMO)).wait()
     _, expected = paca_jax.load(out / "two_processes")
     _, found = paca_jax.load(workdir)
     return {
@@ -90,6 +117,8 @@ def as_table(result: dict[str, Any]) -> str:
     """Returns the campaign as a Markdown table."""
     lines = [f"| run | largest difference of {STEPS} losses, relative | right of {IMAGES} images |", "|:--|--:|--:|"]
     lines += [f"| {row['run']} | {row['largest_relative_difference']:.1e} | {row['right']:g} |" for row in result["rows"]]
+    told = ", ".join(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in result["detection"].items())
+    lines += ["", f"A detector that goes on for 8 steps on two processes as on one: {told}."]
     for number, found in result["one_of_two_interrupted"].items():
         told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in found.items())
         lines += ["", f"{number} to one of two processes at a random step, and both started again: {told}."]

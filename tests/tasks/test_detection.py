@@ -1,6 +1,7 @@
 """The whole of detection on a small folder in COCO's format: training, evaluation, going on, odd pictures."""
 
 import json
+import re
 import shutil
 
 import jax
@@ -29,13 +30,17 @@ def polygon(x, y, width, height):
 
 
 def split(root, name, count, rng):
-    """Writes pictures of bright squares and blue bars; the first has no object, the second a crowd alone, the third 40."""
+    """Writes pictures of bright squares and blue bars.
+
+    The first has no object, the second a crowd alone, the third 300. In training the fourth has a box of no width, the fifth a
+    polygon of two points.
+    """
     images, annotations = [], []
     (root / name).mkdir(parents=True)
     for index in range(count):
         height, width = SIZES[index % len(SIZES)]
         pixels = rng.integers(0, 60, (height, width, 3))
-        for _ in range({0: 0, 1: 1, 2: 40}.get(index, 2)):
+        for _ in range({0: 0, 1: 1, 2: 300}.get(index, 2)):
             category = int(rng.integers(2))
             w, h = (20, 20) if category == 0 else (34, 10)
             x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
@@ -54,6 +59,10 @@ def split(root, name, count, rng):
             if index == 1:
                 counts = [0, height * width]
                 annotations[-1] |= {"iscrowd": 1, "segmentation": {"size": [height, width], "counts": counts}}
+        if name.startswith("train") and index == 3:
+            annotations[-1]["bbox"][2] = 0
+        elif name.startswith("train") and index == 4:
+            annotations[-1]["segmentation"] = [[x, y, x + w, y + h]]
         Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index + 1}.png")
         images.append({"id": index + 1, "file_name": f"{index + 1}.png", "height": height, "width": width})
     categories = [{"id": 3, "name": "square"}, {"id": 7, "name": "bar"}]
@@ -156,6 +165,27 @@ def test_eight_devices_agree_with_one(folder, finished, tmp_path):
                 assert evaluate(run, golden.random_variables(run.task.model)) == pytest.approx(scores, abs=1e-3)
     for name in ("loss", "class_loss", "mask_loss"):
         assert float(found["many"][name]) == pytest.approx(float(found["one"][name]), rel=1e-4)
+
+
+def test_evaluation_compiles_once_a_shape(folder, caplog):
+    run = prepare(config_of(folder), devices=ONE)
+    variables = golden.random_variables(run.task.model)
+    shapes = {batch["image"].shape for batch in run.task.eval_batches(run.rows)}
+    with jax.log_compiles():
+        assert evaluate(run, variables) == evaluate(run, variables)
+    assert sum("Finished XLA compilation of jit(eval_step)" in text for text in caplog.messages) == len(shapes) > 1
+
+
+def test_no_step_asks_the_host(folder):
+    run = prepare(config_of(folder), devices=ONE)
+    batch = run.to_devices(next(run.task.train_batches(0, 1, run.rows)))
+    pictures = run.to_devices(next(run.task.eval_batches(run.rows)))
+    variables = jax.eval_shape(lambda: golden.random_variables(run.task.model))
+    asking = re.compile("callback|infeed|outfeed|stablehlo.(send|recv)")
+    with jax.set_mesh(run.mesh):
+        assert not asking.search(run.train_step.lower(run.abstract, batch).as_text())
+        assert not asking.search(run.eval_step.lower(variables, pictures).as_text())
+    assert asking.search(jax.jit(lambda x: jax.pure_callback(np.sin, x, x)).lower(np.ones(2, np.float32)).as_text())
 
 
 def test_masks_are_pasted_like_on_the_device():
