@@ -5,7 +5,7 @@ Command:   make demo-segmentation      or, step by step:
            python -m paca_jax.data.prepare scenes --data_dir=runs/datasets
            python main.py --config=configs/scenes_segmentation.py --workdir=runs/scenes_segmentation
 Reaches:   0.508 mIoU over garments and background on the 300 test scenes (measured, see benchmarks/RESULTS.md).
-Hardware:  2 CPU cores, 18 minutes beside other programs.
+Hardware:  2 CPU cores, 14 minutes.
 """
 
 from pathlib import Path
