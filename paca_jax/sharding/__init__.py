@@ -1,6 +1,7 @@
 """The mesh of devices, and where each array lives on it."""
 
 from paca_jax.sharding.activations import constrain, constrain_patches
+from paca_jax.sharding.images import by_images, model_shards
 from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, host_rows, local_rows, make_mesh
 from paca_jax.sharding.parameters import (
     PARAMETER_AXES,
@@ -19,6 +20,7 @@ __all__ = [
     "PARAMETER_AXES",
     "batch_sharding",
     "batch_shards",
+    "by_images",
     "constrain",
     "constrain_patches",
     "gather_bytes",
@@ -27,6 +29,7 @@ __all__ = [
     "local_rows",
     "logical_axes",
     "make_mesh",
+    "model_shards",
     "parameter_path",
     "parameter_shardings",
     "parameter_spec",

@@ -1,0 +1,40 @@
+"""Running a function on each device's own images, for what the compiler cannot split by itself (Pallas kernels)."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+from jax.sharding import PartitionSpec
+
+from paca_jax.sharding.mesh import BATCH_AXES
+
+T = TypeVar("T")
+
+
+def by_images(function: Callable[..., T], mapped: Sequence[jax.Array], whole: Sequence[jax.Array]) -> T:
+    """Returns `function(*mapped, *whole)`, computed on each device for its own images.
+
+    Without a mesh (`jax.set_mesh`) it simply calls the function.
+
+    Args:
+        function: treats images one by one; its results have them on axis 0, as `mapped` has.
+        mapped: arrays of images, split along axis 0 as batches are. Images that do not divide over the devices are computed
+            whole on each.
+        whole: arrays that every device has in full; their gradients are summed over the devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size <= 1:
+        return function(*mapped, *whole)
+    shards = 1
+    for axis in BATCH_AXES:
+        shards *= mesh.shape[axis]
+    images = PartitionSpec(BATCH_AXES) if mapped[0].shape[0] % shards == 0 else PartitionSpec()
+    specs = (images,) * len(mapped) + (PartitionSpec(),) * len(whole)
+    # Unchecked, for the outputs of Pallas kernels do not say over which axes they vary.
+    return jax.shard_map(function, in_specs=specs, out_specs=images, check_vma=False)(*mapped, *whole)
+
+
+def model_shards() -> int:
+    """Returns the number of parts into which the mesh at hand (`jax.set_mesh`) splits heads and MLP channels."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.shape["model"]
