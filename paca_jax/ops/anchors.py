@@ -1,5 +1,6 @@
 """Anchors: the boxes that a region proposal network starts from."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -21,8 +22,10 @@ def anchor_grid(
         ratios: heights over widths.
     """
     roots = np.sqrt(np.asarray(ratios))
-    half = stride * scale / 2 * np.stack([1 / roots, roots], axis=-1)
-    shapes = jnp.asarray(np.concatenate([-half, half], axis=-1), jnp.float32)
-    y, x = jnp.meshgrid(stride * jnp.arange(height), stride * jnp.arange(width), indexing="ij")
-    centres = jnp.stack([x, y, x, y], axis=-1).astype(jnp.float32)
-    return (centres[:, :, None] + shapes).reshape(-1, 4)
+    half = (stride * scale / 2 * np.stack([1 / roots, roots])).astype(np.float32)
+    # The barrier keeps the compiler from computing the whole grid itself, which takes it minutes for a large image.
+    cell, ratio = jnp.divmod(jax.lax.optimization_barrier(jnp.arange(height * width * len(ratios))), len(ratios))
+    y, x = (stride * index.astype(jnp.float32) for index in jnp.divmod(cell, width))
+    own = ratio[:, None] == jnp.arange(len(ratios))
+    half_width, half_height = (jnp.sum(jnp.where(own, extent, 0), axis=-1) for extent in half)
+    return jnp.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=-1)
