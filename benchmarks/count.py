@@ -14,7 +14,7 @@ def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
     Products of matrices and convolutions are counted, wherever they are nested; element-wise work (norms, softmax, GELU,
     additions) is not. Where the program holds alternatives, the one with the most counted operations counts: of a depthwise
     convolution (a grouped convolution on one platform, a sum of shifted products on another) the grouped convolution, K * K
-    for each of its outputs. Nothing is computed.
+    for each of its outputs. A kernel counts what its cost estimate tells. Nothing is computed.
 
     Args:
         function: what to count; it is traced, not run.
@@ -40,6 +40,8 @@ def _count_equation(equation: core.JaxprEqn) -> int:
     if name == "conv_general_dilated":
         kernel = inputs[1]
         return outputs[0].size * kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
+    if name == "pallas_call" and params["cost_estimate"]:
+        return params["cost_estimate"].flops // 2
     inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(params)]
     if name == "while" and any(inner):
         raise NotImplementedError("A while loop's number of rounds is not known before it runs; count its body alone.")

@@ -12,7 +12,8 @@ def matrix_flops(jaxpr: Jaxpr) -> int:
     """Returns the floating-point operations of a program's matrix products and convolutions, two for each multiply-add.
 
     The count is that of the whole program over all devices, before the compiler touches it: a scan counts each of its rounds, a
-    branch its dearest side, and positions of a convolution's window that meet padding or a hole of its dilation count nothing.
+    branch its dearest side, a kernel what its cost estimate tells. Positions of a convolution's window that meet padding or a
+    hole of its dilation count nothing.
     """
     return sum(_equation(equation) for equation in jaxpr.eqns)
 
@@ -23,6 +24,8 @@ def _equation(equation: JaxprEqn) -> int:
         return _dot(equation)
     if name == "conv_general_dilated":
         return _convolution(equation)
+    if name == "pallas_call" and equation.params["cost_estimate"]:
+        return equation.params["cost_estimate"].flops
     inside = [matrix_flops(jaxpr) for value in equation.params.values() for jaxpr in _jaxprs(value)]
     if name == "cond":
         return max(inside)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
 
 from paca_jax.planning.flops import matrix_flops
 
@@ -30,6 +31,17 @@ def test_a_scan_counts_its_rounds_and_a_branch_its_dearer_side():
 
     assert flops(loop, (3, 5), (5, 5)) == 6 * 2 * 3 * 5 * 5
     assert flops(jax.jit(branch), (3, 5), (5, 5)) == 2 * 2 * 3 * 5 * 5
+
+
+def test_a_kernel_counts_what_it_says_of_itself():
+    def kernel(a, out):
+        out[...] = a[...] @ a[...]
+
+    def call(a):
+        cost = pl.CostEstimate(flops=77, transcendentals=0, bytes_accessed=0)
+        return pl.pallas_call(kernel, out_shape=a, grid=(4,), cost_estimate=cost)(a)
+
+    assert flops(call, (8, 8)) == 77
 
 
 def test_what_is_computed_anew_counts_again():
