@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from paca_jax import ops
 from paca_jax.models.clustering import make_clustering
 from paca_jax.models.config import PaCaConfig
-from paca_jax.models.layers import Dense, DepthwiseConv, drop_path, layer_norm, linear_init
+from paca_jax.models.layers import Dense, DenseParameters, DepthwiseConv, drop_path, layer_norm, linear_init
 from paca_jax.sharding import constrain
 
 Assignment = Float[Array, "B M N"]
@@ -36,13 +36,11 @@ class Attention(nn.Module):
             assignment = ops.assign_patches(logits.reshape(*patches.shape[:2], -1))
         if assignment is not None:
             attended = self._clusters(assignment, patches)
-        query, key, value = (
-            self._heads(self._dense(name)(tokens))
-            for name, tokens in (("query", patches), ("key", attended), ("value", attended))
-        )
-        weights = ops.attention_weights(query, key)
-        weights = nn.Dropout(config.attention_dropout_rate)(weights, deterministic=not train)
-        out = self._dense("out")(ops.attend(weights, value).reshape(patches.shape))
+        layers = [DenseParameters(channels, name=name)(channels) for name in ("query", "key", "value", "out")]
+        weights = ops.AttentionWeights(*(parameter for layer in layers for parameter in layer))
+        dropout = nn.Dropout(config.attention_dropout_rate, deterministic=not train)
+        drop = dropout if train and config.attention_dropout_rate > 0 else None
+        out = ops.cluster_attention(patches, attended, weights, config.num_heads[self.stage], drop)
         out = nn.Dropout(config.dropout_rate)(out, deterministic=not train)
         return out.reshape(x.shape), assignment
 
@@ -52,13 +50,6 @@ class Attention(nn.Module):
             position = self.param("cluster_position_embedding", linear_init, clusters.shape[1:])
             clusters = clusters + position.astype(self.dtype)
         return layer_norm(self.dtype, "cluster_norm")(clusters) if self.config.cluster_norm else clusters
-
-    def _dense(self, name: str) -> Dense:
-        return Dense(self.config.embed_dims[self.stage], dtype=self.dtype, name=name)
-
-    def _heads(self, x: Float[Array, "B T C"]) -> Float[Array, "B T H D"]:
-        heads = x.reshape(*x.shape[:2], self.config.num_heads[self.stage], -1)
-        return constrain(heads, "batch", None, "heads", None)
 
 
 class Mlp(nn.Module):

@@ -51,6 +51,18 @@ class PointwiseConv(Dense):
     kernel_init: nn.initializers.Initializer = conv_init
 
 
+class DenseParameters(nn.Module):
+    """The parameters of a `Dense` of the same name, for a function that computes several layers at once."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[Float[Array, "C D"], Float[Array, "D"]]:
+        """Returns the kernel and the bias of a layer that takes so many channels."""
+        kernel = self.param("kernel", linear_init, (channels, self.features))
+        return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,))
+
+
 class DepthwiseConv(nn.Module):
     """A depthwise convolution with bias, stride 1, size kept."""
 

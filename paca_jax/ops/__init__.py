@@ -4,6 +4,7 @@ from paca_jax.ops.anchors import anchor_grid
 from paca_jax.ops.attention import assign_patches, attend, attention_weights, gather_clusters
 from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
+from paca_jax.ops.cluster_attention import AttentionWeights, cluster_attention
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.masks import mask_targets, paste_masks
@@ -13,6 +14,7 @@ from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_m
 from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
 
 __all__ = [
+    "AttentionWeights",
     "adaptive_average_pool",
     "anchor_grid",
     "assign_boxes",
@@ -25,6 +27,7 @@ __all__ = [
     "box_iou",
     "channels_dot",
     "clip_boxes",
+    "cluster_attention",
     "decode_boxes",
     "depthwise_conv",
     "encode_boxes",

@@ -1,0 +1,1 @@
+"""TPU kernels in Pallas, and what they need."""

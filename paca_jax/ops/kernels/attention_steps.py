@@ -1,0 +1,94 @@
+"""What the forward and the backward kernel of patch-to-cluster attention share.
+
+R: rows of all heads, each head padded to whole tiles of memory.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float
+
+from paca_jax.ops.kernels.attention_tiling import Tiling
+
+NN = (((1,), (0,)), ((), ()))  # a @ b
+NT = (((1,), (1,)), ((), ()))  # a @ b.T
+TN = (((0,), (0,)), ((), ()))  # a.T @ b
+Ref = Any
+
+
+class Rows(NamedTuple):
+    """The parameters of an attention layer, heads as rows: padded rows are zeros, and queries are scaled."""
+
+    query: Float[Array, "R C"]
+    query_bias: Float[Array, "R 1"]
+    key: Float[Array, "R C"]
+    key_bias: Float[Array, "R 1"]
+    value: Float[Array, "R C"]
+    value_bias: Float[Array, "R 1"]
+    out: Float[Array, "R C"]
+    out_bias: Float[Array, "1 C"]
+
+
+def dot(a: Float[Array, "..."], b: Float[Array, "..."], dimensions: Any) -> Float[Array, "..."]:
+    """Multiplies matrices and sums in float32."""
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+
+
+def softmax(scores: Float[Array, "M N"]) -> Float[Array, "M N"]:
+    """Returns each patch's shares of the clusters."""
+    weights = jnp.exp(scores - jnp.max(scores, axis=0, keepdims=True))
+    return weights * (1 / jnp.sum(weights, axis=0, keepdims=True))
+
+
+def head_slices(weights: Rows, num_heads: int) -> list[slice]:
+    """Returns the rows of each head."""
+    size = weights.query.shape[0] // num_heads
+    return [slice(head * size, (head + 1) * size) for head in range(num_heads)]
+
+
+def keys_and_values(z: Ref, weights: Rows, keys: Ref, values: Ref, tiling: Tiling) -> None:
+    """Computes the keys and values (R, M) of a step's images, once an image."""
+
+    def compute() -> None:
+        for image in range(tiling.images):
+            keys[image] = (dot(weights.key[...], z[image], NT) + weights.key_bias[...]).astype(z.dtype)
+            values[image] = (dot(weights.value[...], z[image], NT) + weights.value_bias[...]).astype(z.dtype)
+
+    at_tile(0, tiling, compute)
+
+
+def at_tile(tile: int, tiling: Tiling, function: Callable[[], None]) -> None:
+    """Calls the function in the steps of one tile of each image."""
+    if tiling.tiles == 1:
+        function()
+    else:
+        pl.when(pl.program_id(1) == tile)(function)
+
+
+def patch_spec(patches: Float[Array, "B N C"], tiling: Tiling) -> pl.BlockSpec:
+    """Returns how the patches of a step are cut out."""
+    return pl.BlockSpec((tiling.images, tiling.patches, patches.shape[2]), lambda image, tile: (image, tile, 0))
+
+
+def image_spec(clusters: Float[Array, "B M C"], tiling: Tiling) -> pl.BlockSpec:
+    """Returns how the clusters of a step's images are cut out."""
+    return pl.BlockSpec((tiling.images, *clusters.shape[1:]), lambda image, tile: (image, 0, 0))
+
+
+def whole_specs(weights: Rows) -> list[pl.BlockSpec]:
+    """Returns that every step has the weights, or adds to their gradients."""
+    return [pl.BlockSpec(weight.shape, lambda image, tile: (0, 0), pipeline_mode=pl.Buffered(1)) for weight in weights]
+
+
+def cost(patches: Float[Array, "B N C"], clusters: Float[Array, "B M C"], num_heads: int, forwards: int) -> pl.CostEstimate:
+    """Returns what a kernel computes and moves that has as many products as some forward passes, without what it pads."""
+    (batch, count, channels), attended = patches.shape, clusters.shape[1]
+    products = channels * (count + attended) + count * attended
+    return pl.CostEstimate(
+        flops=forwards * 4 * batch * channels * products,
+        transcendentals=batch * num_heads * count * attended,
+        bytes_accessed=forwards * (2 * patches.size + clusters.size) * patches.dtype.itemsize,
+    )
