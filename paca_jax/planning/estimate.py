@@ -32,8 +32,9 @@ class Estimate:
         usable_hbm_bytes: what a program may use of a chip's memory.
         matrix_flops: a chip's part of the step's matrix products and convolutions.
         hbm_bytes: a chip's traffic with its main memory in a step.
-        cycles: the compiler's estimate of a step.
+        cycles: the compiler's estimate of a step without its Pallas kernels.
         cycle_seconds: `cycles` over the clock.
+        kernel_seconds: what the kernels take at the chip's peak, as the compiler gives them no cycles.
         peak_seconds: what the chip's peak and its memory's bandwidth allow at best.
         exchange_seconds: what the links between the chips allow at best.
         collectives: what the chips tell each other in a step.
@@ -56,6 +57,7 @@ class Estimate:
     hbm_bytes: int
     cycles: int
     cycle_seconds: float
+    kernel_seconds: float
     peak_seconds: float
     exchange_seconds: float
     collectives: list[Collective]
@@ -65,7 +67,7 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """Of a step, as if computing, memory and exchange hid each other: the longest of the three."""
-        return max(self.cycle_seconds, self.peak_seconds, self.exchange_seconds)
+        return max(self.cycle_seconds + self.kernel_seconds, self.peak_seconds, self.exchange_seconds)
 
     @property
     def images_per_second(self) -> float:
@@ -140,6 +142,7 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
         hbm_bytes=module.hbm_bytes,
         cycles=module.cycles,
         cycle_seconds=module.cycles / chip.clock_hz,
+        kernel_seconds=module.kernel_seconds(chip.peak_flops, chip.bandwidth),
         peak_seconds=max(flops / chip.peak_flops, module.hbm_bytes / chip.bandwidth),
         exchange_seconds=sum(entry.sent_bytes for entry in exchanged) / chip.links,
         collectives=exchanged,

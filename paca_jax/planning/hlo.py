@@ -79,6 +79,12 @@ class Instruction:
         return int(found[1]) if found else 0
 
     @property
+    def kernel_work(self) -> tuple[int, int]:
+        """Floating-point operations and bytes moved, as a Pallas kernel tells them; 0 for all else."""
+        found = re.search(r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"', self.attributes)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    @property
     def source(self) -> str:
         """Where in the traced program it comes from."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
@@ -126,8 +132,13 @@ class Module:
 
     @property
     def cycles(self) -> int:
-        """The compiler's estimate of a step in clock cycles: collectives and copies left out, every branch counted."""
+        """The compiler's estimate of a step in clock cycles, every branch counted; collectives, copies and kernels left out."""
         return sum(instruction.cycles * times for instruction, _, times in self.running())
+
+    def kernel_seconds(self, peak_flops: float, bandwidth: float) -> float:
+        """Returns what the step's Pallas kernels take at best: operations or bytes, whichever is longer, of each."""
+        work = ((*instruction.kernel_work, times) for instruction, _, times in self.running())
+        return sum(max(flops / peak_flops, moved / bandwidth) * times for flops, moved, times in work)
 
     @property
     def hbm_bytes(self) -> int:

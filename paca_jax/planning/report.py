@@ -39,6 +39,7 @@ def describe(found: Estimate) -> str:
         _row("matrix operations", *_scaled(found.matrix_flops, "FLOP")),
         _row("main memory traffic", *_scaled(found.hbm_bytes, "B")),
         _row("time of computing, ms", _milliseconds(found.cycle_seconds), f"the compiler's {found.cycles:,} cycles"),
+        _row("... of kernels, ms", _milliseconds(found.kernel_seconds), "on top, at the chip's peak; cycles are not known"),
         _row(
             "... at the chip's peak, ms", _milliseconds(found.peak_seconds), "matrix operations or memory, whichever is longer"
         ),

@@ -62,6 +62,14 @@ def test_memory_traffic_leaves_out_scratch_memory_and_what_stays_inside_a_fusion
     assert parse(LOOP).hbm_bytes == copied_in + 5 * a_round
 
 
+def test_kernels_take_what_they_tell_at_the_peak():
+    told = 'backend_config={"custom_call_config":{"cost_estimate":{"flops":"300","transcendentals":"9","bytes_accessed":"40"}}}'
+    module = parse(LOOP.replace(cycles(100), told))
+    assert module.cycles == 7
+    assert module.kernel_seconds(peak_flops=100, bandwidth=1000) == 5 * 3
+    assert module.kernel_seconds(peak_flops=100, bandwidth=10) == 5 * 4
+
+
 def test_a_noted_trip_count_wins():
     noted = LOOP.replace(NOTE, 'backend_config={"known_trip_count":{"n":"9"}}')
     assert parse(noted).cycles == 7 + 9 * 100
