@@ -32,15 +32,16 @@ def polygon(x, y, width, height):
 def split(root, name, count, rng):
     """Writes pictures of bright squares and blue bars.
 
-    The first has no object, the second a crowd alone, the third 300. In training the fourth has a box of no width, the fifth a
-    polygon of two points.
+    The first has no object, the second a crowd alone, the third 100, which is as many as COCO counts. In training the third has
+    300, the fourth a box of no width, the fifth a polygon of two points.
     """
+    training = name.startswith("train")
     images, annotations = [], []
     (root / name).mkdir(parents=True)
     for index in range(count):
         height, width = SIZES[index % len(SIZES)]
         pixels = rng.integers(0, 60, (height, width, 3))
-        for _ in range({0: 0, 1: 1, 2: 300}.get(index, 2)):
+        for _ in range({0: 0, 1: 1, 2: 300 if training else 100}.get(index, 2)):
             category = int(rng.integers(2))
             w, h = (20, 20) if category == 0 else (34, 10)
             x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
@@ -59,9 +60,9 @@ def split(root, name, count, rng):
             if index == 1:
                 counts = [0, height * width]
                 annotations[-1] |= {"iscrowd": 1, "segmentation": {"size": [height, width], "counts": counts}}
-        if name.startswith("train") and index == 3:
+        if training and index == 3:
             annotations[-1]["bbox"][2] = 0
-        elif name.startswith("train") and index == 4:
+        elif training and index == 4:
             annotations[-1]["segmentation"] = [[x, y, x + w, y + h]]
         Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{index + 1}.png")
         images.append({"id": index + 1, "file_name": f"{index + 1}.png", "height": height, "width": width})
