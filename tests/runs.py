@@ -66,6 +66,13 @@ def run_to_the_end(*arguments: str) -> None:
         raise RuntimeError(done.stderr)
 
 
+def run_for_tpus(code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code that compiles for TPUs, in a process without this one's flags."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_PLATFORMS", "TPU_"))}
+    settings = kept | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+
+
 def environment(devices: int = 1) -> dict[str, str]:
     """Returns the environment of a run on so many devices."""
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]

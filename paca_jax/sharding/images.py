@@ -6,7 +6,7 @@ from typing import TypeVar
 import jax
 from jax.sharding import PartitionSpec
 
-from paca_jax.sharding.mesh import BATCH_AXES
+from paca_jax.sharding.mesh import BATCH_AXES, batch_shards
 
 T = TypeVar("T")
 
@@ -25,10 +25,7 @@ def by_images(function: Callable[..., T], mapped: Sequence[jax.Array], whole: Se
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:
         return function(*mapped, *whole)
-    shards = 1
-    for axis in BATCH_AXES:
-        shards *= mesh.shape[axis]
-    images = PartitionSpec(BATCH_AXES) if mapped[0].shape[0] % shards == 0 else PartitionSpec()
+    images = PartitionSpec(BATCH_AXES) if mapped[0].shape[0] % batch_shards(mesh) == 0 else PartitionSpec()
     specs = (images,) * len(mapped) + (PartitionSpec(),) * len(whole)
     # Unchecked, for the outputs of Pallas kernels do not say over which axes they vary.
     return jax.shard_map(function, in_specs=specs, out_specs=images, check_vma=False)(*mapped, *whole)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from paca_jax.errors import UserError
 
@@ -50,7 +50,7 @@ def _resolve(sizes: tuple[int, ...], device_count: int) -> tuple[int, ...]:
     return resolved
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Returns the number of parts into which the batch axis is split."""
     return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
 

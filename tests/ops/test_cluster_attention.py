@@ -1,9 +1,6 @@
 """The kernels, interpreted, against the same attention operation by operation; and who takes which."""
 
 import importlib
-import os
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -16,7 +13,7 @@ from paca_jax.ops.kernels import attention_tiling
 from paca_jax.ops.kernels.attention import fits, fused_cluster_attention
 from paca_jax.sharding import make_mesh
 from tests.planning.test_plan import needs_libtpu
-from tests.runs import ROOT
+from tests.runs import run_for_tpus
 
 
 def draw(images, patches, clusters, channels, dtype=jnp.float32):
@@ -161,11 +158,7 @@ print(text.count("tpu_custom_call"), text.count("all-reduce("), "[2,2,196,100]" 
 @pytest.mark.slow
 @needs_libtpu
 def test_a_tpu_runs_two_kernels_and_adds_up_gradients_over_chips():
-    settings = {
-        name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_PLATFORMS", "TPU_"))
-    }
-    settings["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    done = run_for_tpus(CODE)
     assert done.returncode == 0, done.stderr
     kernels, sums, scores = done.stdout.split()
     assert (kernels, scores) == ("2", "False")

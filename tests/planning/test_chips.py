@@ -1,15 +1,12 @@
 """A program of known size, compiled for every kind of chip."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
 from paca_jax.planning.topology import CHIPS
 from tests.planning.test_plan import needs_libtpu
-from tests.runs import ROOT
+from tests.runs import run_for_tpus
 
 SIDE = 8192
 CODE = f"""
@@ -35,11 +32,7 @@ print(json.dumps(found))
 @pytest.mark.slow
 @needs_libtpu
 def test_a_large_matrix_product_takes_most_of_the_peak_and_moves_three_matrices():
-    settings = {
-        name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_PLATFORMS", "TPU_"))
-    }
-    settings["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    done = run_for_tpus(CODE)
     assert done.returncode == 0, done.stderr
     for name, (cycles, hbm_bytes) in json.loads(done.stdout).items():
         chip = CHIPS[name.partition(":")[0]]
