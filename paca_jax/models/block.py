@@ -9,7 +9,14 @@ from jaxtyping import Array, Float
 from paca_jax import ops
 from paca_jax.models.clustering import make_clustering
 from paca_jax.models.config import PaCaConfig
-from paca_jax.models.layers import Dense, DenseParameters, DepthwiseConv, drop_path, layer_norm, linear_init
+from paca_jax.models.layers import (
+    Dense,
+    DenseParameters,
+    DepthwiseParameters,
+    drop_path,
+    layer_norm,
+    linear_init,
+)
 from paca_jax.sharding import constrain
 
 Assignment = Float[Array, "B M N"]
@@ -63,14 +70,20 @@ class Mlp(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
         """Returns the mixed channels."""
         config, channels = self.config, x.shape[-1]
-        x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
-        x = constrain(x, "batch", None, None, "mlp")
+        dropout = nn.Dropout(config.dropout_rate, deterministic=not train)
         if config.mlp_depthwise:
-            filtered = DepthwiseConv(3, self.dtype, name="depthwise")(x)
-            x = filtered + x if config.mlp_shortcut else filtered
-        x = jax.nn.gelu(x, approximate=False)
-        x = nn.Dropout(config.dropout_rate)(x, deterministic=not train)
-        x = Dense(channels, dtype=self.dtype, name="fc2")(x)
+            weights = ops.MlpWeights(
+                *DenseParameters(self.hidden, name="fc1")(channels),
+                *DepthwiseParameters(3, name="depthwise")(self.hidden),
+                *DenseParameters(channels, name="fc2")(self.hidden),
+            )
+            drop = dropout if train and config.dropout_rate > 0 else None
+            x = ops.depthwise_mlp(x.astype(self.dtype), weights, config.mlp_shortcut, drop)
+        else:
+            x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
+            x = constrain(x, "batch", None, None, "mlp")
+            x = dropout(jax.nn.gelu(x, approximate=False))
+            x = Dense(channels, dtype=self.dtype, name="fc2")(x)
         return nn.Dropout(config.dropout_rate)(x, deterministic=not train)
 
 

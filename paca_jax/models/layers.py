@@ -63,6 +63,22 @@ class DenseParameters(nn.Module):
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,))
 
 
+def _depthwise_parameters(module: nn.Module, kernel_size: int, channels: int) -> tuple[Array, Array]:
+    kernel = module.param("kernel", conv_init, (kernel_size, kernel_size, 1, channels))
+    return kernel, module.param("bias", nn.initializers.zeros_init(), (channels,))
+
+
+class DepthwiseParameters(nn.Module):
+    """The parameters of a `DepthwiseConv` of the same name, for a function that computes several layers at once."""
+
+    kernel_size: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[Float[Array, "K K 1 C"], Float[Array, "C"]]:
+        """Returns the kernel and the bias."""
+        return _depthwise_parameters(self, self.kernel_size, channels)
+
+
 class DepthwiseConv(nn.Module):
     """A depthwise convolution with bias, stride 1, size kept."""
 
@@ -72,9 +88,7 @@ class DepthwiseConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         """Returns the filtered maps."""
-        channels = x.shape[-1]
-        kernel = self.param("kernel", conv_init, (self.kernel_size, self.kernel_size, 1, channels))
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
+        kernel, bias = _depthwise_parameters(self, self.kernel_size, x.shape[-1])
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         return ops.depthwise_conv(x, kernel) + bias
 

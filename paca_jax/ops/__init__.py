@@ -7,6 +7,7 @@ from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, enco
 from paca_jax.ops.cluster_attention import AttentionWeights, cluster_attention
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.depthwise_mlp import MlpWeights, depthwise_mlp
 from paca_jax.ops.masks import mask_targets, paste_masks
 from paca_jax.ops.matching import assign_boxes, sample
 from paca_jax.ops.nms import batched_nms, nms
@@ -15,6 +16,7 @@ from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
 
 __all__ = [
     "AttentionWeights",
+    "MlpWeights",
     "adaptive_average_pool",
     "anchor_grid",
     "assign_boxes",
@@ -30,6 +32,7 @@ __all__ = [
     "cluster_attention",
     "decode_boxes",
     "depthwise_conv",
+    "depthwise_mlp",
     "encode_boxes",
     "gather_clusters",
     "mask_targets",

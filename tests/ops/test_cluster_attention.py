@@ -1,6 +1,5 @@
 """The kernels, interpreted, against the same attention operation by operation; and who takes which."""
 
-import importlib
 from functools import partial
 
 import jax
@@ -93,42 +92,29 @@ def test_sizes_that_the_kernels_do_not_take():
         fused_cluster_attention(wide, wide, weights, 1)
 
 
-@pytest.fixture
-def kernels_called(monkeypatch):
-    """Makes this process choose as on a TPU; holds the shapes of the patches that kernels were called with."""
-    called = []
-
-    def interpreted(patches, *rest):
-        called.append(patches.shape)
-        return fused_cluster_attention(patches, *rest, interpret=True)
-
-    module = importlib.import_module("paca_jax.ops.cluster_attention")  # the package's attribute is the function
-    monkeypatch.setattr(module, "fused_cluster_attention", interpreted)
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, default, tpu=None, **_: (tpu or default)(*arrays))
-    return called
-
-
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1)])
 def test_eight_devices_compute_what_one_does(sizes, kernels_called):
+    called = kernels_called("cluster_attention", "fused_cluster_attention")
     x, z, weights, g = draw(16, 9 + sizes[1], 5, 12)
     function = partial(ops.cluster_attention, num_heads=3)
     expected = with_gradients(function, x, z, weights, g)
-    assert set(kernels_called) == {x.shape}
-    kernels_called.clear()
+    assert set(called) == {x.shape}
+    called.clear()
     with jax.set_mesh(make_mesh(*sizes, devices=jax.devices())):
         found = with_gradients(function, x, z, weights, g)
-    assert set(kernels_called) == {(2, *x.shape[1:])}
+    assert set(called) == {(2, *x.shape[1:])}
     assert_agree(expected, found, 1e-5)
 
 
 def test_heads_on_several_devices_and_dropped_weights_take_no_kernel(kernels_called):
+    called = kernels_called("cluster_attention", "fused_cluster_attention")
     x, z, weights, g = draw(4, 15, 6, 8)
     function = partial(ops.cluster_attention, num_heads=2)
     with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
         whole = with_gradients(function, x, z, weights, g)
     kept = function(x, z, weights, drop=lambda shares: shares)
     nothing = function(x, z, weights, drop=jnp.zeros_like)
-    assert not kernels_called
+    assert not called
     np.testing.assert_allclose(kept, whole[0], atol=1e-5)
     np.testing.assert_allclose(nothing, jnp.broadcast_to(weights.out_bias, x.shape), atol=1e-6)
 

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from paca_jax.ops.kernels.attention_backward import backward
 from paca_jax.ops.kernels.attention_forward import forward
 from paca_jax.ops.kernels.attention_steps import Rows
-from paca_jax.ops.kernels.attention_tiling import SUBLANES, Tiling, round_up, tile
+from paca_jax.ops.kernels.attention_tiling import SUBLANES, Tiling, tile
+from paca_jax.ops.kernels.common import round_up
 
 
 class AttentionWeights(NamedTuple):

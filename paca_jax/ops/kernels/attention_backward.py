@@ -10,22 +10,17 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from paca_jax.ops.kernels.attention_steps import (
-    NN,
-    NT,
-    TN,
-    Ref,
     Rows,
     at_tile,
     cost,
-    dot,
     head_slices,
     image_spec,
     keys_and_values,
     patch_spec,
     softmax,
-    whole_specs,
 )
 from paca_jax.ops.kernels.attention_tiling import MEMORY, Tiling
+from paca_jax.ops.kernels.common import NN, NT, TN, Ref, dot, whole
 
 
 def backward(
@@ -47,8 +42,8 @@ def backward(
     call: Any = pl.pallas_call(
         partial(_kernel, num_heads=num_heads, num_patches=patches.shape[1], tiling=tiling),
         grid=(patches.shape[0] // tiling.images, tiling.tiles),
-        in_specs=[spec, image_spec(clusters, tiling), spec, *whole_specs(weights)],
-        out_specs=[spec, image_spec(clusters, tiling), *whole_specs(weights)],
+        in_specs=[spec, image_spec(clusters, tiling), spec, *map(whole, weights)],
+        out_specs=[spec, image_spec(clusters, tiling), *map(whole, weights)],
         out_shape=[*(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (patches, clusters)), *of_weights],
         scratch_shapes=[kept, kept, summed, summed],
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=MEMORY),

@@ -15,21 +15,16 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from paca_jax.ops.kernels.attention_steps import (
-    NN,
-    NT,
-    TN,
-    Ref,
     Rows,
     cost,
-    dot,
     head_slices,
     image_spec,
     keys_and_values,
     patch_spec,
     softmax,
-    whole_specs,
 )
 from paca_jax.ops.kernels.attention_tiling import MEMORY, Tiling
+from paca_jax.ops.kernels.common import NN, NT, TN, Ref, dot, whole
 
 
 def forward(
@@ -46,7 +41,7 @@ def forward(
     call: Any = pl.pallas_call(
         partial(_kernel, num_heads=num_heads, tiling=tiling),
         grid=(patches.shape[0] // tiling.images, tiling.tiles),
-        in_specs=[patch_spec(patches, tiling), image_spec(clusters, tiling), *whole_specs(weights)],
+        in_specs=[patch_spec(patches, tiling), image_spec(clusters, tiling), *map(whole, weights)],
         out_specs=patch_spec(patches, tiling),
         out_shape=jax.ShapeDtypeStruct(patches.shape, patches.dtype),
         scratch_shapes=[kept, kept],

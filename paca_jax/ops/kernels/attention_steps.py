@@ -4,19 +4,14 @@ R: rows of all heads, each head padded to whole tiles of memory.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from paca_jax.ops.kernels.attention_tiling import Tiling
-
-NN = (((1,), (0,)), ((), ()))  # a @ b
-NT = (((1,), (1,)), ((), ()))  # a @ b.T
-TN = (((0,), (0,)), ((), ()))  # a.T @ b
-Ref = Any
+from paca_jax.ops.kernels.common import NT, Ref, dot
 
 
 class Rows(NamedTuple):
@@ -30,11 +25,6 @@ class Rows(NamedTuple):
     value_bias: Float[Array, "R 1"]
     out: Float[Array, "R C"]
     out_bias: Float[Array, "1 C"]
-
-
-def dot(a: Float[Array, "..."], b: Float[Array, "..."], dimensions: Any) -> Float[Array, "..."]:
-    """Multiplies matrices and sums in float32."""
-    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
 
 
 def softmax(scores: Float[Array, "M N"]) -> Float[Array, "M N"]:
@@ -76,11 +66,6 @@ def patch_spec(patches: Float[Array, "B N C"], tiling: Tiling) -> pl.BlockSpec:
 def image_spec(clusters: Float[Array, "B M C"], tiling: Tiling) -> pl.BlockSpec:
     """Returns how the clusters of a step's images are cut out."""
     return pl.BlockSpec((tiling.images, *clusters.shape[1:]), lambda image, tile: (image, 0, 0))
-
-
-def whole_specs(weights: Rows) -> list[pl.BlockSpec]:
-    """Returns that every step has the weights, or adds to their gradients."""
-    return [pl.BlockSpec(weight.shape, lambda image, tile: (0, 0), pipeline_mode=pl.Buffered(1)) for weight in weights]
 
 
 def cost(patches: Float[Array, "B N C"], clusters: Float[Array, "B M C"], num_heads: int, forwards: int) -> pl.CostEstimate:

@@ -3,7 +3,8 @@
 import math
 from typing import NamedTuple
 
-LANES = 128
+from paca_jax.ops.kernels.common import LANES, round_up
+
 SUBLANES = 16  # of the narrowest type
 MEMORY = 16 * 2**20  # bytes that a step may take; the least that any kind of core has and gives
 _ROWS = 4096  # images share a step up to so many patches times heads: more share what a step costs, fewer compile faster
@@ -22,11 +23,6 @@ class Tiling(NamedTuple):
     images: int
     patches: int
     tiles: int
-
-
-def round_up(number: int, multiple: int) -> int:
-    """Returns the smallest multiple that is not below the number."""
-    return math.ceil(number / multiple) * multiple
 
 
 def tile(

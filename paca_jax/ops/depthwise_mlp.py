@@ -1,0 +1,55 @@
+"""The MLP of a PaCa block as one function: dense, depthwise 3x3 convolution, exact GELU, dense."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+from jaxtyping import Array, Float
+
+from paca_jax.ops.convolution import depthwise_conv
+from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.kernels.mlp import MlpWeights, fits, fused_mlp
+from paca_jax.sharding import by_images, constrain, model_shards
+
+Drop = Callable[[Float[Array, "B H W D"]], Float[Array, "B H W D"]]
+
+
+def depthwise_mlp(
+    x: Float[Array, "B H W C"], weights: MlpWeights, shortcut: bool, drop: Drop | None = None
+) -> Float[Array, "B H W C"]:
+    """Returns the MLP of maps of patches, in the type of `x`.
+
+    On a TPU two kernels compute it and its gradient, and the hidden maps never leave the chip; its gradient keeps nothing but
+    `x`. Elsewhere, and where they do not apply (hidden channels that are dropped or split over devices, weights too large for
+    a chip's memory, as 512 by 2048 channels are), it is done operation by operation.
+
+    Args:
+        x: patches.
+        weights: the parameters, in float32.
+        shortcut: whether the convolution adds its own input.
+        drop: what is done to the activated hidden channels, such as dropout.
+    """
+    if drop is not None or model_shards() > 1 or not fits(x, weights):
+        return _operations(x, weights, shortcut, drop)
+    return _by_platform(x, weights, shortcut)
+
+
+@partial(jax.jit, static_argnums=2, inline=True)
+def _by_platform(x: Array, weights: MlpWeights, shortcut: bool) -> Array:
+    kernels, operations = (partial(form, shortcut=shortcut) for form in (_kernels, _operations))
+    return jax.lax.platform_dependent(x, weights, tpu=kernels, default=operations)
+
+
+def _kernels(x: Array, weights: MlpWeights, shortcut: bool) -> Array:
+    def own_images(x: Array, *weights: Array) -> Array:
+        return fused_mlp(x, MlpWeights(*weights), shortcut)
+
+    return by_images(own_images, (x,), weights)
+
+
+def _operations(x: Array, weights: MlpWeights, shortcut: bool, drop: Drop | None = None) -> Array:
+    kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = (weight.astype(x.dtype) for weight in weights)
+    hidden = constrain(channels_dot(x, kernel1, None) + bias1, "batch", None, None, "mlp")
+    filtered = depthwise_conv(hidden, depthwise) + depthwise_bias
+    active = jax.nn.gelu(filtered + hidden if shortcut else filtered, approximate=False)
+    return channels_dot(active if drop is None else drop(active), kernel2, None) + bias2

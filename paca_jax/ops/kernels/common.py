@@ -1,0 +1,30 @@
+"""What the kernels have in common: the size of a register, products of matrices, and blocks that stay."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jaxtyping import Array, Float
+
+LANES = 128
+NN = (((1,), (0,)), ((), ()))  # a @ b
+NT = (((1,), (1,)), ((), ()))  # a @ b.T
+TN = (((0,), (0,)), ((), ()))  # a.T @ b
+Ref = Any
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Returns the smallest multiple that is not below the number."""
+    return math.ceil(number / multiple) * multiple
+
+
+def dot(a: Float[Array, "..."], b: Float[Array, "..."], dimensions: Any) -> Float[Array, "..."]:
+    """Multiplies matrices and sums in float32."""
+    return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+
+
+def whole(array: Any) -> pl.BlockSpec:
+    """Returns the block that is the whole array: every step of a grid of two axes has it, and it is held once."""
+    return pl.BlockSpec(array.shape, lambda image, part: (0,) * len(array.shape), pipeline_mode=pl.Buffered(1))

@@ -1,0 +1,138 @@
+"""A depthwise MLP in two TPU kernels, whose hidden maps never leave the chip."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from paca_jax.ops.kernels.common import LANES, round_up
+from paca_jax.ops.kernels.mlp_backward import backward
+from paca_jax.ops.kernels.mlp_forward import forward
+from paca_jax.ops.kernels.mlp_steps import BIAS1, BIAS2
+from paca_jax.ops.kernels.mlp_tiling import SUBLANES, Tiling, tile
+
+
+class MlpWeights(NamedTuple):
+    """The parameters of a depthwise MLP: two dense layers, and the 3x3 convolution between them."""
+
+    kernel1: Float[Array, "C D"]
+    bias1: Float[Array, "D"]
+    depthwise: Float[Array, "3 3 1 D"]
+    depthwise_bias: Float[Array, "D"]
+    kernel2: Float[Array, "D C"]
+    bias2: Float[Array, "C"]
+
+
+_MEMORY = 13 * 2**20  # bytes of a v4 chip's 16 MiB of vector memory that weights and their gradients may take
+
+
+def fits(x: Float[Array, "B H W C"], weights: MlpWeights) -> bool:
+    """Whether the kernels take arrays of this type and these sizes: maps of any size, weights that the chip can hold.
+
+    It holds both matrices, and both gradients twice in float32.
+    """
+    if x.dtype not in (jnp.bfloat16, jnp.float32):
+        return False
+    return weights.kernel1.size * (2 * x.dtype.itemsize + 4 * 4) <= _MEMORY
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def fused_mlp(
+    x: Float[Array, "B H W C"], weights: MlpWeights, shortcut: bool, interpret: bool = False
+) -> Float[Array, "B H W C"]:
+    """Returns `ops.depthwise_mlp`; its gradient keeps `x` alone.
+
+    Products multiply in the type of `x` and sum in float32; what lies between them is float32.
+
+    Args:
+        x: patches.
+        weights: in float32.
+        shortcut: whether the convolution adds its own input.
+        interpret: whether JAX interprets the kernels, on any device, rather than compile them for a TPU.
+    """
+    return _forward(x, weights, shortcut, interpret)[0]
+
+
+def _forward(x: Array, weights: MlpWeights, shortcut: bool, interpret: bool) -> tuple[Array, tuple[Array, MlpWeights]]:
+    tiling, padded = tile(x), _pad_weights(weights)
+    kernel1, vectors = _by_tile(padded.kernel1, x.dtype), _vectors(padded, shortcut)
+    kernel2 = padded.kernel2.reshape(-1, LANES, padded.kernel2.shape[1]).astype(x.dtype)
+    bias2 = padded.bias2[None].astype(jnp.float32)
+    y = forward(_patches(x, tiling), kernel1, vectors, kernel2, bias2, tiling=tiling, interpret=interpret)
+    return _maps(y, tiling, x.shape), (x, weights)
+
+
+def _backward(shortcut: bool, interpret: bool, residuals: tuple[Array, MlpWeights], dy: Array) -> tuple[Array, MlpWeights]:
+    x, weights = residuals
+    tiling, padded = tile(x), _pad_weights(weights)
+    kernel1, transposed2 = _by_tile(padded.kernel1, x.dtype), _by_tile(padded.kernel2.T, x.dtype)
+    dx, dkernel1, dtransposed2, dvectors, dbias2 = backward(
+        _patches(x, tiling),
+        _patches(dy, tiling),
+        kernel1,
+        _vectors(padded, shortcut),
+        transposed2,
+        tiling=tiling,
+        interpret=interpret,
+    )
+    rows = dvectors.sum(2).transpose(1, 0, 2).reshape(dvectors.shape[1], -1)
+    gradients = MlpWeights(
+        kernel1=_from_tiles(dkernel1),
+        bias1=rows[BIAS1],
+        depthwise=rows[:9].reshape(3, 3, 1, -1),
+        depthwise_bias=rows[BIAS2],
+        kernel2=_from_tiles(dtransposed2).T,
+        bias2=dbias2.sum(0),
+    )
+    cut = [
+        gradient[tuple(map(slice, weight.shape))].astype(weight.dtype)
+        for gradient, weight in zip(gradients, weights, strict=True)
+    ]
+    return _maps(dx, tiling, x.shape), MlpWeights(*cut)
+
+
+fused_mlp.defvjp(_forward, _backward)
+
+
+def _pad_weights(weights: MlpWeights) -> MlpWeights:
+    """Adds zeros until channels fill sublanes and hidden channels fill lanes."""
+    channels, hidden = weights.kernel1.shape
+    more_c, more_d = round_up(channels, SUBLANES) - channels, round_up(hidden, LANES) - hidden
+    return MlpWeights(
+        kernel1=jnp.pad(weights.kernel1, ((0, more_c), (0, more_d))),
+        bias1=jnp.pad(weights.bias1, (0, more_d)),
+        depthwise=jnp.pad(weights.depthwise, ((0, 0), (0, 0), (0, 0), (0, more_d))),
+        depthwise_bias=jnp.pad(weights.depthwise_bias, (0, more_d)),
+        kernel2=jnp.pad(weights.kernel2, ((0, more_d), (0, more_c))),
+        bias2=jnp.pad(weights.bias2, (0, more_c)),
+    )
+
+
+def _vectors(weights: MlpWeights, shortcut: bool) -> Float[Array, "T V L"]:
+    taps = weights.depthwise.reshape(9, -1).astype(jnp.float32)
+    if shortcut:
+        taps = taps.at[4].add(1.0)
+    return _by_tile(jnp.concatenate([taps, weights.depthwise_bias[None], weights.bias1[None]]), jnp.float32)
+
+
+def _by_tile(array: Float[Array, "R D"], dtype: jnp.dtype) -> Float[Array, "T R L"]:
+    return array.astype(dtype).reshape(array.shape[0], -1, LANES).transpose(1, 0, 2)
+
+
+def _from_tiles(array: Float[Array, "T R L"]) -> Float[Array, "R D"]:
+    return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
+
+
+def _patches(x: Float[Array, "B H W C"], tiling: Tiling) -> Float[Array, "..."]:
+    """Returns maps as the kernels take them, padded to whole steps."""
+    batch, height, _, channels = x.shape
+    more = (tiling.batch - batch, tiling.chunks * tiling.rows - height, 0, -channels % SUBLANES)
+    maps = jnp.pad(x, [(0, size) for size in more])
+    return maps.reshape(-1, maps.shape[-1]) if tiling.columns == tiling.width else maps
+
+
+def _maps(patches: Float[Array, "..."], tiling: Tiling, shape: tuple[int, ...]) -> Float[Array, "B H W C"]:
+    maps = patches.reshape(tiling.batch, tiling.chunks * tiling.rows, tiling.width, -1)
+    return maps[tuple(map(slice, shape))]

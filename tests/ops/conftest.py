@@ -1,0 +1,30 @@
+import importlib
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import pytest
+
+
+@pytest.fixture
+def kernels_called(monkeypatch) -> Callable[[str, str], list[tuple[int, ...]]]:
+    """Makes this process choose as on a TPU, with kernels that are interpreted.
+
+    Called with an operation and the name of its kernels, it returns a list that takes the shape of the first argument of each
+    call of these.
+    """
+
+    def watch(operation: str, kernels: str) -> list[tuple[int, ...]]:
+        module = importlib.import_module(f"paca_jax.ops.{operation}")  # the package's attribute is the function
+        interpreted = partial(getattr(module, kernels), interpret=True)
+        called = []
+
+        def note(x, *rest):
+            called.append(x.shape)
+            return interpreted(x, *rest)
+
+        monkeypatch.setattr(module, kernels, note)
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, default, tpu=None, **_: (tpu or default)(*arrays))
+        return called
+
+    return watch
