@@ -1,0 +1,3 @@
+from tests.prepared import prepare_once
+
+__all__ = ["prepare_once"]
