@@ -1,5 +1,6 @@
 """Eight devices on one CPU, and compiled programs kept from one test process to the next."""
 
+import gc
 import os
 import tempfile
 import tracemalloc  # noqa: F401  pytest asks for it when an object's end raises, and cannot import it while TFDS is being imported
@@ -12,6 +13,10 @@ FLAGS = (
     # Compiles three times as fast for programs that run half as fast.
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
+    # Splitting a program to compile its parts side by side costs more than it gains where other tests run beside.
+    "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ["XLA_FLAGS"] = " ".join([*os.environ.get("XLA_FLAGS", "").split(), *FLAGS])
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "paca-jax-compiled"))
+# Tracing makes and drops so many objects that looking for cycles among them takes a fifth of its time.
+gc.set_threshold(100_000, 20, 100)
