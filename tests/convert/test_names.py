@@ -7,8 +7,11 @@ from paca_jax.convert import names
 from paca_jax.models import list_models
 from tests import golden
 
+# Every backbone, and every head on one of each kind: a head's names do not depend on what it stands on.
+NAMES = [name for name in list_models() if name.startswith("pacavit_") or name.endswith(("_tiny", "_nano"))]
 
-@pytest.mark.parametrize("name", [*list_models(), *golden.OPTIONS])
+
+@pytest.mark.parametrize("name", [*NAMES, *golden.OPTIONS])
 def test_every_array_matches_one_row_and_no_two_share_a_key(name):
     keys = [names.match(path).key for path in flatten_dict(golden.shapes(name), sep="/")]
     assert len(set(keys)) == len(keys)
