@@ -6,11 +6,14 @@ import jax
 import pytest
 
 from paca_jax.train import loop
+from tests.prepared import Prepare, prepare_once
 from tests.runs import small_config
+
+__all__ = ["prepare_once"]
 
 
 @pytest.fixture(scope="package")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(tmp_path_factory: pytest.TempPathFactory, prepare_once: Prepare) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
     loop.train(small_config(), workdir, devices=jax.devices()[:1])
     return workdir

@@ -14,6 +14,7 @@ from paca_jax.models import create_model
 from paca_jax.train import loop
 from paca_jax.train.checkpoints import Checkpoints
 from paca_jax.train.state import state_of
+from tests import golden
 from tests.runs import small_config
 
 SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
@@ -33,7 +34,7 @@ def broken_run(finished_run, tmp_path):
 def test_variables_come_back_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = create_model(**RECIPE)
-    variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
+    variables = golden.random_variables(model)
     write_variables("weights", variables, {"model": RECIPE, "class_names": list("abcde")})
     back, metadata = read_variables("weights")
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, back))
@@ -81,7 +82,7 @@ def test_what_is_left_of_a_checkpoint_whose_removal_was_interrupted_does_no_harm
 
 def test_the_newest_are_kept_and_the_best_one_and_each_can_be_loaded(tmp_path):
     model = create_model(**RECIPE)
-    variables = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
+    variables = golden.random_variables(model)
     state = state_of(variables, optax.sgd(0.1), averaged=False)
     checkpoints = Checkpoints(tmp_path, 2, "eval/accuracy")
     for step, accuracy in enumerate([0.1, 0.9, None, 0.3, 0.2], start=1):

@@ -15,6 +15,7 @@ from paca_jax.train import loop
 from tests.runs import scalars, small_config
 
 ONE = jax.devices()[:1]
+WILD = {"learning_rate": 1e30, "min_learning_rate": 1e30, "warmup_steps": 0}
 
 
 class At(logging.Handler):
@@ -69,21 +70,19 @@ def test_a_step_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(finish
     shutil.copytree(finished_run, workdir)
     for step in (8, 12):
         shutil.rmtree(workdir / "checkpoints" / str(step))
-    wild = {"learning_rate": 1e30, "min_learning_rate": 1e30, "warmup_steps": 0}
     with pytest.raises(UserError, match=r"of step 8 is not finite; .* on_nonfinite=skip"):
-        loop.train(small_config(**wild), workdir, devices=ONE)
+        loop.train(small_config(**WILD), workdir, devices=ONE)
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["6"]
     loop.train(small_config(), workdir, devices=ONE)
     assert scalars(workdir) == scalars(finished_run)
 
 
 def test_steps_that_are_not_finite_can_be_passed_over_and_are_counted(tmp_path, caplog):
-    wild = {"learning_rate": 1e30, "min_learning_rate": 1e30, "warmup_steps": 0}
-    loop.train(small_config(**wild, on_nonfinite="skip", num_steps=6), tmp_path, devices=ONE)
+    loop.train(small_config(**WILD, on_nonfinite="skip"), tmp_path, devices=ONE)
     lines = scalars(tmp_path)
-    assert [line["train/nonfinite"] for line in lines] == [1, 3, 5]
+    assert [line["train/nonfinite"] for line in lines] == [1, 3, 5, 7, 9, 11]
     assert lines[-1]["train/grad_norm"] is None
-    assert "Step 6 changed nothing, for its loss or gradient is not finite (5 such steps so far)" in caplog.text
+    assert "Step 12 changed nothing, for its loss or gradient is not finite (11 such steps so far)" in caplog.text
     _, variables = paca_jax.load(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
@@ -103,7 +102,10 @@ def test_a_full_disk_is_told_and_earlier_checkpoints_stay_whole(finished_run, tm
 
 
 def test_chosen_steps_are_traced(finished_run, tmp_path, caplog):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "12")
     with caplog.at_level("INFO", logger="paca_jax"):
-        loop.train(small_config(profile_steps=(3, 4), num_steps=5), tmp_path, devices=ONE)
-    assert list(tmp_path.glob("plugins/profile/*/*.xplane.pb"))
-    assert "Traced steps 3 to 4" in caplog.text
+        loop.train(small_config(profile_steps=(10, 11)), workdir, devices=ONE)
+    assert list(workdir.glob("plugins/profile/*/*.xplane.pb"))
+    assert "Traced steps 10 to 11" in caplog.text

@@ -1,15 +1,16 @@
+import functools
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from paca_jax.models import create_model
+from paca_jax.models import TeacherConfig, create_model
 from paca_jax.tasks.classification import cross_entropy
 from paca_jax.train.state import state_of
 from paca_jax.train.step import make_train_step, stream
+from tests import golden
 
 SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
 
@@ -17,7 +18,7 @@ SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 
 @pytest.fixture(scope="module")
 def classifier():
     model = create_model("pacavit_nano", num_classes=5, **SIZES)
-    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    return model, golden.random_variables(model)
 
 
 def batch_of(size, masked=()):
@@ -31,12 +32,15 @@ def batch_of(size, masked=()):
     }
 
 
+@functools.cache
+def step_of(model, **options):
+    task = SimpleNamespace(augment=lambda b, rng: b, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
+    return jax.jit(make_train_step(task, optax.sgd(1.0), lambda _: 1.0, seed=0, **options))
+
+
 def one_step(classifier, batch, **options):
     model, variables = classifier
-    optimizer = optax.sgd(1.0)
-    task = SimpleNamespace(augment=lambda b, rng: b, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
-    step = jax.jit(make_train_step(task, optimizer, lambda _: 1.0, seed=0, **options))
-    return step(state_of(variables, optimizer, averaged="ema_decay" in options), batch)
+    return step_of(model, **options)(state_of(variables, optax.sgd(1.0), averaged="ema_decay" in options), batch)
 
 
 def test_an_accumulated_gradient_is_that_of_the_whole_batch(classifier):
@@ -60,7 +64,7 @@ def test_masked_examples_do_not_count(classifier):
 
 
 def test_the_average_moves_by_its_decay(classifier):
-    state, _ = one_step(classifier, batch_of(4), ema_decay=0.75)
+    state, _ = one_step(classifier, batch_of(12), ema_decay=0.75)
     before = classifier[1]["params"]["head"]["kernel"]
     expected = 0.75 * before + 0.25 * state.params["head"]["kernel"]
     np.testing.assert_allclose(state.ema["params"]["head"]["kernel"], expected, rtol=1e-5, atol=1e-7)
@@ -68,12 +72,13 @@ def test_the_average_moves_by_its_decay(classifier):
 
 
 def test_running_statistics_follow_every_part_of_a_batch():
-    model = create_model("pacavit_convmixer_tiny_100", num_classes=5, **SIZES | {"clusters": (4, 4, 4, 4)})
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    teacher = TeacherConfig(depths=(1, 1, 1, 1), kernel_size=3)
+    model = create_model("pacavit_nano", num_classes=5, teacher=teacher, **SIZES | {"clusters": (4, 4, 4, 4)})
+    variables = golden.random_variables(model)
     state, _ = one_step((model, variables), batch_of(8), accumulate_steps=2)
-    norm = state.batch_stats["teacher"]["stage1_block0"]["norm1"]
-    assert int(norm["count"]) == 2
-    assert not np.allclose(norm["mean"], 0)
+    before, after = (stats["teacher"]["stage1_block0"]["norm1"] for stats in (variables["batch_stats"], state.batch_stats))
+    assert int(after["count"]) == int(before["count"]) + 2
+    assert not np.allclose(after["mean"], before["mean"])
 
 
 def test_streams_differ_by_name_and_seed():
@@ -83,10 +88,10 @@ def test_streams_differ_by_name_and_seed():
 
 @pytest.mark.parametrize("poison", [np.inf, np.nan])
 def test_a_step_that_is_not_finite_changes_only_its_count(classifier, poison):
-    batch = batch_of(4)
+    batch = batch_of(12)
     bad = batch | {"image": batch["image"].copy()}
     bad["image"][1, 3, 3, 0] = poison
-    state, scalars = one_step(classifier, bad, ema_decay=0.5)
+    state, scalars = one_step(classifier, bad, ema_decay=0.75)
     assert (int(state.step), int(state.nonfinite), int(scalars["nonfinite"])) == (1, 1, 1)
     assert not np.isfinite(scalars["grad_norm"])
     same = jax.tree.map(np.array_equal, (state.params, state.ema["params"]), (classifier[1]["params"],) * 2)
@@ -96,8 +101,8 @@ def test_a_step_that_is_not_finite_changes_only_its_count(classifier, poison):
 
 
 def test_only_the_head_of_a_frozen_backbone_learns(classifier):
-    frozen, scalars = one_step(classifier, batch_of(4), freeze_backbone=True)
-    free, free_scalars = one_step(classifier, batch_of(4))
+    frozen, scalars = one_step(classifier, batch_of(12), freeze_backbone=True)
+    free, free_scalars = one_step(classifier, batch_of(12))
     before = classifier[1]["params"]
     for name, part in frozen.params.items():
         same = jax.tree.all(jax.tree.map(np.array_equal, part, before[name]))
@@ -116,6 +121,6 @@ def test_a_batch_is_augmented_whole_before_it_is_split(classifier):
 
     task = SimpleNamespace(augment=augment, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
     step = jax.jit(make_train_step(task, optax.sgd(1.0), lambda _: 1.0, seed=0, accumulate_steps=2))
-    _, scalars = step(state_of(variables, optax.sgd(1.0), averaged=False), batch_of(4))
-    assert seen == [4]
-    np.testing.assert_allclose(scalars["loss"], one_step(classifier, batch_of(4))[1]["loss"], rtol=1e-5)
+    _, scalars = step(state_of(variables, optax.sgd(1.0), averaged=False), batch_of(12))
+    assert seen == [12]
+    np.testing.assert_allclose(scalars["loss"], one_step(classifier, batch_of(12))[1]["loss"], rtol=1e-5)
