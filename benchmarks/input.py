@@ -13,9 +13,7 @@ Images a core-second are images divided by the processor time of all processes, 
 import argparse
 import functools
 import importlib
-import json
 import math
-import os
 import random
 import statistics
 import tempfile
@@ -25,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 import psutil
 from PIL import Image
 
+from benchmarks.measure import add_json, publish, table
 from paca_jax.data import MEAN, STD, TrainTransform, open_dataset, train_batches
 from paca_jax.data.randaugment import OPERATIONS
+from paca_jax.errors import UserError, told_on_the_command_line
 
 WIDTH, HEIGHT, QUALITY, CLASSES = 500, 375, 90, 10
+OURS = "paca_jax"
 SIZE, OPERATIONS_DRAWN, MAGNITUDE, MAGNITUDE_STD = 224, 2, 9.0, 0.5
 
 # (workers, steps) -> an iterator over batches.
@@ -145,30 +145,27 @@ def rates(pipeline: Pipeline, workers: int, batch: int, steps: int) -> tuple[flo
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a table; the ratio is ours over PyTorch's, in images per second and per core-second."""
-    lines = [
-        "| workers | pipeline | images/s | images/core-second | ratio | ratio per core-second |",
-        "|--:|:--|--:|--:|--:|--:|",
-    ]
     columns = ("images_per_second", "images_per_core_second")
+    lines = []
     for row in rows:
-        values = " | ".join(f"{row[column]:.1f}" for column in columns)
         other = next(r for r in rows if r["workers"] == row["workers"] and r["pipeline"] != row["pipeline"])
-        ratios = " | ".join(f"{row[column] / other[column]:.2f}" if row["pipeline"] == "paca_jax" else "" for column in columns)
-        lines.append(f"| {row['workers']} | {row['pipeline']} | {values} | {ratios} |")
-    return "\n".join(lines)
+        values = [f"{row[column]:.1f}" for column in columns]
+        ratios = [f"{row[column] / other[column]:.2f}" if row["pipeline"] == OURS else "" for column in columns]
+        lines.append([f"{row['workers']}", row["pipeline"], *values, *ratios])
+    return table(("workers", "pipeline"), ("images/s", "images/core-second", "ratio", "ratio per core-second"), lines)
 
 
-def measure(images: int, workers: list[int], batch: int, rounds: int) -> dict[str, Any]:
+def measure(images: int, workers: list[int], batch: int, rounds: int) -> list[dict[str, Any]]:
     """Times both pipelines with each number of workers, in turn.
 
     Returns:
-        The settings and `rows`: workers, pipeline and the medians of the rounds.
+        Rows: workers, pipeline and the medians of the rounds, with what was read and how.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        mean_bytes = write_images(folder, images)
+        read = {"images": images, "mean_bytes": write_images(folder, images), "batch": batch, "rounds": rounds}
         pipelines: dict[str, Pipeline] = {
-            "paca_jax": functools.partial(ours, folder, batch),
+            OURS: functools.partial(ours, folder, batch),
             "PyTorch DataLoader": functools.partial(torch_style, folder, batch),
         }
         results: dict[tuple[int, str], list[tuple[float, float]]] = {}
@@ -178,44 +175,31 @@ def measure(images: int, workers: list[int], batch: int, rounds: int) -> dict[st
                     results.setdefault((count, key), []).append(rates(pipeline, count, batch, images // batch))
     rows = []
     for (count, key), measured in results.items():
-        per_second, per_core_second = (statistics.median(values) for values in zip(*measured, strict=True))
-        rows.append(
-            {"workers": count, "pipeline": key, "images_per_second": per_second, "images_per_core_second": per_core_second}
-        )
-    return {
-        "images": images,
-        "mean_bytes": mean_bytes,
-        "batch": batch,
-        "rounds": rounds,
-        "cores": os.cpu_count(),
-        "pillow": PIL.__version__,
-        "torch": importlib.import_module("torch").__version__,
-        "rows": rows,
-    }
+        medians = map(statistics.median, zip(*measured, strict=True))
+        speed = dict(zip(("images_per_second", "images_per_core_second"), medians, strict=True))
+        rows.append({"workers": count, "pipeline": key, **speed, **read})
+    return rows
 
 
 def main() -> None:
     """Prints the table, and writes it as JSON where asked."""
-    parser = argparse.ArgumentParser(description="Images a second of the input pipeline, beside PyTorch's usual one.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000, help="images of the data set, read once in a round")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of worker processes to time")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3, help="rounds that the medians are of")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
-    arguments = parser.parse_args()
-    if arguments.images < arguments.batch:
-        parser.error(
-            f"Expected at least as many images as a batch has, {arguments.batch}, got {arguments.images}; raise --images."
-        )
-    result = measure(arguments.images, arguments.workers, arguments.batch, arguments.rounds)
-    print(
-        f"{result['images']} JPEG files of {WIDTH} x {HEIGHT} pixels, {result['mean_bytes'] / 1000:.0f} kB on average; batches "
-        f"of {result['batch']}; {result['cores']} cores; Pillow {result['pillow']}, PyTorch {result['torch']}\n"
+    add_json(parser)
+    asked = parser.parse_args()
+    if asked.images < asked.batch:
+        raise UserError(f"Expected at least as many images as a batch has, {asked.batch}, got {asked.images}; raise --images.")
+    rows = measure(asked.images, asked.workers, asked.batch, asked.rounds)
+    read = (
+        f"{asked.images} JPEG files of {WIDTH} x {HEIGHT} pixels, {rows[0]['mean_bytes'] / 1000:.0f} kB on average; "
+        f"batches of {asked.batch}"
     )
-    print(markdown(result["rows"]))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    publish(f"{read}\n\n{markdown(rows)}", rows, asked.json)
 
 
 if __name__ == "__main__":
-    main()
+    with told_on_the_command_line():
+        main()

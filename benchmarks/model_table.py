@@ -18,6 +18,7 @@ import jax.numpy as jnp
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.count import multiply_adds
+from benchmarks.measure import table
 from paca_jax.models import PaCaConfig, create_model, list_models
 
 
@@ -91,18 +92,16 @@ def describe_clusters(config: PaCaConfig) -> str:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a markdown table with a note below."""
-    lines = [
-        "| model | clusters | parameters | GFLOPs | published parameters | published GFLOPs | published top-1 |",
-        "|:--|:--|--:|--:|--:|--:|--:|",
-    ]
+    lines = []
     for row in rows:
-        ours = f"{row['parameters']:,} | {row['multiply_adds'] / 1e9:.{2 if row['multiply_adds'] > 1e8 else 4}f}"
-        theirs = "- | - | -"
+        ours = (f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e9:.{2 if row['multiply_adds'] > 1e8 else 4}f}")
+        theirs = ("-", "-", "-")
         if row["published"]:
             published = Published(**row["published"])
-            theirs = f"{published.parameters}M | {published.gflops} | {published.top1:g}"
-        lines.append(f"| `{row['model']}` | {row['clusters']} | {ours} | {theirs} |")
-    return "\n".join([*lines, "", NOTE])
+            theirs = (f"{published.parameters}M", f"{published.gflops}", f"{published.top1:g}")
+        lines.append((f"`{row['model']}`", row["clusters"], *ours, *theirs))
+    numbers = ("parameters", "GFLOPs", "published parameters", "published GFLOPs", "published top-1")
+    return f"{table(('model', 'clusters'), numbers, lines)}\n\n{NOTE}"
 
 
 def main() -> None:

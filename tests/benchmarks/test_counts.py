@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -12,8 +11,7 @@ from benchmarks.count import multiply_adds
 from benchmarks.model_table import PUBLISHED, Published, count_model, list_classifiers, markdown
 from paca_jax import ops
 from paca_jax.models import list_models
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.runs import ROOT
 
 
 def shape(*axes):

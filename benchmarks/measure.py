@@ -1,0 +1,120 @@
+"""What the benchmarks share: calls timed in turn, Markdown tables, and JSON that tells where its numbers come from."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+GIB = 2**30
+_PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "torch", "timm", "pillow")
+_VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE")
+
+
+class Spread(NamedTuple):
+    """The quartiles of a quantity that was measured several times."""
+
+    low: float
+    median: float
+    high: float
+
+
+def quartiles(values: Sequence[float]) -> Spread:
+    """Returns the quartiles of measured values."""
+    return Spread(*np.percentile(values, (25, 50, 75)).tolist())
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
+    """Returns the durations of each call in seconds, one a round, after rounds of warm-up that do not count.
+
+    A round makes each call once, so that whatever else the machine does strikes them alike. A call returns when its work is
+    done.
+    """
+    durations: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(warm_up + rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if index >= warm_up:
+                durations[name].append(time.perf_counter() - start)
+    return durations
+
+
+def table(texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table: columns of text, then columns of numbers."""
+    head, *lines = ("| " + " | ".join(cells) + " |" for cells in ((*texts, *numbers), *rows))
+    return "\n".join([head, "|" + ":--|" * len(texts) + "--:|" * len(numbers), *lines])
+
+
+def spread(values: Mapping[str, float], scale: float, digits: int) -> str:
+    """Returns the fields of a `Spread` as `median (low to high)`, scaled and rounded."""
+    low, median, high = (f"{scale * values[name]:.{digits}f}" for name in Spread._fields)
+    return f"{median} ({low} to {high})"
+
+
+def gib(size: int) -> str:
+    """Returns bytes as GiB, with two digits after the point."""
+    return f"{size / GIB:.2f}"
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that `publish` takes."""
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write all numbers there, with command, hardware and versions"
+    )
+
+
+def publish(text: str, rows: Sequence[Mapping[str, Any]], path: Path | None, device: str | None = None) -> None:
+    """Prints a benchmark's tables, and writes its rows where asked, with what they depend on.
+
+    Args:
+        text: the tables.
+        rows: all numbers, in SI units and bytes.
+        path: the JSON file, if any.
+        device: what was measured or estimated, by default this machine's processor.
+    """
+    found = circumstances(device or _processor())
+    print(
+        f"{found['date']}; {found['device']}; {', '.join(f'{name} {number}' for name, number in found['versions'].items())}\n"
+    )
+    print(text)
+    if path:
+        path.write_text(json.dumps({**found, "rows": rows}, indent=2) + "\n")
+
+
+def circumstances(device: str) -> dict[str, Any]:
+    """Returns the command, the date, the machine, the versions of packages, and variables that change how programs run."""
+    installed = {package.metadata["Name"]: package.version for package in metadata.distributions()}
+    return {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": device,
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: installed[name] for name in _PACKAGES if name in installed},
+        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def device_name() -> str:
+    """Returns the kind of the device that JAX computes on."""
+    device = jax.devices()[0]
+    return _processor() if device.platform == "cpu" else device.device_kind
+
+
+def _processor() -> str:
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

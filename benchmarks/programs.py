@@ -1,0 +1,204 @@
+"""The programs that benchmarks compile and run: a classifier's forward pass, and its training step with AdamW."""
+
+import argparse
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.vit import ViT
+from paca_jax.errors import UserError
+from paca_jax.models import PaCaConfig, create_model, model_config
+
+CLASSES = 1000
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
+VIT, VIT_SIZE = "vit_small_patch16", 224
+FORWARD, TRAINING = "forward", "training"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A classifier and its input.
+
+    Attributes:
+        model: one of the library's, or `vit_small_patch16` for ViT-S/16.
+        batch: images a step.
+        image_size: their side in pixels; they are float32.
+        dtype: the type to compute in.
+        clusters: of each stage, 0 for plain attention; by default the model's own.
+        remat: whether blocks are computed anew in the gradient.
+    """
+
+    model: str
+    batch: int
+    image_size: int
+    dtype: str
+    clusters: tuple[int, ...] | None = None
+    remat: bool = False
+
+    def build(self) -> nn.Module:
+        """Returns the classifier.
+
+        Raises:
+            UserError: if the library has none of that name, or the clusters do not fit.
+        """
+        if self.model == VIT:
+            return ViT(dtype=jnp.dtype(self.dtype))
+        overrides = {} if self.clusters is None else {"clusters": self.clusters}
+        return create_model(self.model, CLASSES, self.dtype, remat=self.remat, image_size=self.image_size, **overrides)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A function to compile.
+
+    Attributes:
+        function: takes the arguments, and returns a tuple: first what takes the place of the state.
+        start: returns the first arguments.
+        states: how many of the arguments, the first ones, are the state; they are donated.
+    """
+
+    function: Callable[..., tuple[Any, ...]]
+    start: Callable[[], tuple[Any, ...]]
+    states: int
+
+    def arguments(self, device: jax.Device) -> tuple[Any, ...]:
+        """Returns the shapes of the arguments, on a device that need not be there."""
+        place = jax.sharding.SingleDeviceSharding(device)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), jax.eval_shape(self.start))
+
+    def trace(self, arguments: tuple[Any, ...]) -> jax.stages.Traced:
+        """Traces it for such arguments."""
+        return jax.jit(self.function, donate_argnums=tuple(range(self.states))).trace(*arguments)
+
+    def compile(self, device: jax.Device | None = None) -> "Compiled":
+        """Traces and compiles it for a device, by default for the first one there is."""
+        arguments = self.arguments(device or jax.devices()[0])
+        began = time.perf_counter()
+        traced = self.trace(arguments)
+        seen = time.perf_counter()
+        compiled = traced.lower().compile()
+        return Compiled(self, traced, compiled, seen - began, time.perf_counter() - seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A compiled program.
+
+    Attributes:
+        program: what was compiled.
+        traced: it as JAX saw it.
+        executable: it as it runs.
+        trace_seconds: what tracing took.
+        compile_seconds: what lowering and compiling took.
+    """
+
+    program: Program
+    traced: jax.stages.Traced
+    executable: jax.stages.Compiled
+    trace_seconds: float
+    compile_seconds: float
+
+    def costs(self) -> dict[str, Any]:
+        """Returns the seconds of tracing and compiling, and the bytes: of temporaries, and of all that lives at once."""
+        stats: Any = self.executable.memory_analysis()
+        held = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
+        return {
+            "trace_seconds": self.trace_seconds,
+            "compile_seconds": self.compile_seconds,
+            "temporary_bytes": stats.temp_size_in_bytes,
+            "total_bytes": held + stats.temp_size_in_bytes,
+        }
+
+    def runner(self) -> Callable[[], None]:
+        """Returns a call that runs one step and waits for its end; each step goes on from the state of the one before."""
+        arguments = jax.jit(self.program.start)()
+
+        def run() -> None:
+            nonlocal arguments
+            results = jax.block_until_ready(self.executable(*arguments))
+            arguments = (*results[: self.program.states], *arguments[self.program.states :])
+
+        return run
+
+
+def programs(case: Case) -> dict[str, Program]:
+    """Returns the forward pass and the training step of a case: cross-entropy, its gradient, AdamW.
+
+    In training, stochastic depth acts at the model's own rate.
+    """
+    model = case.build()
+    optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+
+    def images() -> jax.Array:
+        return jax.random.normal(jax.random.key(1), (case.batch, case.image_size, case.image_size, 3))
+
+    def variables() -> Any:
+        return model.init(jax.random.key(0), images()[:1])
+
+    def start_training() -> tuple[Any, ...]:
+        first = variables()
+        labels = jax.random.randint(jax.random.key(2), (case.batch,), 0, CLASSES)
+        return first, optimizer.init(first["params"]), images(), labels, jax.random.key(3)
+
+    def forward(variables: Any, images: jax.Array) -> tuple[jax.Array]:
+        return (model.apply(variables, images),)
+
+    def training(
+        variables: Any, moments: Any, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> tuple[Any, Any, jax.Array]:
+        def loss(params: Any) -> tuple[jax.Array, Any]:
+            logits, updates = model.apply(
+                {**variables, "params": params}, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+            )
+            return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels)), updates
+
+        (value, updates), gradient = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        with jax.named_scope("update"):
+            changes, moments = optimizer.update(gradient, moments, variables["params"])
+            params = optax.apply_updates(variables["params"], changes)
+        return {**variables, **updates, "params": params}, moments, value
+
+    return {
+        FORWARD: Program(forward, lambda: (variables(), images()), 0),
+        TRAINING: Program(training, start_training, 2),
+    }
+
+
+def add_cases(parser: argparse.ArgumentParser, *, model: str, batch: int, dtype: str) -> None:
+    """Adds the options that `cases` takes, with these defaults."""
+    parser.add_argument("--model", nargs="+", default=[model], metavar="NAME", help=f"by default {model}")
+    parser.add_argument("--batch", type=int, nargs="+", default=[batch], metavar="N", help=f"images a step, by default {batch}")
+    parser.add_argument("--image-size", type=int, nargs="+", metavar="N", help="sides in pixels; by default the model's own")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help=f"by default {dtype}")
+
+
+def cases(asked: argparse.Namespace) -> Iterator[Case]:
+    """Yields each model with each batch and each image size.
+
+    Raises:
+        UserError: if a model is no classifier of the library.
+    """
+    for model, batch in itertools.product(asked.model, asked.batch):
+        for size in asked.image_size or [native_size(model)]:
+            yield Case(model, batch, size, asked.dtype)
+
+
+def native_size(model: str) -> int:
+    """Returns the side in pixels of the images that a model is made for.
+
+    Raises:
+        UserError: if the library has no classifier of that name.
+    """
+    if model == VIT:
+        return VIT_SIZE
+    config = model_config(model)
+    if not isinstance(config, PaCaConfig):
+        raise UserError(f"Expected a classifier, got {model!r}; give a name that starts with pacavit_, or {VIT}.")
+    return config.image_size
