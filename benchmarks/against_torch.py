@@ -1,0 +1,174 @@
+"""Times a model beside the same model in the official PyTorch code, in turn.
+
+    python -m benchmarks.against_torch --official FOLDER [--model NAME ...] [--batch N ...] [--image-size N ...]
+        [--dtype bfloat16] [--torch eager channels_last compiled] [--rounds 10] [--json FILE]
+
+FOLDER is a checkout of https://github.com/iVMCL/PaCaViT; its code needs torch, timm 0.9, mmengine, mmcv and einops. Inference
+is the forward pass; training is cross-entropy, gradient and AdamW. A round makes one step of each code, so that whatever else
+the machine does strikes them alike; the ratio is taken in each round, and above 1 ours is faster. PyTorch is run as it comes,
+with images and weights in the channels-last layout, and so compiled by torch.compile, as asked for; its AdamW is fused, and
+where the type is bfloat16 it runs under autocast. Both compute on the GPU where JAX finds one, in TensorFloat-32 where the type
+is float32, else on the CPU with the threads each takes by itself (OMP_NUM_THREADS sets PyTorch's).
+"""
+
+import argparse
+import copy
+import dataclasses
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from benchmarks.measure import add_json, device_name, interleaved, publish, quartiles, spread, table
+from benchmarks.official import build_official
+from benchmarks.programs import (
+    CLASSES,
+    FORWARD,
+    LEARNING_RATE,
+    TRAINING,
+    VIT,
+    WEIGHT_DECAY,
+    Case,
+    Program,
+    add_cases,
+    cases,
+    programs,
+)
+from paca_jax.errors import UserError, told_on_the_command_line
+
+OURS = "paca_jax"
+SETTINGS = ("eager", "channels_last", "compiled")
+
+
+def torch_calls(case: Case, network: Any, setting: str) -> dict[str, Callable[[], None]]:
+    """Returns the forward pass and the training step of a PyTorch network, each to call without arguments.
+
+    Args:
+        case: the input and its type.
+        network: a `torch.nn.Module`, which stays as it is.
+        setting: one of `SETTINGS`; what is compiled is in the channels-last layout as well.
+    """
+    torch = importlib.import_module("torch")
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    torch.set_float32_matmul_precision("high" if device == "cuda" else "highest")
+    torch.backends.cudnn.benchmark = True
+    layout = torch.contiguous_format if setting == "eager" else torch.channels_last
+    images = torch.randn(case.batch, 3, case.image_size, case.image_size).to(device, memory_format=layout)
+    labels = torch.randint(CLASSES, (case.batch,)).to(device)
+    inferring, learning = (copy.deepcopy(network).to(device, memory_format=layout).train(train) for train in (False, True))
+    optimizer = torch.optim.AdamW(learning.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    infer, learn = (torch.compile(one) if setting == "compiled" else one for one in (inferring, learning))
+    autocast = torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bfloat16")
+
+    def finish() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def forward() -> None:
+        with torch.inference_mode(), autocast:
+            infer(images)
+        finish()
+
+    def training() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            loss = torch.nn.functional.cross_entropy(learn(images), labels)
+        loss.backward()
+        optimizer.step()
+        finish()
+
+    return {FORWARD: forward, TRAINING: training}
+
+
+def measure(case: Case, folder: Path, settings: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+    """Times both codes.
+
+    Returns:
+        For each program and code its `seconds` (quartiles) and `images_per_second`; for PyTorch also `ratio`: our images a
+        second over its, as quartiles over the rounds.
+
+    Raises:
+        UserError: if the official code cannot be built, or is of another size than ours.
+    """
+    if case.model == VIT:
+        raise UserError(f"Expected a model of the official code, got {VIT!r}; give a name that starts with pacavit_.")
+    ours = programs(case)
+    network = build_official(folder, case.model, case.build().config)
+    _check_same_size(ours[FORWARD], network)
+    theirs = {setting: torch_calls(case, network, setting) for setting in settings}
+    rows = []
+    for name, program in ours.items():
+        calls = {OURS: program.compile().runner()} | {setting: theirs[setting][name] for setting in settings}
+        for row in compare(interleaved(calls, rounds), case.batch):
+            rows.append({**dataclasses.asdict(case), "program": name, "rounds": rounds, **row})
+    return rows
+
+
+def compare(durations: Mapping[str, Sequence[float]], batch: int) -> list[dict[str, Any]]:
+    """Returns what the durations of each code in each round, in seconds, come to."""
+    rows = []
+    for code, values in durations.items():
+        seconds = quartiles(values)
+        ratios = [their / our for their, our in zip(values, durations[OURS], strict=True)]
+        rows.append(
+            {
+                "code": code,
+                "seconds": seconds._asdict(),
+                "images_per_second": batch / seconds.median,
+                "ratio": None if code == OURS else quartiles(ratios)._asdict(),
+            }
+        )
+    return rows
+
+
+def _check_same_size(forward: Program, network: Any) -> None:
+    variables, _ = jax.eval_shape(forward.start)
+    ours = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    theirs = sum(parameter.numel() for parameter in network.parameters())
+    if ours != theirs:
+        raise UserError(
+            f"Expected equal models, got {ours:,} parameters and the official code's {theirs:,}; choose a model that it has."
+        )
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as a table."""
+    return table(
+        ("model", "program", "code"),
+        ("batch", "pixels", "ms (quartiles)", "images/s", "ratio of ours (quartiles)"),
+        (
+            (
+                f"`{row['model']}`",
+                row["program"],
+                row["code"] if row["code"] == OURS else f"PyTorch, {row['code']}",
+                f"{row['batch']}",
+                f"{row['image_size']}",
+                spread(row["seconds"], 1e3, 1),
+                f"{row['images_per_second']:.1f}",
+                spread(row["ratio"], 1, 2) if row["ratio"] else "",
+            )
+            for row in rows
+        ),
+    )
+
+
+def main() -> None:
+    """Prints the table, and writes all numbers where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--official", type=Path, required=True, metavar="FOLDER", help="a checkout of the official code")
+    add_cases(parser, model="pacavit_tiny_p2cconv_100_0", batch=8, dtype="float32")
+    parser.add_argument("--torch", nargs="+", choices=SETTINGS, default=SETTINGS[:2], help="by default eager and channels_last")
+    parser.add_argument("--rounds", type=int, default=10, help="rounds that count, by default 10")
+    add_json(parser)
+    asked = parser.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU's memory
+    rows = [row for case in cases(asked) for row in measure(case, asked.official, asked.torch, asked.rounds)]
+    publish(markdown(rows), rows, asked.json, device_name())
+
+
+if __name__ == "__main__":
+    with told_on_the_command_line():
+        main()
