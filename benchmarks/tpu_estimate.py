@@ -26,8 +26,8 @@ from paca_jax.planning.hlo import Computation, Instruction, Module, parse
 from paca_jax.planning.topology import Chip, compile_only_devices, parse_topology, prepare_environment
 
 KERNEL = "kernel "
-# Of the path to an operation: what is the same in every block, what a transformation of JAX has added, and classes.
-_NO_PART = re.compile(r"(stage|block)\d+|[A-Z].*|.*[.(\[].*|cond|branch_\d+_fun|while|body|closed_call|checkpoint|remat\w*")
+# Of the path to an operation: what differs from block to block, what a transformation of JAX has added, classes and einsums.
+_NO_PART = re.compile(r"(stage|block)\d+|[A-Z].*|.*[.,;(\[].*|cond|branch_\d+_fun|while|body|closed_call|checkpoint|remat\w*")
 
 
 def estimate(program: Program, device: jax.Device, chip: Chip, known: dict[Key, int]) -> dict[str, Any]:

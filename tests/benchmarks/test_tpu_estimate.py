@@ -115,6 +115,7 @@ def test_the_compilers_schedules_are_understood():
 NAMES = {
     "jit(f)/transpose(jvp(PaCaViT))/PaCaViT.outputs/stage3/block7/mlp/depthwise/conv": "mlp/depthwise, backward",
     "jit(f)/PaCaViT.outputs/stage3/while/body/closed_call/checkpoint/rematted_computation/mlp/cond/branch_1_fun/dot": "mlp",
+    "jit(f)/PaCaViT.outputs/stage4/block0/attention/bmn,bnc->bmc/dot_general": "attention",
     "jit(training)/update/mul": "update",
     "jit(f)/add": "rest",
 }
