@@ -13,7 +13,9 @@ from paca_jax.train import loop
 from paca_jax.train.setup import prepare
 from tests.runs import scalars, small_config
 
-STEPS = 20
+pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
+
+STEPS = 8
 # The whole recipe on the device, so that what it draws is seen not to depend on the mesh.
 RECIPE = {
     "augment__erase_probability": 0.5,
@@ -24,12 +26,13 @@ RECIPE = {
 }
 
 
-def losses(devices, mesh=(1, 1, 1), steps=STEPS, **overrides):
+def losses(devices, mesh=(1, 1, 1), steps=STEPS, variables=None, **overrides):
+    """Returns the losses of a run's first steps, from its own start or from given variables, and the last state."""
     config = small_config(**RECIPE, num_steps=STEPS, mesh__data=mesh[0], mesh__fsdp=mesh[1], mesh__model=mesh[2], **overrides)
     run = prepare(config, devices)
     found = []
     with jax.set_mesh(run.mesh):
-        state = run.fresh_state()
+        state = run.fresh_state() if variables is None else run.start_from(variables)
         for batch in run.task.train_batches(0, steps, run.rows):
             state, values = run.train_step(state, run.to_devices(batch))
             found.append(float(values["loss"]))
@@ -37,21 +40,23 @@ def losses(devices, mesh=(1, 1, 1), steps=STEPS, **overrides):
 
 
 @pytest.fixture(scope="module")
-def on_one_device():
-    return losses(jax.devices()[:1])[0]
+def variables():
+    """What a run on one device starts from."""
+    run = prepare(small_config(), jax.devices()[:1])
+    return jax.device_get(run.fresh_state().variables)
+
+
+@pytest.fixture(scope="module")
+def on_one_device(variables):
+    return losses(jax.devices()[:1], variables=variables)[0]
 
 
 @pytest.mark.parametrize(
     ("mesh", "overrides"),
-    [
-        ((8, 1, 1), {}),
-        ((2, 2, 2), {}),
-        ((1, 4, 2), {"remat": True}),
-        ((2, 1, 4), {"mesh__split_rows": True, "remat": True}),
-    ],
+    [((8, 1, 1), {}), ((2, 2, 2), {}), ((2, 1, 4), {"mesh__split_rows": True, "remat": True})],
 )
-def test_eight_devices_learn_what_one_does(mesh, overrides, on_one_device):
-    found, state = losses(jax.devices(), mesh, **overrides)
+def test_eight_devices_learn_what_one_does(mesh, overrides, on_one_device, variables):
+    found, state = losses(jax.devices(), mesh, variables=None if mesh == (2, 2, 2) else variables, **overrides)
     np.testing.assert_allclose(found, on_one_device, rtol=1e-5)
     if mesh[1] > 1:
         for tree in (state.params, state.opt_state[1][0].mu):
@@ -63,36 +68,30 @@ def test_eight_devices_learn_what_one_does(mesh, overrides, on_one_device):
     assert all(split)
 
 
-def test_accumulated_parts_learn_what_the_whole_batch_does(on_one_device):
-    overrides = {"accumulate_steps": 4, "model__drop_path_rate": 0.0}
-    whole, _ = losses(jax.devices()[:1], steps=4, model__drop_path_rate=0.0)
-    parts, _ = losses(jax.devices()[:2], (2, 1, 1), steps=4, **overrides)
+def test_accumulated_parts_learn_what_the_whole_batch_does(variables):
+    options = {"steps": 4, "variables": variables, "model__drop_path_rate": 0.0}
+    whole, _ = losses(jax.devices()[:1], **options)
+    parts, _ = losses(jax.devices()[:2], (2, 1, 1), accumulate_steps=4, **options)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def on_eight_devices(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("eight")
-    loop.train(small_config(mesh__data=4, mesh__fsdp=2), workdir)
-    return workdir
-
-
-@pytest.mark.parametrize(("mesh", "count"), [((2, 2, 2), 8), ((2, 1, 1), 2), ((1, 1, 1), 1)])
-def test_a_run_goes_on_with_another_mesh(on_eight_devices, tmp_path, mesh, count):
+def test_a_run_goes_on_with_another_mesh(finished_run, tmp_path):
+    """From one device to eight at step 6, and back at step 8."""
     workdir = tmp_path / "run"
-    shutil.copytree(on_eight_devices, workdir)
-    for step in (8, 12):
-        shutil.rmtree(workdir / "checkpoints" / str(step))
-    config = small_config(mesh__data=mesh[0], mesh__fsdp=mesh[1], mesh__model=mesh[2])
-    loop.train(config, workdir, devices=jax.devices()[:count])
-    for before, now in zip(scalars(on_eight_devices), scalars(workdir), strict=True):
-        assert before.keys() == now.keys()
-        assert now["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)
-        assert now.get("eval/accuracy") == before.get("eval/accuracy")
-    _, expected = paca_jax.load(on_eight_devices)
-    _, found = paca_jax.load(workdir)
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    shutil.copytree(finished_run, workdir)
+    eight = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__model": 2}
+    for later, mesh, devices in ((("8", "12"), eight, jax.devices()), (("12",), {}, jax.devices()[:1])):
+        for step in later:
+            shutil.rmtree(workdir / "checkpoints" / step)
+        loop.train(small_config(**mesh), workdir, devices=devices)
+        for before, now in zip(scalars(finished_run), scalars(workdir), strict=True):
+            assert before.keys() == now.keys()
+            assert now["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)
+            assert now.get("eval/accuracy") == before.get("eval/accuracy")
+        _, expected = paca_jax.load(finished_run)
+        _, found = paca_jax.load(workdir)
+        for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_fsdp_gathers_parameters_rather_than_activations():
