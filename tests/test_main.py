@@ -5,9 +5,12 @@ import signal
 import subprocess
 import time
 
+import jax
 import pytest
 
-from tests.runs import ROOT, command, environment, run_main, scalars
+from paca_jax.errors import UserError
+from paca_jax.train import loop
+from tests.runs import ROOT, command, environment, run_main, scalars, small_config
 
 TFRECORD_INFO = '"fileFormat": "tfrecord"'
 
@@ -30,24 +33,37 @@ def tfrecord_folder(data_dir):
         (["--config.model.name=pacavit_tny"], "no model named 'pacavit_tny'"),
         (["--config.learning_rat=1"], "no key 'learning_rat'; the nearest are learning_rate"),
         (["--config.batch_size=many"], "does not fit"),
-        (["--config.batch_size=33", "--config.mesh.data=1", "--config.accumulate_steps=2"], "batch_size=33 must be a multiple"),
-        (["--config.mesh.data=4"], "does not fit the 1 devices"),
-        (["--config.dataset.name=cifar100"], "python -m paca_jax.data.prepare cifar100"),
-        (["--config.dataset.data_dir={tmp}"], "python -m paca_jax.data.convert_records"),
         (["stray"], "Everything is a --flag, but got 'stray'"),
         (["--config=configs/nothing.py"], "no config file configs/nothing.py"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(arguments, sentence, tmp_path):
-    if any("{tmp}" in argument for argument in arguments):
-        tfrecord_folder(tmp_path)
-    arguments = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     done = run_main(*command(tmp_path / "run"), *arguments)
     assert done.returncode == 2
     told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(told) == 1, done.stderr
     assert sentence in told[0]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"batch_size": 33, "mesh__data": 1, "accumulate_steps": 2}, "batch_size=33 must be a multiple"),
+        ({"mesh__data": 4}, "does not fit the 1 devices"),
+        ({"dataset__name": "cifar100"}, "python -m paca_jax.data.prepare cifar100"),
+    ],
+)
+def test_a_config_that_does_not_fit_is_told(values, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence) as told:
+        loop.train(small_config(**values), tmp_path, devices=jax.devices()[:1])
+    assert "\n" not in str(told.value)
+
+
+def test_a_data_set_prepared_as_tfrecord_names_the_conversion(tmp_path):
+    tfrecord_folder(tmp_path)
+    with pytest.raises(UserError, match=r"python -m paca_jax\.data\.convert_records"):
+        loop.train(small_config(dataset__data_dir=str(tmp_path)), tmp_path / "run", devices=jax.devices()[:1])
 
 
 def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(tmp_path):

@@ -9,6 +9,8 @@ from paca_jax import convert, ops
 from tests import golden
 from tests.golden import Differences
 
+pytestmark = pytest.mark.xdist_group("detectors")  # so that one worker makes what they share
+
 NAME = "mask_rcnn_tiny"
 
 

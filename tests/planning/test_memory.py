@@ -4,6 +4,7 @@ import pytest
 from paca_jax.planning.alternatives import MOST_COMPILES, Tried, alternatives, as_flags, try_alternatives
 from paca_jax.planning.memory import GIB, DoesNotFitError, state_bytes, too_large
 from paca_jax.train.setup import prepare
+from tests import golden
 from tests.runs import small_config
 
 
@@ -40,7 +41,7 @@ def test_another_word_is_not_about_memory():
 def test_the_state_of_a_chip_is_what_an_initialised_one_holds(fsdp):
     run = prepare(small_config(mesh__fsdp=fsdp))
     with jax.set_mesh(run.mesh):
-        state = run.fresh_state()
+        state = run.start_from(golden.random_variables(run.task.model))
     found = state_bytes(run)
 
     def held(tree):

@@ -21,6 +21,8 @@ from paca_jax.train.setup import prepare
 from tests import golden
 from tests.runs import overridden, scalars
 
+pytestmark = pytest.mark.xdist_group("detection")  # so that one worker makes what they share
+
 ONE = jax.devices()[:1]
 SIZES = {
     "train2017": 5 * [(64, 96), (70, 90)] + [(96, 64)],  # too few stand upright for a batch of their own

@@ -25,6 +25,8 @@ from paca_jax.train.setup import prepare
 from tests import golden
 from tests.runs import overridden, scalars
 
+pytestmark = pytest.mark.xdist_group("segmentation")  # so that one worker makes what they share
+
 CLASSES = ("ground", "square", "bar")
 SIZES = [(40, 56), (64, 48)]  # as it is, and made smaller
 ONE = jax.devices()[:1]

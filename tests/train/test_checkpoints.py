@@ -17,6 +17,8 @@ from paca_jax.train.state import state_of
 from tests import golden
 from tests.runs import small_config
 
+pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
+
 SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
 RECIPE = {"name": "pacavit_nano", "num_classes": 5, **SIZES}
 

@@ -11,6 +11,8 @@ from paca_jax.errors import UserError
 from paca_jax.train import loop
 from tests.runs import scalars, small_config
 
+pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
+
 ONE = jax.devices()[:1]
 
 

@@ -4,9 +4,12 @@ import signal
 import time
 
 import numpy as np
+import pytest
 
 import paca_jax
 from tests.runs import Processes, command, run_main, scalars
+
+pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
 
 
 def test_when_one_of_two_processes_is_killed_the_run_stops_and_goes_on_later(finished_run, tmp_path):

@@ -12,6 +12,8 @@ from paca_jax.train.state import state_of
 from paca_jax.train.step import make_train_step, stream
 from tests import golden
 
+pytestmark = pytest.mark.xdist_group("step")  # so that one worker makes what they share
+
 SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
 
 
