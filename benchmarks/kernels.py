@@ -107,7 +107,7 @@ def main() -> None:
         found = {}
         for case in cases(asked):
             for program in programs(case).values():
-                traced = program.trace(program.arguments(device))
+                traced = program.trace(device)
                 found.update({_key(equation): equation for equation in kernels(traced.jaxpr.jaxpr)})
         rows = [
             {"name": name, "operands": operands, "cycles": compiled_cycles(equation, device, Path(folder))}

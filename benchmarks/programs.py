@@ -15,6 +15,7 @@ import optax
 from benchmarks.vit import ViT
 from paca_jax.errors import UserError
 from paca_jax.models import PaCaConfig, create_model, model_config
+from paca_jax.sharding import make_mesh
 
 CLASSES = 1000
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
@@ -68,20 +69,18 @@ class Program:
     start: Callable[[], tuple[Any, ...]]
     states: int
 
-    def arguments(self, device: jax.Device) -> tuple[Any, ...]:
-        """Returns the shapes of the arguments, on a device that need not be there."""
-        place = jax.sharding.SingleDeviceSharding(device)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), jax.eval_shape(self.start))
-
-    def trace(self, arguments: tuple[Any, ...]) -> jax.stages.Traced:
-        """Traces it for such arguments."""
-        return jax.jit(self.function, donate_argnums=tuple(range(self.states))).trace(*arguments)
+    def trace(self, device: jax.Device) -> jax.stages.Traced:
+        """Traces it for a device that need not be there."""
+        mesh = make_mesh(devices=[device])
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), jax.eval_shape(self.start))
+        with jax.set_mesh(mesh):
+            return jax.jit(self.function, donate_argnums=tuple(range(self.states))).trace(*arguments)
 
     def compile(self, device: jax.Device | None = None) -> "Compiled":
         """Traces and compiles it for a device, by default for the first one there is."""
-        arguments = self.arguments(device or jax.devices()[0])
         began = time.perf_counter()
-        traced = self.trace(arguments)
+        traced = self.trace(device or jax.devices()[0])
         seen = time.perf_counter()
         compiled = traced.lower().compile()
         return Compiled(self, traced, compiled, seen - began, time.perf_counter() - seen)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from paca_jax.ops.attention import attend, attention_weights
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.kernels.attention import AttentionWeights, fits, fused_cluster_attention
-from paca_jax.sharding import by_images, constrain, model_shards
+from paca_jax.sharding import by_images, constrain, model_shards, target_platform
 
 Drop = Callable[[Float[Array, "B H N T"]], Float[Array, "B H N T"]]
 
@@ -33,20 +33,16 @@ def cluster_attention(
         num_heads: attention heads; they divide the channels.
         drop: what is done to the weights of attention, such as dropout.
     """
-    if drop is not None or model_shards() > 1 or not fits(patches, attended, num_heads):
+    if target_platform() != "tpu" or drop is not None or model_shards() > 1 or not fits(patches, attended, num_heads):
         return _operations(patches, attended, weights, num_heads, drop)
     return _by_platform(patches, attended, weights, num_heads)
 
 
 @partial(jax.jit, static_argnums=3, inline=True)
 def _by_platform(patches: Array, attended: Array, weights: AttentionWeights, num_heads: int) -> Array:
-    return jax.lax.platform_dependent(
-        patches,
-        attended,
-        weights,
-        tpu=partial(_kernels, num_heads=num_heads),
-        default=partial(_operations, num_heads=num_heads),
-    )
+    kernels, operations = (partial(form, num_heads=num_heads) for form in (_kernels, _operations))
+    # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
+    return jax.lax.platform_dependent(patches, attended, weights, tpu=kernels, default=jax.checkpoint(operations))
 
 
 def _kernels(patches: Array, attended: Array, weights: AttentionWeights, num_heads: int) -> Array:

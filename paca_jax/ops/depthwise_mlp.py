@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from paca_jax.ops.convolution import depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.kernels.mlp import MlpWeights, fits, fused_mlp
-from paca_jax.sharding import by_images, constrain, model_shards
+from paca_jax.sharding import by_images, constrain, model_shards, target_platform
 
 Drop = Callable[[Float[Array, "B H W D"]], Float[Array, "B H W D"]]
 
@@ -29,7 +29,7 @@ def depthwise_mlp(
         shortcut: whether the convolution adds its own input.
         drop: what is done to the activated hidden channels, such as dropout.
     """
-    if drop is not None or model_shards() > 1 or not fits(x, weights):
+    if target_platform() != "tpu" or drop is not None or model_shards() > 1 or not fits(x, weights):
         return _operations(x, weights, shortcut, drop)
     return _by_platform(x, weights, shortcut)
 
@@ -37,7 +37,8 @@ def depthwise_mlp(
 @partial(jax.jit, static_argnums=2, inline=True)
 def _by_platform(x: Array, weights: MlpWeights, shortcut: bool) -> Array:
     kernels, operations = (partial(form, shortcut=shortcut) for form in (_kernels, _operations))
-    return jax.lax.platform_dependent(x, weights, tpu=kernels, default=operations)
+    # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
+    return jax.lax.platform_dependent(x, weights, tpu=kernels, default=jax.checkpoint(operations))
 
 
 def _kernels(x: Array, weights: MlpWeights, shortcut: bool) -> Array:

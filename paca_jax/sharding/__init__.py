@@ -1,7 +1,7 @@
 """The mesh of devices, and where each array lives on it."""
 
 from paca_jax.sharding.activations import constrain, constrain_patches
-from paca_jax.sharding.images import by_images, model_shards
+from paca_jax.sharding.images import by_images, model_shards, target_platform
 from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, host_rows, local_rows, make_mesh
 from paca_jax.sharding.parameters import (
     PARAMETER_AXES,
@@ -36,4 +36,5 @@ __all__ = [
     "scatter_gradients",
     "start_processes",
     "stop_together",
+    "target_platform",
 ]

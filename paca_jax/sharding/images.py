@@ -31,6 +31,12 @@ def by_images(function: Callable[..., T], mapped: Sequence[jax.Array], whole: Se
     return jax.shard_map(function, in_specs=specs, out_specs=images, check_vma=False)(*mapped, *whole)
 
 
+def target_platform() -> str:
+    """Returns what a program is being traced for, such as "tpu": what the mesh at hand is made of, else JAX's default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def model_shards() -> int:
     """Returns the number of parts into which the mesh at hand (`jax.set_mesh`) splits heads and MLP channels."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -24,6 +24,7 @@ def kernels_called(monkeypatch) -> Callable[[str, str], list[tuple[int, ...]]]:
             return interpreted(x, *rest)
 
         monkeypatch.setattr(module, kernels, note)
+        monkeypatch.setattr(module, "target_platform", lambda: "tpu")
         monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, default, tpu=None, **_: (tpu or default)(*arrays))
         return called
 

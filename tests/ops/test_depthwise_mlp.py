@@ -124,12 +124,13 @@ def test_gelu_and_its_slope_are_exact():
 
 CODE = """
 import jax, jax.numpy as jnp
-from jax.sharding import SingleDeviceSharding
 from paca_jax import ops
 from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+from paca_jax.sharding import make_mesh
 
 prepare_environment()
-place = SingleDeviceSharding(compile_only_devices(parse_topology("v5e:1x1"))[0])
+mesh = make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1")))
+place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 def loss(x, weights):
     return jnp.sum(ops.depthwise_mlp(x, weights, True))
@@ -138,7 +139,8 @@ for height, width, channels, hidden in ((7, 7, 20, 136), (36, 56, 40, 128)):
     shapes = ((channels, hidden), (hidden,), (3, 3, 1, hidden), (hidden,), (hidden, channels), (channels,))
     weights = ops.MlpWeights(*(jax.ShapeDtypeStruct(shape, "float32", sharding=place) for shape in shapes))
     x = jax.ShapeDtypeStruct((2, height, width, channels), "bfloat16", sharding=place)
-    text = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(x, weights).compile().as_text()
+    with jax.set_mesh(mesh):
+        text = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(x, weights).compile().as_text()
     print(text.count('custom_call_target="tpu_custom_call"'), "convolution(" in text)
 """
 

@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-from paca_jax.sharding import by_images, make_mesh, model_shards
+from paca_jax.sharding import MESH_AXES, by_images, make_mesh, model_shards, target_platform
 
 
 @pytest.mark.parametrize(("sizes", "images", "own"), [((4, 2, 1), 16, 2), ((2, 2, 2), 8, 2), ((8, 1, 1), 6, 6)])
@@ -36,3 +37,12 @@ def test_heads_are_split_over_the_model_axis():
     assert model_shards() == 1
     with jax.set_mesh(make_mesh(2, 1, 4, devices=jax.devices())):
         assert model_shards() == 4
+
+
+def test_a_program_is_for_the_devices_of_its_mesh():
+    assert target_platform() == jax.default_backend()
+    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+        assert target_platform() == jax.devices()[0].platform
+    chip = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    with use_abstract_mesh(AbstractMesh((1, 1, 1), MESH_AXES, abstract_device=chip)):
+        assert jax.jit(lambda: jax.numpy.zeros(2 if target_platform() == "tpu" else 1)).eval_shape().shape == (2,)
