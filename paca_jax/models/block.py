@@ -1,7 +1,6 @@
 """A PaCa block: patch-to-cluster attention and an MLP with a depthwise convolution, each with its residual."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -82,7 +81,7 @@ class Mlp(nn.Module):
         else:
             x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
             x = constrain(x, "batch", None, None, "mlp")
-            x = dropout(jax.nn.gelu(x, approximate=False))
+            x = dropout(ops.gelu(x))
             x = Dense(channels, dtype=self.dtype, name="fc2")(x)
         return nn.Dropout(config.dropout_rate)(x, deterministic=not train)
 

@@ -1,11 +1,11 @@
 """From patches to cluster logits: convolution, MLP and linear clustering (section 3.2)."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from paca_jax import ops
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, DepthwiseConv, PointwiseConv
 
@@ -20,8 +20,8 @@ class ConvClustering(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
         """Returns each patch's logit for each cluster."""
-        x = jax.nn.gelu(DepthwiseConv(self.kernel_size, self.dtype, name="depthwise")(x), approximate=False)
-        x = jax.nn.gelu(PointwiseConv(x.shape[-1], dtype=self.dtype, name="pointwise")(x), approximate=False)
+        x = ops.gelu(DepthwiseConv(self.kernel_size, self.dtype, name="depthwise")(x))
+        x = ops.gelu(PointwiseConv(x.shape[-1], dtype=self.dtype, name="pointwise")(x))
         return PointwiseConv(self.clusters, use_bias=False, dtype=self.dtype, name="project")(x)
 
 
@@ -36,7 +36,7 @@ class MlpClustering(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
         """Returns each patch's logit for each cluster."""
         x = Dense(self.hidden, dtype=self.dtype, name="hidden")(x)
-        x = jax.nn.gelu(x, approximate=False)
+        x = ops.gelu(x)
         return Dense(self.clusters, dtype=self.dtype, name="project")(x)
 
 

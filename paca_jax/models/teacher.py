@@ -1,7 +1,6 @@
 """The external clustering teacher (section 3.3): a ConvMixer whose top-down path computes every stage's assignment."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -21,9 +20,9 @@ class ConvMixerBlock(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
         """Returns the mixed maps."""
         mixed = DepthwiseConv(self.kernel_size, self.dtype, name="depthwise")(x)
-        x = x + BatchNorm(self.dtype, name="norm1")(jax.nn.gelu(mixed, approximate=False), train)
+        x = x + BatchNorm(self.dtype, name="norm1")(ops.gelu(mixed), train)
         x = PointwiseConv(x.shape[-1], dtype=self.dtype, name="pointwise")(x)
-        return BatchNorm(self.dtype, name="norm2")(jax.nn.gelu(x, approximate=False), train)
+        return BatchNorm(self.dtype, name="norm2")(ops.gelu(x), train)
 
 
 class BlurTransition(nn.Module):
@@ -36,7 +35,7 @@ class BlurTransition(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H/2 W/2 D"]:
         """Returns the next stage's maps."""
         x = downsampling_conv(self.channels, self.dtype, "conv")(ops.binomial_blur(x))
-        return BatchNorm(self.dtype, name="norm")(jax.nn.gelu(x, approximate=False), train)
+        return BatchNorm(self.dtype, name="norm")(ops.gelu(x), train)
 
 
 class Lateral(nn.Module):
@@ -49,7 +48,7 @@ class Lateral(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W D"]:
         """Returns the map with its new channels."""
         x = PointwiseConv(self.channels, dtype=self.dtype, name="conv")(x)
-        return BatchNorm(self.dtype, name="norm")(jax.nn.gelu(x, approximate=False), train)
+        return BatchNorm(self.dtype, name="norm")(ops.gelu(x), train)
 
 
 class Teacher(nn.Module):

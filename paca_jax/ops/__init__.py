@@ -8,6 +8,7 @@ from paca_jax.ops.cluster_attention import AttentionWeights, cluster_attention
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.depthwise_mlp import MlpWeights, depthwise_mlp
+from paca_jax.ops.gelu import gelu
 from paca_jax.ops.masks import mask_targets, paste_masks
 from paca_jax.ops.matching import assign_boxes, sample
 from paca_jax.ops.nms import batched_nms, nms
@@ -35,6 +36,7 @@ __all__ = [
     "depthwise_mlp",
     "encode_boxes",
     "gather_clusters",
+    "gelu",
     "mask_targets",
     "mix",
     "nms",

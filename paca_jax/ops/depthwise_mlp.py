@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from paca_jax.ops.convolution import depthwise_conv
 from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.gelu import gelu
 from paca_jax.ops.kernels.mlp import MlpWeights, fits, fused_mlp
 from paca_jax.sharding import by_images, constrain, model_shards, target_platform
 
@@ -52,5 +53,5 @@ def _operations(x: Array, weights: MlpWeights, shortcut: bool, drop: Drop | None
     kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = (weight.astype(x.dtype) for weight in weights)
     hidden = constrain(channels_dot(x, kernel1, None) + bias1, "batch", None, None, "mlp")
     filtered = depthwise_conv(hidden, depthwise) + depthwise_bias
-    active = jax.nn.gelu(filtered + hidden if shortcut else filtered, approximate=False)
+    active = gelu(filtered + hidden if shortcut else filtered)
     return channels_dot(active if drop is None else drop(active), kernel2, None) + bias2

@@ -8,8 +8,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
+from paca_jax.ops.gelu import gelu
 from paca_jax.ops.kernels.common import LANES, NN, Ref, dot, whole
-from paca_jax.ops.kernels.gelu import gelu
 from paca_jax.ops.kernels.mlp_steps import (
     BIAS1,
     BIAS2,
