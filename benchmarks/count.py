@@ -1,11 +1,13 @@
 """Counts multiply-adds, exactly, from the program that JAX traces."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend import core
+
+from paca_jax.planning.flops import inner_jaxprs
 
 
 def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
@@ -42,18 +44,9 @@ def _count_equation(equation: core.JaxprEqn) -> int:
         return outputs[0].size * kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
     if name == "pallas_call" and params["cost_estimate"]:
         return params["cost_estimate"].flops // 2
-    inner = [_count(jaxpr) for jaxpr in _inner_jaxprs(params)]
+    inner = [_count(jaxpr) for jaxpr in inner_jaxprs(params)]
     if name == "while" and any(inner):
         raise NotImplementedError("A while loop's number of rounds is not known before it runs; count its body alone.")
     if name == "scan":
         return params["length"] * sum(inner)
     return max(inner) if name == "cond" else sum(inner)
-
-
-def _inner_jaxprs(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, core.ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, core.Jaxpr):
-                yield item

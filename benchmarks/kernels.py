@@ -15,14 +15,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn
 
 from benchmarks.programs import add_cases, cases, programs
 from benchmarks.schedules import cycles
 from paca_jax.errors import told_on_the_command_line
+from paca_jax.planning.flops import inner_jaxprs
 from paca_jax.planning.hlo import parse
 from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
 
@@ -46,19 +46,8 @@ def kernels(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
         if equation.primitive.name == "pallas_call":
             yield equation
         else:
-            for value in equation.params.values():
-                for inner in _jaxprs(value):
-                    yield from kernels(inner)
-
-
-def _jaxprs(value: Any) -> Iterator[Jaxpr]:
-    if isinstance(value, ClosedJaxpr):
-        yield value.jaxpr
-    elif isinstance(value, Jaxpr):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _jaxprs(part)
+            for inner in inner_jaxprs(equation.params):
+                yield from kernels(inner)
 
 
 def _key(equation: JaxprEqn) -> Key:

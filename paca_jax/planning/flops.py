@@ -26,20 +26,20 @@ def _equation(equation: JaxprEqn) -> int:
         return _convolution(equation)
     if name == "pallas_call" and equation.params["cost_estimate"]:
         return equation.params["cost_estimate"].flops
-    inside = [matrix_flops(jaxpr) for value in equation.params.values() for jaxpr in _jaxprs(value)]
+    inside = [matrix_flops(jaxpr) for jaxpr in inner_jaxprs(equation.params)]
     if name == "cond":
         return max(inside)
     return sum(inside) * (equation.params["length"] if name == "scan" else 1)
 
 
-def _jaxprs(value: Any) -> Iterator[Jaxpr]:
-    if isinstance(value, ClosedJaxpr):
-        yield value.jaxpr
-    elif isinstance(value, Jaxpr):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _jaxprs(part)
+def inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    """Yields the programs within an equation, given its parameters."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
 
 
 def _shape(variable: Any) -> tuple[int, ...]:
