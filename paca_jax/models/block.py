@@ -1,5 +1,7 @@
 """A PaCa block: patch-to-cluster attention and an MLP with a depthwise convolution, each with its residual."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -12,8 +14,8 @@ from paca_jax.models.layers import (
     Dense,
     DenseParameters,
     DepthwiseParameters,
+    NormParameters,
     drop_path,
-    layer_norm,
     linear_init,
 )
 from paca_jax.sharding import constrain
@@ -31,31 +33,28 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B H W C"], assignment: Assignment | None, train: bool
+        self, x: Float[Array, "B H W C"], residual: ops.Residual, assignment: Assignment | None, train: bool
     ) -> tuple[Float[Array, "B H W C"], Assignment | None]:
-        """Returns the attended patches, and the assignment that this block used for its clusters."""
+        """Returns the patches with what they attended to, and the assignment that this block used for its clusters."""
         config, channels = self.config, x.shape[-1]
         patches = x.reshape(x.shape[0], -1, channels)
-        attended = patches
         if self.computes_assignment:
-            logits = make_clustering(config, self.stage, self.dtype)(x)
+            logits = make_clustering(config, self.stage, self.dtype)(residual.before(x))
             assignment = ops.assign_patches(logits.reshape(*patches.shape[:2], -1))
-        if assignment is not None:
-            attended = self._clusters(assignment, patches)
+        clusters = ops.ClusterWeights() if assignment is None else self._clusters(assignment.shape[1], channels)
         layers = [DenseParameters(channels, name=name)(channels) for name in ("query", "key", "value", "out")]
         weights = ops.AttentionWeights(*(parameter for layer in layers for parameter in layer))
         dropout = nn.Dropout(config.attention_dropout_rate, deterministic=not train)
         drop = dropout if train and config.attention_dropout_rate > 0 else None
-        out = ops.cluster_attention(patches, attended, weights, config.num_heads[self.stage], drop)
-        out = nn.Dropout(config.dropout_rate)(out, deterministic=not train)
-        return out.reshape(x.shape), assignment
+        y = ops.residual_attention(patches, assignment, clusters, weights, config.num_heads[self.stage], residual, drop)
+        return y.reshape(x.shape), assignment
 
-    def _clusters(self, assignment: Assignment, patches: Float[Array, "B N C"]) -> Float[Array, "B M C"]:
-        clusters = ops.gather_clusters(assignment, patches)
-        if self.config.cluster_position_embedding:
-            position = self.param("cluster_position_embedding", linear_init, clusters.shape[1:])
-            clusters = clusters + position.astype(self.dtype)
-        return layer_norm(self.dtype, "cluster_norm")(clusters) if self.config.cluster_norm else clusters
+    def _clusters(self, clusters: int, channels: int) -> ops.ClusterWeights:
+        config, position = self.config, None
+        if config.cluster_position_embedding:
+            position = self.param("cluster_position_embedding", linear_init, (clusters, channels))
+        norm = NormParameters(name="cluster_norm")(channels) if config.cluster_norm else None
+        return ops.ClusterWeights(position, norm)
 
 
 class Mlp(nn.Module):
@@ -66,8 +65,8 @@ class Mlp(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
-        """Returns the mixed channels."""
+    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual, train: bool) -> Float[Array, "B H W C"]:
+        """Returns the patches with their channels mixed."""
         config, channels = self.config, x.shape[-1]
         dropout = nn.Dropout(config.dropout_rate, deterministic=not train)
         if config.mlp_depthwise:
@@ -77,13 +76,10 @@ class Mlp(nn.Module):
                 *DenseParameters(channels, name="fc2")(self.hidden),
             )
             drop = dropout if train and config.dropout_rate > 0 else None
-            x = ops.depthwise_mlp(x.astype(self.dtype), weights, config.mlp_shortcut, drop)
-        else:
-            x = Dense(self.hidden, dtype=self.dtype, name="fc1")(x)
-            x = constrain(x, "batch", None, None, "mlp")
-            x = dropout(ops.gelu(x))
-            x = Dense(channels, dtype=self.dtype, name="fc2")(x)
-        return nn.Dropout(config.dropout_rate)(x, deterministic=not train)
+            return ops.residual_mlp(x, weights, config.mlp_shortcut, residual, drop)
+        hidden = Dense(self.hidden, dtype=self.dtype, name="fc1")(residual.before(x))
+        hidden = dropout(ops.gelu(constrain(hidden, "batch", None, None, "mlp")))
+        return residual.add(x, Dense(channels, dtype=self.dtype, name="fc2")(hidden))
 
 
 class Block(nn.Module):
@@ -100,35 +96,33 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "B H W C"], Assignment | None]:
         """Returns the patches, and the assignment for the blocks that follow."""
         config = self.config
-        rate = config.drop_path_rates()[self.stage][self.index]
         if config.position_embedding and self.index == 0:
             x = x + self._position_embedding(x.shape)
             x = nn.Dropout(config.dropout_rate)(x, deterministic=not train)
 
-        attention = Attention(
-            config, self.stage, config.computes_assignment(self.stage, self.index), self.dtype, name="attention"
-        )
-        branch, assignment = attention(self._norm_before("attention", x), assignment, train)
-        x = x + drop_path(rate, self._scale("attention", self._norm_after("attention", branch)), train)
-
+        computes_assignment = config.computes_assignment(self.stage, self.index)
+        attention = Attention(config, self.stage, computes_assignment, self.dtype, name="attention")
+        x, assignment = attention(x, self._residual("attention", x, train), assignment, train)
         mlp = Mlp(config, int(x.shape[-1] * config.mlp_ratios[self.stage]), self.dtype, name="mlp")
-        branch = mlp(self._norm_before("mlp", x), train)
-        x = x + drop_path(rate, self._scale("mlp", self._norm_after("mlp", branch)), train)
-        return x, assignment
+        return mlp(x, self._residual("mlp", x, train), train), assignment
 
-    def _norm_before(self, layer: str, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        wanted = self.config.sub_norm or not self.config.post_norm
-        return layer_norm(self.dtype, f"{layer}_norm")(x) if wanted else x
-
-    def _norm_after(self, layer: str, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        wanted = self.config.sub_norm or self.config.post_norm
-        return layer_norm(self.dtype, f"{layer}_post_norm")(x) if wanted else x
-
-    def _scale(self, layer: str, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-        if self.config.layer_scale is None:
-            return x
-        scale = self.param(f"{layer}_scale", nn.initializers.constant(self.config.layer_scale), (x.shape[-1],))
-        return x * scale.astype(self.dtype)
+    def _residual(self, layer: str, x: Float[Array, "B H W C"], train: bool) -> ops.Residual:
+        config, channels = self.config, x.shape[-1]
+        rate = config.drop_path_rates()[self.stage][self.index]
+        after: list[Callable[[Array], Array]] = []
+        if train and config.dropout_rate > 0:
+            after.append(nn.Dropout(config.dropout_rate, deterministic=False))
+        if config.sub_norm or config.post_norm:
+            norm = NormParameters(name=f"{layer}_post_norm")(channels)
+            after.append(lambda branch: ops.layer_norm(branch, norm))
+        if config.layer_scale is not None:
+            scale = self.param(f"{layer}_scale", nn.initializers.constant(config.layer_scale), (channels,))
+            after.append(lambda branch: branch * scale.astype(self.dtype))
+        return ops.Residual(
+            norm=NormParameters(name=f"{layer}_norm")(channels) if config.sub_norm or not config.post_norm else None,
+            share=drop_path(rate, len(x)) if train and rate > 0 else None,
+            after=tuple(after),
+        )
 
     def _position_embedding(self, shape: tuple[int, ...]) -> Float[Array, "1 H W C"]:
         side = self.config.image_size // 4 // 2**self.stage

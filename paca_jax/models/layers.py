@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from paca_jax import ops
 
-LAYER_NORM_EPSILON = 1e-6
 BATCH_NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 
@@ -30,12 +29,12 @@ def conv_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
 
 def layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
     """Returns a LayerNorm over channels; its statistics reduce in float32."""
-    return nn.LayerNorm(epsilon=LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=ops.LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def drop_path(rate: float, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H W C"]:
-    """Zeroes whole examples of a residual branch (stochastic depth); call it inside a compact module."""
-    return nn.Dropout(rate, broadcast_dims=(1, 2, 3))(x, deterministic=not train)
+def drop_path(rate: float, images: int) -> Float[Array, "B"]:
+    """Draws each image's factor of a residual branch (stochastic depth); call it inside a compact module."""
+    return nn.Dropout(rate, deterministic=False)(jnp.ones(images))
 
 
 class Dense(nn.Dense):
@@ -61,6 +60,16 @@ class DenseParameters(nn.Module):
         """Returns the kernel and the bias of a layer that takes so many channels."""
         kernel = self.param("kernel", linear_init, (channels, self.features))
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,))
+
+
+class NormParameters(nn.Module):
+    """The parameters of a LayerNorm of the same name, for a function that computes several layers at once."""
+
+    @nn.compact
+    def __call__(self, channels: int) -> ops.NormWeights:
+        """Returns the scale and the bias."""
+        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
+        return ops.NormWeights(scale, self.param("bias", nn.initializers.zeros_init(), (channels,)))
 
 
 def _depthwise_parameters(module: nn.Module, kernel_size: int, channels: int) -> tuple[Array, Array]:

@@ -4,9 +4,37 @@ Axes: B images, N patches, M clusters, T attended tokens (clusters, or patches i
 Softmaxes reduce in float32 whatever the compute type.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from paca_jax.ops.norm import NormWeights
+
+
+class AttentionWeights(NamedTuple):
+    """The parameters of an attention layer: four dense layers of as many channels, heads one after the other."""
+
+    query: Float[Array, "C C"]
+    query_bias: Float[Array, "C"]
+    key: Float[Array, "C C"]
+    key_bias: Float[Array, "C"]
+    value: Float[Array, "C C"]
+    value_bias: Float[Array, "C"]
+    out: Float[Array, "C C"]
+    out_bias: Float[Array, "C"]
+
+
+class ClusterWeights(NamedTuple):
+    """The parameters of clusters: what is added to each, and those of their LayerNorm; None where there is none."""
+
+    position: Float[Array, "M C"] | None = None
+    norm: NormWeights | None = None
+
+    def place(self, clusters: Float[Array, "B M C"]) -> Float[Array, "B M C"]:
+        """Returns clusters with their positions added."""
+        return clusters if self.position is None else clusters + self.position.astype(clusters.dtype)
 
 
 def assign_patches(logits: Float[Array, "B N M"]) -> Float[Array, "B M N"]:

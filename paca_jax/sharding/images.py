@@ -1,7 +1,7 @@
 """Running a function on each device's own images, for what the compiler cannot split by itself (Pallas kernels)."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import PartitionSpec
@@ -11,16 +11,16 @@ from paca_jax.sharding.mesh import BATCH_AXES, batch_shards
 T = TypeVar("T")
 
 
-def by_images(function: Callable[..., T], mapped: Sequence[jax.Array], whole: Sequence[jax.Array]) -> T:
+def by_images(function: Callable[..., T], mapped: Sequence[Any], whole: Sequence[Any]) -> T:
     """Returns `function(*mapped, *whole)`, computed on each device for its own images.
 
     Without a mesh (`jax.set_mesh`) it simply calls the function.
 
     Args:
         function: treats images one by one; its results have them on axis 0, as `mapped` has.
-        mapped: arrays of images, split along axis 0 as batches are. Images that do not divide over the devices are computed
-            whole on each.
-        whole: arrays that every device has in full; their gradients are summed over the devices.
+        mapped: arrays of images, or trees of them, split along axis 0 as batches are. Images that do not divide over the
+            devices are computed whole on each. The first is an array.
+        whole: arrays, or trees of them, that every device has in full; their gradients are summed over the devices.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.size <= 1:

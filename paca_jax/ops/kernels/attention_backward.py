@@ -16,16 +16,19 @@ from paca_jax.ops.kernels.attention_steps import (
     head_slices,
     image_spec,
     keys_and_values,
+    norm_gradient,
     patch_spec,
     softmax,
 )
 from paca_jax.ops.kernels.attention_tiling import MEMORY, Tiling
-from paca_jax.ops.kernels.common import NN, NT, TN, Ref, dot, whole
+from paca_jax.ops.kernels.common import NN, NT, SHARES, TN, Ref, dot, whole
+from paca_jax.ops.kernels.norm import normalise
 
 
 def backward(
     patches: Float[Array, "B N C"],
     clusters: Float[Array, "B M C"],
+    share: Float[Array, "B"],
     weights: Rows,
     g: Float[Array, "B N C"],
     *,
@@ -42,7 +45,7 @@ def backward(
     call: Any = pl.pallas_call(
         partial(_kernel, num_heads=num_heads, num_patches=patches.shape[1], tiling=tiling),
         grid=(patches.shape[0] // tiling.images, tiling.tiles),
-        in_specs=[spec, image_spec(clusters, tiling), spec, *map(whole, weights)],
+        in_specs=[spec, image_spec(clusters, tiling), spec, SHARES, *map(whole, weights)],
         out_specs=[spec, image_spec(clusters, tiling), *map(whole, weights)],
         out_shape=[*(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (patches, clusters)), *of_weights],
         scratch_shapes=[kept, kept, summed, summed],
@@ -51,14 +54,15 @@ def backward(
         name="cluster_attention_backward",
         interpret=interpret,
     )
-    d_patches, d_clusters, *d_weights = call(patches, clusters, g, *weights)
+    d_patches, d_clusters, *d_weights = call(patches, clusters, g, share, *weights)
     return d_patches, d_clusters, Rows(*d_weights)
 
 
-def _kernel(x: Ref, z: Ref, g: Ref, *refs: Ref, num_heads: int, num_patches: int, tiling: Tiling) -> None:
-    weights, (dx, dz), d_weights, scratch = Rows(*refs[:8]), refs[8:10], Rows(*refs[10:18]), refs[18:]
-    keys, values, d_keys, d_values = scratch
-    tile = pl.program_id(1)
+def _kernel(x: Ref, z: Ref, g: Ref, share: Ref, *refs: Ref, num_heads: int, num_patches: int, tiling: Tiling) -> None:
+    count = len(Rows._fields)
+    weights, (dx, dz), d_weights = Rows(*refs[:count]), refs[count : count + 2], Rows(*refs[count + 2 : -4])
+    keys, values, d_keys, d_values = refs[-4:]
+    first, tile = pl.program_id(0) * tiling.images, pl.program_id(1)
 
     @pl.when((pl.program_id(0) == 0) & (tile == 0))
     def _() -> None:
@@ -77,8 +81,11 @@ def _kernel(x: Ref, z: Ref, g: Ref, *refs: Ref, num_heads: int, num_patches: int
         if num_patches % tiling.patches:
             inside = tile * tiling.patches + jax.lax.broadcasted_iota(jnp.int32, (tiling.patches, 1), 0) < num_patches
             own, own_g = jnp.where(inside, own, 0), jnp.where(inside, own_g, 0)
-        found = _patches_gradient(own, own_g, keys.at[image], values.at[image], weights, d_weights, num_heads)
-        dx[image] = found[0].astype(dx.dtype)
+        normal, own_share = normalise(own, weights.norm[...]), share[first + image]
+        branch_g = (own_g * own_share).astype(g.dtype)
+        found = _patches_gradient(normal, branch_g, keys.at[image], values.at[image], weights, d_weights, num_heads)
+        d_branch = norm_gradient(own, found[0], weights.norm, d_weights.norm)
+        dx[image] = (own_g.astype(jnp.float32) + d_branch).astype(dx.dtype)
         if tiling.tiles > 1:
             d_keys[...] += found[1]
             d_values[...] += found[2]
@@ -130,9 +137,11 @@ def _clusters_gradient(
     z: Float[Array, "M C"], d_keys: Float[Array, "R M"], d_values: Float[Array, "R M"], weights: Rows, d_weights: Rows
 ) -> Float[Array, "M C"]:
     """Returns the gradient of clusters, and adds those of the weights that meet them."""
+    normal = normalise(z, weights.attended_norm[...])
     d_weights.key_bias[...] += jnp.sum(d_keys, axis=1, keepdims=True)
     d_weights.value_bias[...] += jnp.sum(d_values, axis=1, keepdims=True)
     d_keys, d_values = d_keys.astype(z.dtype), d_values.astype(z.dtype)
-    d_weights.key[...] += dot(d_keys, z, NN)
-    d_weights.value[...] += dot(d_values, z, NN)
-    return dot(d_keys, weights.key[...], TN) + dot(d_values, weights.value[...], TN)
+    d_weights.key[...] += dot(d_keys, normal, NN)
+    d_weights.value[...] += dot(d_values, normal, NN)
+    d_normal = dot(d_keys, weights.key[...], TN) + dot(d_values, weights.value[...], TN)
+    return norm_gradient(z, d_normal, weights.attended_norm, d_weights.attended_norm)

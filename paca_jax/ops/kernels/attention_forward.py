@@ -24,24 +24,26 @@ from paca_jax.ops.kernels.attention_steps import (
     softmax,
 )
 from paca_jax.ops.kernels.attention_tiling import MEMORY, Tiling
-from paca_jax.ops.kernels.common import NN, NT, TN, Ref, dot, whole
+from paca_jax.ops.kernels.common import NN, NT, SHARES, TN, Ref, dot, whole
+from paca_jax.ops.kernels.norm import normalise
 
 
 def forward(
     patches: Float[Array, "B N C"],
     clusters: Float[Array, "B M C"],
+    share: Float[Array, "B"],
     weights: Rows,
     *,
     num_heads: int,
     tiling: Tiling,
     interpret: bool,
 ) -> Float[Array, "B N C"]:
-    """Returns the attended patches; `weights` are in the type of `patches`, biases in float32."""
+    """Returns patches plus what they gather; `weights` are in the type of `patches`, norms and biases in float32."""
     kept = pltpu.VMEM((tiling.images, weights.query.shape[0], clusters.shape[1]), patches.dtype)
     call: Any = pl.pallas_call(
         partial(_kernel, num_heads=num_heads, tiling=tiling),
         grid=(patches.shape[0] // tiling.images, tiling.tiles),
-        in_specs=[patch_spec(patches, tiling), image_spec(clusters, tiling), *map(whole, weights)],
+        in_specs=[patch_spec(patches, tiling), image_spec(clusters, tiling), SHARES, *map(whole, weights)],
         out_specs=patch_spec(patches, tiling),
         out_shape=jax.ShapeDtypeStruct(patches.shape, patches.dtype),
         scratch_shapes=[kept, kept],
@@ -50,17 +52,19 @@ def forward(
         name="cluster_attention",
         interpret=interpret,
     )
-    return call(patches, clusters, *weights)
+    return call(patches, clusters, share, *weights)
 
 
-def _kernel(x: Ref, z: Ref, *refs: Ref, num_heads: int, tiling: Tiling) -> None:
-    weights, out, keys, values = Rows(*refs[:8]), *refs[8:]
+def _kernel(x: Ref, z: Ref, share: Ref, *refs: Ref, num_heads: int, tiling: Tiling) -> None:
+    weights, (out, keys, values) = Rows(*refs[:-3]), refs[-3:]
+    first = pl.program_id(0) * tiling.images
     keys_and_values(z, weights, keys, values, tiling)
     heads = head_slices(weights, num_heads)
     for image in range(tiling.images):
-        query = (dot(weights.query[...], x[image], NT) + weights.query_bias[...]).astype(x.dtype)
+        normal = normalise(x[image], weights.norm[...])
+        query = (dot(weights.query[...], normal, NT) + weights.query_bias[...]).astype(x.dtype)
         scores = [dot(keys[image, head], query[head], TN) for head in heads]
         shares = [softmax(score).astype(x.dtype) for score in scores]
         attended = [dot(values[image, head], share, NN).astype(x.dtype) for head, share in zip(heads, shares, strict=True)]
         projected = dot(jnp.concatenate(attended), weights.out[...], TN) + weights.out_bias[...]
-        out[image] = projected.astype(x.dtype)
+        out[image] = (x[image].astype(jnp.float32) + share[first + image] * projected).astype(x.dtype)

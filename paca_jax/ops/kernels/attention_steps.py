@@ -6,17 +6,21 @@ R: rows of all heads, each head padded to whole tiles of memory.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from paca_jax.ops.kernels.attention_tiling import Tiling
 from paca_jax.ops.kernels.common import NT, Ref, dot
+from paca_jax.ops.kernels.norm import normalise, normalise_backward
 
 
 class Rows(NamedTuple):
-    """The parameters of an attention layer, heads as rows: padded rows are zeros, and queries are scaled."""
+    """The parameters of two norms and of attention, heads as rows: padded rows are zeros, and queries are scaled."""
 
+    norm: Float[Array, "2 C"]
+    attended_norm: Float[Array, "2 C"]
     query: Float[Array, "R C"]
     query_bias: Float[Array, "R 1"]
     key: Float[Array, "R C"]
@@ -44,10 +48,19 @@ def keys_and_values(z: Ref, weights: Rows, keys: Ref, values: Ref, tiling: Tilin
 
     def compute() -> None:
         for image in range(tiling.images):
-            keys[image] = (dot(weights.key[...], z[image], NT) + weights.key_bias[...]).astype(z.dtype)
-            values[image] = (dot(weights.value[...], z[image], NT) + weights.value_bias[...]).astype(z.dtype)
+            attended = normalise(z[image], weights.attended_norm[...])
+            keys[image] = (dot(weights.key[...], attended, NT) + weights.key_bias[...]).astype(z.dtype)
+            values[image] = (dot(weights.value[...], attended, NT) + weights.value_bias[...]).astype(z.dtype)
 
     at_tile(0, tiling, compute)
+
+
+def norm_gradient(x: Float[Array, "R C"], d_normal: Float[Array, "R C"], norm: Ref, d_norm: Ref) -> Float[Array, "R C"]:
+    """Returns the gradient of rows, and adds those of the norm."""
+    dx, d_scale = normalise_backward(x, d_normal, norm[...])
+    d_norm[:1] += jnp.sum(d_scale, axis=0, keepdims=True)
+    d_norm[1:] += jnp.sum(d_normal, axis=0, keepdims=True)
+    return dx
 
 
 def at_tile(tile: int, tiling: Tiling, function: Callable[[], None]) -> None:
@@ -63,7 +76,7 @@ def patch_spec(patches: Float[Array, "B N C"], tiling: Tiling) -> pl.BlockSpec:
     return pl.BlockSpec((tiling.images, tiling.patches, patches.shape[2]), lambda image, tile: (image, tile, 0))
 
 
-def image_spec(clusters: Float[Array, "B M C"], tiling: Tiling) -> pl.BlockSpec:
+def image_spec(clusters: Float[Array, "B M C"] | jax.ShapeDtypeStruct, tiling: Tiling) -> pl.BlockSpec:
     """Returns how the clusters of a step's images are cut out."""
     return pl.BlockSpec((tiling.images, *clusters.shape[1:]), lambda image, tile: (image, 0, 0))
 

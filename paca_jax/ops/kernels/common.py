@@ -6,18 +6,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 LANES = 128
 NN = (((1,), (0,)), ((), ()))  # a @ b
 NT = (((1,), (1,)), ((), ()))  # a @ b.T
 TN = (((0,), (0,)), ((), ()))  # a.T @ b
+SHARES = pl.BlockSpec(memory_space=pltpu.SMEM)  # one number for each image, which every step has
 Ref = Any
 
 
 def round_up(number: int, multiple: int) -> int:
     """Returns the smallest multiple that is not below the number."""
     return math.ceil(number / multiple) * multiple
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """Returns the largest divisor that is not above the limit, or 1."""
+    return max((divisor for divisor in range(2, limit + 1) if number % divisor == 0), default=1)
 
 
 def dot(a: Float[Array, "..."], b: Float[Array, "..."], dimensions: Any) -> Float[Array, "..."]:

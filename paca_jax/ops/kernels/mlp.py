@@ -1,4 +1,4 @@
-"""A depthwise MLP in two TPU kernels, whose hidden maps never leave the chip."""
+"""A residual depthwise MLP in two TPU kernels, whose hidden maps never leave the chip."""
 
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +11,9 @@ from paca_jax.ops.kernels.common import LANES, round_up
 from paca_jax.ops.kernels.mlp_backward import backward
 from paca_jax.ops.kernels.mlp_forward import forward
 from paca_jax.ops.kernels.mlp_steps import BIAS1, BIAS2
-from paca_jax.ops.kernels.mlp_tiling import SUBLANES, Tiling, tile
+from paca_jax.ops.kernels.mlp_tiling import Tiling, tile
+from paca_jax.ops.kernels.norm import stack
+from paca_jax.ops.norm import NormWeights
 
 
 class MlpWeights(NamedTuple):
@@ -38,47 +40,67 @@ def fits(x: Float[Array, "B H W C"], weights: MlpWeights) -> bool:
     return weights.kernel1.size * (2 * x.dtype.itemsize + 4 * 4) <= _MEMORY
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def fused_mlp(
-    x: Float[Array, "B H W C"], weights: MlpWeights, shortcut: bool, interpret: bool = False
+    x: Float[Array, "B H W C"],
+    share: Float[Array, "B"],
+    norm: NormWeights,
+    weights: MlpWeights,
+    shortcut: bool,
+    interpret: bool = False,
 ) -> Float[Array, "B H W C"]:
-    """Returns `ops.depthwise_mlp`; its gradient keeps `x` alone.
+    """Returns `ops.residual_mlp`; its gradient keeps `x` alone.
 
     Products multiply in the type of `x` and sum in float32; what lies between them is float32.
 
     Args:
         x: patches.
+        share: factor of each image's branch, in float32; it has no gradient.
+        norm: in float32.
         weights: in float32.
         shortcut: whether the convolution adds its own input.
         interpret: whether JAX interprets the kernels, on any device, rather than compile them for a TPU.
     """
-    return _forward(x, weights, shortcut, interpret)[0]
+    return _forward(x, share, norm, weights, shortcut, interpret)[0]
 
 
-def _forward(x: Array, weights: MlpWeights, shortcut: bool, interpret: bool) -> tuple[Array, tuple[Array, MlpWeights]]:
-    tiling, padded = tile(x), _pad_weights(weights)
-    kernel1, vectors = _by_tile(padded.kernel1, x.dtype), _vectors(padded, shortcut)
-    kernel2 = padded.kernel2.reshape(-1, LANES, padded.kernel2.shape[1]).astype(x.dtype)
-    bias2 = padded.bias2[None].astype(jnp.float32)
-    y = forward(_patches(x, tiling), kernel1, vectors, kernel2, bias2, tiling=tiling, interpret=interpret)
-    return _maps(y, tiling, x.shape), (x, weights)
+_Kept = tuple[Array, Array, NormWeights, MlpWeights]
 
 
-def _backward(shortcut: bool, interpret: bool, residuals: tuple[Array, MlpWeights], dy: Array) -> tuple[Array, MlpWeights]:
-    x, weights = residuals
-    tiling, padded = tile(x), _pad_weights(weights)
-    kernel1, transposed2 = _by_tile(padded.kernel1, x.dtype), _by_tile(padded.kernel2.T, x.dtype)
-    dx, dkernel1, dtransposed2, dvectors, dbias2 = backward(
+def _forward(
+    x: Array, share: Array, norm: NormWeights, weights: MlpWeights, shortcut: bool, interpret: bool
+) -> tuple[Array, _Kept]:
+    tiling, padded = tile(x), _pad_hidden(weights)
+    y = forward(
+        _patches(x, tiling),
+        _shares(share, tiling),
+        stack(norm),
+        _by_tile(padded.kernel1, x.dtype),
+        _vectors(padded, shortcut),
+        padded.kernel2.reshape(-1, LANES, x.shape[-1]).astype(x.dtype),
+        padded.bias2[None].astype(jnp.float32),
+        tiling=tiling,
+        interpret=interpret,
+    )
+    return _maps(y, tiling, x.shape), (x, share, norm, weights)
+
+
+def _backward(shortcut: bool, interpret: bool, kept: _Kept, dy: Array) -> _Kept:
+    x, share, norm, weights = kept
+    tiling, padded = tile(x), _pad_hidden(weights)
+    dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2 = backward(
         _patches(x, tiling),
         _patches(dy, tiling),
-        kernel1,
+        _shares(share, tiling),
+        stack(norm),
+        _by_tile(padded.kernel1, x.dtype),
         _vectors(padded, shortcut),
-        transposed2,
+        _by_tile(padded.kernel2.T, x.dtype),
         tiling=tiling,
         interpret=interpret,
     )
     rows = dvectors.sum(2).transpose(1, 0, 2).reshape(dvectors.shape[1], -1)
-    gradients = MlpWeights(
+    dweights = MlpWeights(
         kernel1=_from_tiles(dkernel1),
         bias1=rows[BIAS1],
         depthwise=rows[:9].reshape(3, 3, 1, -1),
@@ -86,27 +108,23 @@ def _backward(shortcut: bool, interpret: bool, residuals: tuple[Array, MlpWeight
         kernel2=_from_tiles(dtransposed2).T,
         bias2=dbias2.sum(0),
     )
-    cut = [
-        gradient[tuple(map(slice, weight.shape))].astype(weight.dtype)
-        for gradient, weight in zip(gradients, weights, strict=True)
-    ]
-    return _maps(dx, tiling, x.shape), MlpWeights(*cut)
+    cut = [d[tuple(map(slice, weight.shape))].astype(weight.dtype) for d, weight in zip(dweights, weights, strict=True)]
+    return _maps(dx, tiling, x.shape), jnp.zeros_like(share), NormWeights(*dnorm.sum(1)), MlpWeights(*cut)
 
 
 fused_mlp.defvjp(_forward, _backward)
 
 
-def _pad_weights(weights: MlpWeights) -> MlpWeights:
-    """Adds zeros until channels fill sublanes and hidden channels fill lanes."""
-    channels, hidden = weights.kernel1.shape
-    more_c, more_d = round_up(channels, SUBLANES) - channels, round_up(hidden, LANES) - hidden
-    return MlpWeights(
-        kernel1=jnp.pad(weights.kernel1, ((0, more_c), (0, more_d))),
-        bias1=jnp.pad(weights.bias1, (0, more_d)),
-        depthwise=jnp.pad(weights.depthwise, ((0, 0), (0, 0), (0, 0), (0, more_d))),
-        depthwise_bias=jnp.pad(weights.depthwise_bias, (0, more_d)),
-        kernel2=jnp.pad(weights.kernel2, ((0, more_d), (0, more_c))),
-        bias2=jnp.pad(weights.bias2, (0, more_c)),
+def _pad_hidden(weights: MlpWeights) -> MlpWeights:
+    """Adds zeros until hidden channels fill lanes."""
+    hidden = weights.kernel1.shape[1]
+    more = (0, round_up(hidden, LANES) - hidden)
+    return weights._replace(
+        kernel1=jnp.pad(weights.kernel1, ((0, 0), more)),
+        bias1=jnp.pad(weights.bias1, more),
+        depthwise=jnp.pad(weights.depthwise, ((0, 0), (0, 0), (0, 0), more)),
+        depthwise_bias=jnp.pad(weights.depthwise_bias, more),
+        kernel2=jnp.pad(weights.kernel2, (more, (0, 0))),
     )
 
 
@@ -127,10 +145,14 @@ def _from_tiles(array: Float[Array, "T R L"]) -> Float[Array, "R D"]:
 
 def _patches(x: Float[Array, "B H W C"], tiling: Tiling) -> Float[Array, "..."]:
     """Returns maps as the kernels take them, padded to whole steps."""
-    batch, height, _, channels = x.shape
-    more = (tiling.batch - batch, tiling.chunks * tiling.rows - height, 0, -channels % SUBLANES)
+    batch, height, _, _ = x.shape
+    more = (tiling.batch - batch, tiling.chunks * tiling.rows - height, 0, 0)
     maps = jnp.pad(x, [(0, size) for size in more])
     return maps.reshape(-1, maps.shape[-1]) if tiling.columns == tiling.width else maps
+
+
+def _shares(share: Float[Array, "B"], tiling: Tiling) -> Float[Array, "B"]:
+    return jnp.pad(share, (0, tiling.batch - len(share)))
 
 
 def _maps(patches: Float[Array, "..."], tiling: Tiling, shape: tuple[int, ...]) -> Float[Array, "B H W C"]:

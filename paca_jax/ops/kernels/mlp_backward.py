@@ -10,7 +10,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from paca_jax.ops.gelu import gelu_and_slope
-from paca_jax.ops.kernels.common import LANES, NN, NT, Ref, dot, whole
+from paca_jax.ops.kernels.common import LANES, NN, NT, SHARES, Ref, dot, whole
 from paca_jax.ops.kernels.mlp_steps import (
     BIAS1,
     BIAS2,
@@ -23,12 +23,14 @@ from paca_jax.ops.kernels.mlp_steps import (
     own_patches,
     patch_scratch,
     patch_specs,
-    scatter_patches,
+    scatter_sum,
     store_maps,
     taps,
+    times_share,
     weighted,
 )
 from paca_jax.ops.kernels.mlp_tiling import SUBLANES, Strip, Tiling
+from paca_jax.ops.kernels.norm import normalise, normalise_backward
 
 HIDDEN_HALO, SLOPE_HALO = 2, 1
 
@@ -36,35 +38,44 @@ HIDDEN_HALO, SLOPE_HALO = 2, 1
 def backward(
     x: Float[Array, "..."],
     dy: Float[Array, "..."],
+    share: Float[Array, "B"],
+    norm: Float[Array, "2 C"],
     kernel1: Float[Array, "T C L"],
     vectors: Float[Array, "T V L"],
     transposed2: Float[Array, "T C L"],
     *,
     tiling: Tiling,
     interpret: bool,
-) -> tuple[Array, Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Returns the gradients; all but the first are sums over patches, in float32.
 
     Returns:
-        Those of `x`, in its form and type; of `kernel1` (T, C, L); of `transposed2` (T, C, L); of `vectors` (T, V, 8, L) and of
-        the last bias (8, C), whose sums over the axis of 8 are left to the caller.
+        Those of `x`, in its form and type; of `norm` (2, 8, C); of `kernel1` (T, C, L); of `transposed2` (T, C, L); of
+        `vectors` (T, V, 8, L) and of the last bias (8, C). Sums over the axes of 8 are left to the caller.
     """
     tiles, channels, _ = kernel1.shape
     patches = patch_specs(tiling, channels)
-    weights = (kernel1, vectors, transposed2)
+    weights = (norm, kernel1, vectors, transposed2)
     sums = [
         jax.ShapeDtypeStruct(shape, jnp.float32)
-        for shape in (kernel1.shape, transposed2.shape, (tiles, VECTORS, SUBLANES, LANES), (SUBLANES, channels))
+        for shape in (
+            (2, SUBLANES, channels),
+            kernel1.shape,
+            transposed2.shape,
+            (tiles, VECTORS, SUBLANES, LANES),
+            (SUBLANES, channels),
+        )
     ]
     maps = pltpu.VMEM((tiling.patches, LANES), jnp.float32)
     return pl.pallas_call(
         partial(_step, tiling=tiling, tiles=tiles),
         grid=tiling.grid,
-        in_specs=[*patches, *patches, *map(whole, weights)],
+        in_specs=[*patches, *patches, SHARES, *map(whole, weights)],
         out_specs=[patches[0], *map(whole, sums)],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
         scratch_shapes=[
             *patch_scratch(tiling, channels, x.dtype),
+            *patch_scratch(tiling, channels, x.dtype)[:1],
             *patch_scratch(tiling, channels, x.dtype)[:1],
             map_scratch(tiling, HIDDEN_HALO),
             map_scratch(tiling, SLOPE_HALO),
@@ -77,7 +88,7 @@ def backward(
         cost_estimate=cost(tiling, channels, tiles * LANES, x.dtype.itemsize, forwards=2),
         name="depthwise_mlp_backward",
         interpret=interpret,
-    )(*(x for _ in patches), *(dy for _ in patches), *weights)
+    )(*(x for _ in patches), *(dy for _ in patches), share, *weights)
 
 
 @jax.jit
@@ -99,28 +110,31 @@ def _added(sums: Sequence[Array], parts: Sequence[Array]) -> list[Array]:
 def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
     blocks = 1 if tiling.chunks == 1 else 3
     xs, dys, refs = refs[:blocks], refs[blocks : 2 * blocks], refs[2 * blocks :]
-    kernel1, vectors, transposed2, dx, dkernel1, dtransposed2, dvectors, dbias2 = refs[:8]
-    x, between, dy, hidden, slope, active, dhidden, total = refs[8:]
+    (share, norm, kernel1, vectors, transposed2), refs = refs[:5], refs[5:]
+    (dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2), refs = refs[:6], refs[6:]
+    x, between, normal, dy, hidden, slope, active, dhidden, total = refs
     chunk = pl.program_id(1)
 
     @pl.when((pl.program_id(0) == 0) & (chunk == 0))
     def _() -> None:
-        for ref in (dkernel1, dtransposed2, dvectors, dbias2):
+        for ref in (dnorm, dkernel1, dtransposed2, dvectors, dbias2):
             ref[...] = jnp.zeros_like(ref)
 
     clear_edges(tiling, hidden, HIDDEN_HALO)
     clear_edges(tiling, slope, SLOPE_HALO)
     gather_patches(tiling, xs, x, between)
+    normal[...] = normalise(x[...], norm[...])
     gather_patches(tiling, dys, dy, between)
+    dy[...] = times_share(tiling, dy[...], share).astype(dy.dtype)
     own_dy = own_patches(tiling, dy)
-    x_by_channel, dy_by_channel = own_patches(tiling, x).T, own_dy.T
+    normal_by_channel, dy_by_channel = own_patches(tiling, normal).T, own_dy.T
     dbias2[...] += _rows(own_dy.astype(jnp.float32))
     total[...] = jnp.zeros_like(total)
 
     def add(tile: Array, carry: None) -> None:
         vector = vectors[tile]
         row = [vector[i : i + 1] for i in range(VECTORS)]
-        store_maps(tiling, hidden, HIDDEN_HALO, dot(x[...], kernel1[tile], NN) + row[BIAS1], chunk)
+        store_maps(tiling, hidden, HIDDEN_HALO, dot(normal[...], kernel1[tile], NN) + row[BIAS1], chunk)
         sums = [jnp.zeros((SUBLANES, LANES))] * VECTORS
 
         dactive = dot(dy[...], transposed2[tile], NN)
@@ -144,13 +158,17 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
             sums[BIAS1] += _rows(back)
             dhidden[first : first + strip.patches] = back
         rounded = dhidden[...].astype(x.dtype)
-        dkernel1[tile] += dot(x_by_channel, rounded, NN)
+        dkernel1[tile] += dot(normal_by_channel, rounded, NN)
         total[...] += dot(rounded, kernel1[tile], NT)
         for index, part in enumerate(sums):
             dvectors[tile, index] += part
 
     jax.lax.fori_loop(0, tiles, add, None)
-    scatter_patches(tiling, total[...], dx)
+    dnormal = total[...]
+    dpatches, dscale = normalise_backward(own_patches(tiling, x), dnormal, norm[...])
+    dnorm[0] += _rows(dscale)
+    dnorm[1] += _rows(dnormal)
+    scatter_sum(tiling, dpatches, dys[0], dx)
 
 
 def _strips(tiling: Tiling, halo: bool = True) -> Sequence[tuple[Strip, int]]:

@@ -9,7 +9,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from paca_jax.ops.gelu import gelu
-from paca_jax.ops.kernels.common import LANES, NN, Ref, dot, whole
+from paca_jax.ops.kernels.common import LANES, NN, SHARES, Ref, dot, whole
 from paca_jax.ops.kernels.mlp_steps import (
     BIAS1,
     BIAS2,
@@ -20,18 +20,22 @@ from paca_jax.ops.kernels.mlp_steps import (
     map_scratch,
     patch_scratch,
     patch_specs,
-    scatter_patches,
+    scatter_sum,
     store_maps,
     taps,
+    times_share,
     weighted,
 )
 from paca_jax.ops.kernels.mlp_tiling import Tiling
+from paca_jax.ops.kernels.norm import normalise
 
 HALO = 1
 
 
 def forward(
     x: Float[Array, "..."],
+    share: Float[Array, "B"],
+    norm: Float[Array, "2 C"],
     kernel1: Float[Array, "T C L"],
     vectors: Float[Array, "T V L"],
     kernel2: Float[Array, "T L C"],
@@ -40,14 +44,14 @@ def forward(
     tiling: Tiling,
     interpret: bool,
 ) -> Float[Array, "..."]:
-    """Returns the MLP of all patches, in the form and type of `x`: that of `patch_specs`."""
+    """Returns `x` plus the MLP of its LayerNorm times the share, in the form and type of `x`: that of `patch_specs`."""
     tiles, channels, _ = kernel1.shape
     patches = patch_specs(tiling, channels)
-    weights = (kernel1, vectors, kernel2, bias2)
+    weights = (norm, kernel1, vectors, kernel2, bias2)
     return pl.pallas_call(
         partial(_step, tiling=tiling, tiles=tiles),
         grid=tiling.grid,
-        in_specs=[*patches, *map(whole, weights)],
+        in_specs=[*patches, SHARES, *map(whole, weights)],
         out_specs=patches[0],
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
         scratch_shapes=[
@@ -60,13 +64,14 @@ def forward(
         cost_estimate=cost(tiling, channels, tiles * LANES, x.dtype.itemsize, forwards=1),
         name="depthwise_mlp",
         interpret=interpret,
-    )(*(x for _ in patches), *weights)
+    )(*(x for _ in patches), share, *weights)
 
 
 def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
-    *xs, kernel1, vectors, kernel2, bias2, y, patches, between, hidden, active, total = refs
+    *xs, share, norm, kernel1, vectors, kernel2, bias2, y, patches, between, hidden, active, total = refs
     chunk = pl.program_id(1)
     gather_patches(tiling, xs, patches, between)
+    patches[...] = normalise(patches[...], norm[...])
     clear_edges(tiling, hidden, HALO)
     total[...] = jnp.broadcast_to(bias2[...], total.shape)
 
@@ -82,4 +87,4 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
         total[...] += dot(active[...].astype(patches.dtype), kernel2[tile], NN)
 
     jax.lax.fori_loop(0, tiles, add, None)
-    scatter_patches(tiling, total[...], y)
+    scatter_sum(tiling, times_share(tiling, total[...], share), xs[0], y)

@@ -113,11 +113,18 @@ def own_patches(tiling: Tiling, patches: Ref) -> Float[Array, "R C"]:
     return patches[first : first + tiling.patches]
 
 
-def scatter_patches(tiling: Tiling, value: Float[Array, "R C"], ref: Ref) -> None:
-    """Writes rows of a step where its patches belong."""
+def scatter_sum(tiling: Tiling, value: Float[Array, "R C"], patches: Ref, total: Ref) -> None:
+    """Writes the sum of a step's patches, as they came, and of rows where their patches belong."""
     if tiling.columns > tiling.width:
         value = value.reshape(tiling.images, tiling.rows, tiling.columns, -1)[:, :, : tiling.width]
-    ref[...] = value.astype(ref.dtype)
+    total[...] = (patches[...].astype(jnp.float32) + value).astype(total.dtype)
+
+
+def times_share(tiling: Tiling, value: Float[Array, "R C"], share: Ref) -> Float[Array, "R C"]:
+    """Multiplies the rows of each of a step's images by the image's share."""
+    first = pl.program_id(0) * tiling.images
+    size = value.shape[0] // tiling.images
+    return jnp.concatenate([value[i * size : (i + 1) * size] * share[first + i] for i in range(tiling.images)])
 
 
 def patch_specs(tiling: Tiling, channels: int) -> list[pl.BlockSpec]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from paca_jax.ops.kernels.common import LANES, round_up
+from paca_jax.ops.kernels.common import LANES, largest_divisor, round_up
 
 SUBLANES = 8
 # Most patches of a step, and most bytes of them: a v4 chip's 16 MiB of vector memory hold all that comes with them. Several
@@ -82,8 +82,8 @@ class Tiling:
                     for column in range(0, self.columns, _STRIP):
                         yield Strip(image, 1, row, 1, column, min(_STRIP, self.columns - column))
             return
-        rows = _divisor(self.rows, _STRIP // self.columns)
-        images = _divisor(self.images, _STRIP // (rows * self.columns)) if rows == self.rows else 1
+        rows = largest_divisor(self.rows, _STRIP // self.columns)
+        images = largest_divisor(self.images, _STRIP // (rows * self.columns)) if rows == self.rows else 1
         for image in range(0, self.images, images):
             for row in range(0, self.rows, rows):
                 yield Strip(image, images, row, rows, 0, self.columns)
@@ -108,10 +108,5 @@ def tile(x: Float[Array, "B H W C"]) -> Tiling:
         return Tiling(batch, height, width, 1, math.ceil(height / rows), rows)
     pair = 1 if height * columns % (2 * SUBLANES) == 0 else 2  # bfloat16 packs two rows
     batch = round_up(batch, pair)
-    images = pair * _divisor(batch // pair, _SMALL_STEP // (pair * height * columns))
+    images = pair * largest_divisor(batch // pair, _SMALL_STEP // (pair * height * columns))
     return Tiling(batch, height, width, images, 1, height)
-
-
-def _divisor(size: int, limit: int) -> int:
-    """Returns the largest divisor of `size` that is not above `limit`, or 1."""
-    return max((divisor for divisor in range(2, limit + 1) if size % divisor == 0), default=1)

@@ -16,22 +16,33 @@ from tests.runs import run_for_tpus
 
 
 def draw(batch, height, width, channels, hidden, dtype=jnp.float32):
-    """Returns maps, weights and a gradient of the output."""
-    keys = jax.random.split(jax.random.key(height), 8)
+    """Returns maps, the parameters of norm and MLP, shares of which one is zero, and a gradient of the output."""
+    keys = jax.random.split(jax.random.key(height), 11)
     shapes = ops.MlpWeights((channels, hidden), (hidden,), (3, 3, 1, hidden), (hidden,), (hidden, channels), (channels,))
     scales = ops.MlpWeights(channels**-0.5, 0.5, 0.5, 0.5, hidden**-0.5, 0.5)
     weights = [s * jax.random.normal(key, shape) for key, shape, s in zip(keys, shapes, scales, strict=False)]
-    x, g = (jax.random.normal(key, (batch, height, width, channels)).astype(dtype) for key in keys[6:])
-    return x, ops.MlpWeights(*weights), g
+    x, g = (jax.random.normal(key, (batch, height, width, channels)).astype(dtype) for key in keys[6:8])
+    norm = ops.NormWeights(*(jax.random.normal(key, (channels,)) for key in keys[8:10]))
+    share = jax.random.uniform(keys[10], (batch,)).at[0].set(0.0)
+    return x + 0.5, (norm, ops.MlpWeights(*weights)), share, g
 
 
-def with_gradients(function, x, weights, g):
-    def both(x, weights):
-        y, pull = jax.vjp(function, x, weights)
+def residual_mlp(x, parameters, share, shortcut=True, **options):
+    norm, weights = parameters
+    return ops.residual_mlp(x, weights, shortcut, ops.Residual(norm, share), **options)
+
+
+def interpreted(x, parameters, share, shortcut=True):
+    return fused_mlp(x, share, *parameters, shortcut, interpret=True)
+
+
+def with_gradients(function, x, parameters, share, g):
+    def both(x, parameters):
+        y, pull = jax.vjp(partial(function, share=share), x, parameters)
         return y, *pull(g.astype(y.dtype))
 
     with jax.default_matmul_precision("highest"):
-        return jax.jit(both)(x, weights)
+        return jax.jit(both)(x, parameters)
 
 
 def assert_agree(expected, found, tolerance):
@@ -40,12 +51,11 @@ def assert_agree(expected, found, tolerance):
         np.testing.assert_allclose(np.asarray(b, np.float32), a, rtol=0, atol=tolerance * float(jnp.max(jnp.abs(a))))
 
 
-def assert_kernels_agree(x, weights, g, shortcut, tolerance):
-    plain = partial(ops.depthwise_mlp, shortcut=shortcut)
-    expected = with_gradients(plain, x.astype(jnp.float32), weights, g)
-    found = with_gradients(partial(fused_mlp, shortcut=shortcut, interpret=True), x, weights, g)
+def assert_kernels_agree(x, *rest, shortcut, tolerance):
+    expected = with_gradients(partial(residual_mlp, shortcut=shortcut), x.astype(jnp.float32), *rest)
+    found = with_gradients(partial(interpreted, shortcut=shortcut), x, *rest)
     assert found[0].dtype == found[1].dtype == x.dtype
-    assert all(gradient.dtype == jnp.float32 for gradient in found[2])
+    assert all(gradient.dtype == jnp.float32 for gradient in jax.tree.leaves(found[2]))
     assert_agree(expected, found, tolerance)
 
 
@@ -60,51 +70,62 @@ def assert_kernels_agree(x, weights, g, shortcut, tolerance):
     ids=str,
 )
 def test_kernels_compute_what_the_operations_do(size, shortcut):
-    assert_kernels_agree(*draw(*size), shortcut, 1e-5)
+    assert_kernels_agree(*draw(*size), shortcut=shortcut, tolerance=1e-5)
 
 
 def test_kernels_compute_in_bfloat16_what_the_operations_do_in_float32():
-    assert_kernels_agree(*draw(3, 7, 7, 24, 136, jnp.bfloat16), True, 2e-2)
+    assert_kernels_agree(*draw(3, 7, 7, 24, 136, jnp.bfloat16), shortcut=True, tolerance=2e-2)
 
 
 @pytest.mark.parametrize(("height", "width", "rows"), [(11, 9, 4), (4, 60, 2)])
 def test_steps_of_a_large_image_see_the_rows_of_their_neighbours(height, width, rows, monkeypatch):
     monkeypatch.setattr(mlp_tiling, "_STEP", 2 * rows * 8)
-    x, weights, g = draw(2, height, width, 16, 24)
+    x, *rest = draw(2, height, width, 16, 24)
     cut = mlp_tiling.tile(x)
     assert (cut.images, cut.rows) == (1, rows)
     assert cut.chunks > 1
-    assert_kernels_agree(x, weights, g, True, 1e-5)
+    assert_kernels_agree(x, *rest, shortcut=True, tolerance=1e-5)
 
 
 def test_eight_devices_compute_what_one_does(kernels_called):
-    called = kernels_called("depthwise_mlp", "fused_mlp")
-    x, weights, g = draw(16, 7, 5, 16, 24)
-    function = partial(ops.depthwise_mlp, shortcut=True)
-    expected = with_gradients(function, x, weights, g)
+    called = kernels_called("residual_mlp", "fused_mlp")
+    x, *rest = draw(16, 7, 5, 16, 24)
+    expected = with_gradients(residual_mlp, x, *rest)
     assert set(called) == {x.shape}
     called.clear()
     with jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
-        found = with_gradients(function, x, weights, g)
+        found = with_gradients(residual_mlp, x, *rest)
     assert set(called) == {(2, *x.shape[1:])}
     assert_agree(expected, found, 1e-5)
 
 
 def test_hidden_channels_on_several_devices_or_dropped_take_no_kernel(kernels_called):
-    called = kernels_called("depthwise_mlp", "fused_mlp")
-    x, weights, g = draw(4, 3, 5, 8, 16)
-    function = partial(ops.depthwise_mlp, shortcut=True)
+    called = kernels_called("residual_mlp", "fused_mlp")
+    x, parameters, share, g = draw(4, 3, 5, 8, 16)
     with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
-        split = with_gradients(function, x, weights, g)
-    kept = function(x, weights, drop=lambda hidden: hidden)
-    nothing = function(x, weights, drop=jnp.zeros_like)
+        split = with_gradients(residual_mlp, x, parameters, share, g)
+    kept = residual_mlp(x, parameters, share, drop=lambda hidden: hidden)
+    nothing = residual_mlp(x, parameters, share, drop=jnp.zeros_like)
     assert not called
     np.testing.assert_allclose(kept, split[0], atol=1e-5)
-    np.testing.assert_allclose(nothing, jnp.broadcast_to(weights.bias2, x.shape), atol=1e-6)
+    np.testing.assert_allclose(nothing, x + share[:, None, None, None] * parameters[1].bias2, atol=1e-5)
+
+
+def test_a_branch_with_more_around_the_mlp_takes_no_kernel(kernels_called):
+    called = kernels_called("residual_mlp", "fused_mlp")
+    x, (norm, weights), _, _ = draw(2, 3, 5, 8, 16)
+    branch = ops.residual_mlp(x, weights, True, ops.Residual(norm)) - x
+    assert called
+    called.clear()
+    doubled = ops.residual_mlp(x, weights, True, ops.Residual(norm, after=(lambda y: 2 * y,)))
+    normalised_outside = ops.residual_mlp(ops.layer_norm(x, norm), weights, True, ops.Residual())
+    assert not called
+    np.testing.assert_allclose(doubled, x + 2 * branch, atol=1e-5)
+    np.testing.assert_allclose(normalised_outside, ops.layer_norm(x, norm) + branch, atol=1e-5)
 
 
 def test_sizes_that_the_kernels_do_not_take():
-    x, weights, _ = draw(1, 2, 2, 6, 8)
+    x, (_, weights), _, _ = draw(1, 2, 2, 6, 8)
     assert fits(x, weights)
     assert not fits(x.astype(jnp.float16), weights)
     assert not fits(x.astype(jnp.bfloat16), weights._replace(kernel1=jnp.zeros((512, 2048))))
@@ -120,15 +141,16 @@ prepare_environment()
 mesh = make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1")))
 place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
-def loss(x, weights):
-    return jnp.sum(ops.depthwise_mlp(x, weights, True))
+def loss(x, norm, weights):
+    return jnp.sum(ops.residual_mlp(x, weights, True, ops.Residual(norm)))
 
 for height, width, channels, hidden in ((7, 7, 20, 136), (36, 56, 40, 128)):
     shapes = ((channels, hidden), (hidden,), (3, 3, 1, hidden), (hidden,), (hidden, channels), (channels,))
     weights = ops.MlpWeights(*(jax.ShapeDtypeStruct(shape, "float32", sharding=place) for shape in shapes))
+    norm = ops.NormWeights(weights.bias2, weights.bias2)
     x = jax.ShapeDtypeStruct((2, height, width, channels), "bfloat16", sharding=place)
     with jax.set_mesh(mesh):
-        text = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(x, weights).compile().as_text()
+        text = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(x, norm, weights).compile().as_text()
     print(text.count('custom_call_target="tpu_custom_call"'), "convolution(" in text)
 """
 
