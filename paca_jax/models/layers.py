@@ -27,11 +27,6 @@ def conv_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
     return math.sqrt(2 / fan_out) * jax.random.normal(key, shape, dtype)
 
 
-def layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    """Returns a LayerNorm over channels; its statistics reduce in float32."""
-    return nn.LayerNorm(epsilon=ops.LAYER_NORM_EPSILON, dtype=dtype, use_fast_variance=False, name=name)
-
-
 def drop_path(rate: float, images: int) -> Float[Array, "B"]:
     """Draws each image's factor of a residual branch (stochastic depth); call it inside a compact module."""
     return nn.Dropout(rate, deterministic=False)(jnp.ones(images))
@@ -62,14 +57,27 @@ class DenseParameters(nn.Module):
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,))
 
 
+def _norm_parameters(module: nn.Module, channels: int) -> ops.NormWeights:
+    scale = module.param("scale", nn.initializers.ones_init(), (channels,))
+    return ops.NormWeights(scale, module.param("bias", nn.initializers.zeros_init(), (channels,)))
+
+
 class NormParameters(nn.Module):
-    """The parameters of a LayerNorm of the same name, for a function that computes several layers at once."""
+    """The parameters of a `LayerNorm` of the same name, for a function that computes several layers at once."""
 
     @nn.compact
     def __call__(self, channels: int) -> ops.NormWeights:
         """Returns the scale and the bias."""
-        scale = self.param("scale", nn.initializers.ones_init(), (channels,))
-        return ops.NormWeights(scale, self.param("bias", nn.initializers.zeros_init(), (channels,)))
+        return _norm_parameters(self, channels)
+
+
+class LayerNorm(nn.Module):
+    """A LayerNorm over channels; its statistics reduce in float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *S C"]) -> Float[Array, "B *S C"]:
+        """Returns the normalised patches, in their type."""
+        return ops.layer_norm(x, _norm_parameters(self, x.shape[-1]))
 
 
 def _depthwise_parameters(module: nn.Module, kernel_size: int, channels: int) -> tuple[Array, Array]:
@@ -153,7 +161,7 @@ class Stem(nn.Module):
         """Returns patches."""
         x = downsampling_conv(self.channels // 2, self.dtype, "conv1")(images)
         x = downsampling_conv(self.channels, self.dtype, "conv2")(x)
-        return layer_norm(self.dtype, "norm")(x)
+        return LayerNorm(name="norm")(x)
 
 
 class Transition(nn.Module):
@@ -166,4 +174,4 @@ class Transition(nn.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 D"]:
         """Returns the next stage's patches."""
         x = downsampling_conv(self.channels, self.dtype, "conv")(x)
-        return layer_norm(self.dtype, "norm")(x)
+        return LayerNorm(name="norm")(x)

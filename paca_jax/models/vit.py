@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from paca_jax.errors import UserError
 from paca_jax.models.block import Assignment, Block
 from paca_jax.models.config import PaCaConfig
-from paca_jax.models.layers import Dense, Stem, Transition, layer_norm
+from paca_jax.models.layers import Dense, LayerNorm, Stem, Transition
 from paca_jax.models.teacher import Teacher
 from paca_jax.sharding import constrain_patches
 
@@ -50,7 +50,7 @@ class Stage(nn.Module):
                 used[index] = assignment
         if teacher_map is not None:
             x = x + teacher_map
-        return layer_norm(self.dtype, "norm")(x), used
+        return LayerNorm(name="norm")(x), used
 
 
 class PaCaViT(nn.Module):

@@ -1,23 +1,32 @@
 """LayerNorm over channels."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-LAYER_NORM_EPSILON = 1e-6
+from paca_jax.ops.kernels.layer_norm import fits, fused_layer_norm
+from paca_jax.ops.kernels.norm import LAYER_NORM_EPSILON, NormWeights
+from paca_jax.sharding import by_images, model_shards, target_platform
 
 
-class NormWeights(NamedTuple):
-    """The parameters of a LayerNorm."""
+def layer_norm(x: Float[Array, "B *S C"], weights: NormWeights) -> Float[Array, "B *S C"]:
+    """Returns `x` with mean 0 and variance 1 over the channels, scaled and shifted, in its type; it reduces in float32.
 
-    scale: Float[Array, "C"]
-    bias: Float[Array, "C"]
+    On a TPU two kernels compute it and its gradient; elsewhere, and where they do not apply (patches that are split over
+    devices, other types), operations do.
+    """
+    patches = x.reshape(len(x), -1, x.shape[-1])
+    if target_platform() != "tpu" or model_shards() > 1 or not fits(patches):
+        return _operations(x, weights)
+    y = jax.lax.platform_dependent(patches, weights, tpu=_kernels, default=jax.checkpoint(_operations))
+    return y.reshape(x.shape)
 
 
-def layer_norm(x: Float[Array, "*B C"], weights: NormWeights) -> Float[Array, "*B C"]:
-    """Returns `x` with mean 0 and variance 1 over the channels, scaled and shifted, in its type; it reduces in float32."""
+def _kernels(x: Array, weights: NormWeights) -> Array:
+    return by_images(fused_layer_norm, (x,), (weights,))
+
+
+def _operations(x: Array, weights: NormWeights) -> Array:
     wide = x.astype(jnp.float32)
     mean = jnp.mean(wide, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)

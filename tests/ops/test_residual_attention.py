@@ -9,6 +9,7 @@ import pytest
 
 from paca_jax import ops
 from paca_jax.ops.kernels import attention_tiling
+from paca_jax.ops.kernels import patches as patch_tiling
 from paca_jax.ops.kernels.attention import fits, fused_attention
 from paca_jax.sharding import make_mesh
 from tests.planning.test_plan import needs_libtpu
@@ -85,11 +86,12 @@ def test_tiles_of_an_image_add_up(monkeypatch, kernels_called):
     drawn = draw(2, 200, 49, 40)
     function = partial(residual_attention, num_heads=1)
     expected = with_gradients(function, *drawn)
-    monkeypatch.setattr(attention_tiling, "MEMORY", 3 * 2**19)
+    for module in (attention_tiling, patch_tiling):
+        monkeypatch.setattr(module, "MEMORY", 3 * 2**19)
     tiling = attention_tiling.tile(2, 200, 49, 40, 1, 48, 4)
     assert tiling.tiles > 1
     assert tiling.tiles * tiling.patches > 200  # the last one is filled in part
-    assert attention_tiling.tile_gather(2, 200, 49, 40, 4).tiles > 1
+    assert patch_tiling.tile_patches(drawn[0], 49).tiles > 1
     kernels_called("residual_attention", "fused_attention")
     assert_agree(expected, with_gradients(function, *drawn), 1e-5)
 

@@ -11,11 +11,11 @@ from paca_jax.ops.attention import AttentionWeights, ClusterWeights
 from paca_jax.ops.kernels.attention_backward import backward
 from paca_jax.ops.kernels.attention_forward import forward
 from paca_jax.ops.kernels.attention_steps import Rows
-from paca_jax.ops.kernels.attention_tiling import SUBLANES, Tiling, tile, tile_gather
+from paca_jax.ops.kernels.attention_tiling import tile
 from paca_jax.ops.kernels.common import round_up
 from paca_jax.ops.kernels.gather import gather, gather_backward
-from paca_jax.ops.kernels.norm import stack
-from paca_jax.ops.norm import NormWeights
+from paca_jax.ops.kernels.norm import NormWeights, stack
+from paca_jax.ops.kernels.patches import SUBLANES, Tiling, tile_patches
 
 
 class _Plan(NamedTuple):
@@ -125,7 +125,7 @@ def _plan(patches: Array, assignment: Array | None, num_heads: int, interpret: b
     tokens = count if assignment is None else assignment.shape[1]
     head_rows = round_up(channels // num_heads, SUBLANES)
     attention = tile(batch, count, tokens, channels, num_heads, head_rows, itemsize)
-    gathering = None if assignment is None else tile_gather(batch, count, tokens, channels, itemsize)
+    gathering = None if assignment is None else tile_patches(patches, tokens)
     if attention is None or min(count, tokens) < 2 or (assignment is not None and gathering is None):
         return None
     return _Plan(num_heads, attention, gathering, interpret)

@@ -9,20 +9,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from paca_jax.ops.kernels.attention_steps import (
-    Rows,
-    at_tile,
-    cost,
-    head_slices,
-    image_spec,
-    keys_and_values,
-    norm_gradient,
-    patch_spec,
-    softmax,
-)
-from paca_jax.ops.kernels.attention_tiling import MEMORY, Tiling
+from paca_jax.ops.kernels.attention_steps import Rows, cost, head_slices, keys_and_values, softmax
 from paca_jax.ops.kernels.common import NN, NT, SHARES, TN, Ref, dot, whole
 from paca_jax.ops.kernels.norm import normalise
+from paca_jax.ops.kernels.patches import MEMORY, Tiling, at_tile, image_spec, inside, norm_gradient, patch_spec
 
 
 def backward(
@@ -77,10 +67,7 @@ def _kernel(x: Ref, z: Ref, g: Ref, share: Ref, *refs: Ref, num_heads: int, num_
     if tiling.tiles > 1:
         at_tile(0, tiling, start_sums)
     for image in range(tiling.images):
-        own, own_g = x[image], g[image]
-        if num_patches % tiling.patches:
-            inside = tile * tiling.patches + jax.lax.broadcasted_iota(jnp.int32, (tiling.patches, 1), 0) < num_patches
-            own, own_g = jnp.where(inside, own, 0), jnp.where(inside, own_g, 0)
+        own, own_g = (inside(ref[image], tile, 0, num_patches) for ref in (x, g))
         normal, own_share = normalise(own, weights.norm[...]), share[first + image]
         branch_g = (own_g * own_share).astype(g.dtype)
         found = _patches_gradient(normal, branch_g, keys.at[image], values.at[image], weights, d_weights, num_heads)

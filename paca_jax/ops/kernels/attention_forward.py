@@ -14,18 +14,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from paca_jax.ops.kernels.attention_steps import (
-    Rows,
-    cost,
-    head_slices,
-    image_spec,
-    keys_and_values,
-    patch_spec,
-    softmax,
-)
-from paca_jax.ops.kernels.attention_tiling import MEMORY, Tiling
+from paca_jax.ops.kernels.attention_steps import Rows, cost, head_slices, keys_and_values, softmax
 from paca_jax.ops.kernels.common import NN, NT, SHARES, TN, Ref, dot, whole
 from paca_jax.ops.kernels.norm import normalise
+from paca_jax.ops.kernels.patches import MEMORY, Tiling, image_spec, patch_spec
 
 
 def forward(

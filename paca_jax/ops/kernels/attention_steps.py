@@ -3,17 +3,15 @@
 R: rows of all heads, each head padded to whole tiles of memory.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
-from paca_jax.ops.kernels.attention_tiling import Tiling
 from paca_jax.ops.kernels.common import NT, Ref, dot
-from paca_jax.ops.kernels.norm import normalise, normalise_backward
+from paca_jax.ops.kernels.norm import normalise
+from paca_jax.ops.kernels.patches import Tiling, at_tile
 
 
 class Rows(NamedTuple):
@@ -53,32 +51,6 @@ def keys_and_values(z: Ref, weights: Rows, keys: Ref, values: Ref, tiling: Tilin
             values[image] = (dot(weights.value[...], attended, NT) + weights.value_bias[...]).astype(z.dtype)
 
     at_tile(0, tiling, compute)
-
-
-def norm_gradient(x: Float[Array, "R C"], d_normal: Float[Array, "R C"], norm: Ref, d_norm: Ref) -> Float[Array, "R C"]:
-    """Returns the gradient of rows, and adds those of the norm."""
-    dx, d_scale = normalise_backward(x, d_normal, norm[...])
-    d_norm[:1] += jnp.sum(d_scale, axis=0, keepdims=True)
-    d_norm[1:] += jnp.sum(d_normal, axis=0, keepdims=True)
-    return dx
-
-
-def at_tile(tile: int, tiling: Tiling, function: Callable[[], None]) -> None:
-    """Calls the function in the steps of one tile of each image."""
-    if tiling.tiles == 1:
-        function()
-    else:
-        pl.when(pl.program_id(1) == tile)(function)
-
-
-def patch_spec(patches: Float[Array, "B N C"], tiling: Tiling) -> pl.BlockSpec:
-    """Returns how the patches of a step are cut out."""
-    return pl.BlockSpec((tiling.images, tiling.patches, patches.shape[2]), lambda image, tile: (image, tile, 0))
-
-
-def image_spec(clusters: Float[Array, "B M C"] | jax.ShapeDtypeStruct, tiling: Tiling) -> pl.BlockSpec:
-    """Returns how the clusters of a step's images are cut out."""
-    return pl.BlockSpec((tiling.images, *clusters.shape[1:]), lambda image, tile: (image, 0, 0))
 
 
 def cost(patches: Float[Array, "B N C"], clusters: Float[Array, "B M C"], num_heads: int, forwards: int) -> pl.CostEstimate:

@@ -9,10 +9,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from paca_jax.ops.kernels.attention_steps import at_tile, image_spec, norm_gradient, patch_spec
-from paca_jax.ops.kernels.attention_tiling import MEMORY, Tiling
 from paca_jax.ops.kernels.common import NN, NT, TN, Ref, dot, whole
 from paca_jax.ops.kernels.norm import normalise
+from paca_jax.ops.kernels.patches import MEMORY, Tiling, at_tile, image_spec, inside, norm_gradient, patch_spec
 
 
 def gather(
@@ -71,7 +70,7 @@ def gather_backward(
 def _gather(x: Ref, assignment: Ref, norm: Ref, z: Ref, total: Ref, *, num_patches: int, tiling: Tiling) -> None:
     tile = pl.program_id(1)
     for image in range(tiling.images):
-        patches, shares = _inside(x[image], tile, 0, num_patches), _inside(assignment[image], tile, 1, num_patches)
+        patches, shares = inside(x[image], tile, 0, num_patches), inside(assignment[image], tile, 1, num_patches)
         found = dot(shares, normalise(patches, norm[...]), NN)
         if tiling.tiles == 1:
             z[image] = found.astype(z.dtype)
@@ -94,19 +93,10 @@ def _gather_backward(x: Ref, assignment: Ref, norm: Ref, dz: Ref, g: Ref, *outs:
         d_norm[...] = jnp.zeros_like(d_norm)
 
     for image in range(tiling.images):
-        patches, shares = _inside(x[image], tile, 0, num_patches), _inside(assignment[image], tile, 1, num_patches)
+        patches, shares = inside(x[image], tile, 0, num_patches), inside(assignment[image], tile, 1, num_patches)
         d_assignment[image] = dot(dz[image], normalise(patches, norm[...]), NT).astype(d_assignment.dtype)
         d_gathered = norm_gradient(patches, dot(shares, dz[image], TN), norm, d_norm)
         dx[image] = (g[image].astype(jnp.float32) + d_gathered).astype(dx.dtype)
-
-
-def _inside(values: Float[Array, "A B"], tile: Array, axis: int, num_patches: int) -> Float[Array, "A B"]:
-    """Returns values with zeros for what a tile, whose patches lie along an axis, has past the last patch."""
-    size = values.shape[axis]
-    if num_patches % size == 0:
-        return values
-    place = jax.lax.broadcasted_iota(jnp.int32, tuple(size if i == axis else 1 for i in range(2)), axis)
-    return jnp.where(tile * size + place < num_patches, values, 0)
 
 
 def _assignment_spec(assignment: Float[Array, "B M N"], tiling: Tiling) -> pl.BlockSpec:

@@ -12,8 +12,7 @@ from paca_jax.ops.kernels.mlp_backward import backward
 from paca_jax.ops.kernels.mlp_forward import forward
 from paca_jax.ops.kernels.mlp_steps import BIAS1, BIAS2
 from paca_jax.ops.kernels.mlp_tiling import Tiling, tile
-from paca_jax.ops.kernels.norm import stack
-from paca_jax.ops.norm import NormWeights
+from paca_jax.ops.kernels.norm import NormWeights, stack
 
 
 class MlpWeights(NamedTuple):

@@ -3,11 +3,20 @@
 Kernels take the parameters as one array of two rows, scale and bias.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from paca_jax.ops.norm import LAYER_NORM_EPSILON, NormWeights
+LAYER_NORM_EPSILON = 1e-6
+
+
+class NormWeights(NamedTuple):
+    """The parameters of a LayerNorm."""
+
+    scale: Float[Array, "C"]
+    bias: Float[Array, "C"]
 
 
 def stack(weights: NormWeights) -> Float[Array, "2 C"]:

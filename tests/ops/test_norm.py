@@ -1,0 +1,65 @@
+"""LayerNorm against what the definition says, and its kernels, interpreted, against it operation by operation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from paca_jax import ops
+from paca_jax.ops.kernels import patches as patch_tiling
+from paca_jax.sharding import make_mesh
+
+
+def draw(*shape, dtype=jnp.float32):
+    """Returns values far from zero, parameters and a gradient of the output."""
+    keys = jax.random.split(jax.random.key(len(shape)), 4)
+    x, g = (jax.random.normal(key, shape).astype(dtype) for key in keys[:2])
+    return x + 2, ops.NormWeights(*(jax.random.normal(key, shape[-1:]) for key in keys[2:])), g
+
+
+def with_gradients(x, weights, g):
+    def both(x, weights):
+        y, pull = jax.vjp(ops.layer_norm, x, weights)
+        return y, *pull(g.astype(y.dtype))
+
+    return jax.jit(both)(x, weights)
+
+
+def assert_agree(expected, found, tolerance):
+    for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(np.asarray(b, np.float32), a, rtol=0, atol=tolerance * float(jnp.max(jnp.abs(a))))
+
+
+def test_channels_have_the_mean_and_the_variance_that_the_parameters_say():
+    x, _, _ = draw(2, 3, 5, 64)
+    y = ops.layer_norm(x, ops.NormWeights(jnp.full(64, 3.0), jnp.full(64, -1.0)))
+    np.testing.assert_allclose(jnp.mean(y, axis=-1), -1, atol=1e-5)
+    np.testing.assert_allclose(jnp.std(y, axis=-1), 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "step"), [((3, 7, 9, 20), 1024), ((2, 300, 6), 128), ((4, 16, 128), 1024)], ids=str)
+def test_kernels_compute_what_the_operations_do(shape, step, kernels_called, monkeypatch):
+    monkeypatch.setattr(patch_tiling, "_STEP", step)
+    drawn = draw(*shape)
+    expected = with_gradients(*drawn)
+    called = kernels_called("norm", "fused_layer_norm")
+    assert_agree(expected, with_gradients(*drawn), 1e-5)
+    assert called
+    x, weights, g = drawn
+    found = with_gradients(x.astype(jnp.bfloat16), weights, g)
+    assert found[0].dtype == found[1].dtype == jnp.bfloat16
+    assert_agree(expected, found, 2e-2)
+
+
+def test_devices_normalise_their_own_images_and_share_no_patches(kernels_called):
+    drawn = draw(8, 5, 12)
+    expected = with_gradients(*drawn)
+    called = kernels_called("norm", "fused_layer_norm")
+    with jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
+        assert_agree(expected, with_gradients(*drawn), 1e-5)
+    assert set(called) == {(1, 5, 12)}
+    called.clear()
+    with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
+        assert_agree(expected, with_gradients(*drawn), 1e-5)
+    assert not called
