@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from paca_jax import data, explain
+from paca_jax.cache import keep_compiled_programs
 from paca_jax.errors import UserError, told_on_the_command_line
 from paca_jax.loading import Loaded, load_reported
 from paca_jax.models import Detector, Segmentor, list_models
@@ -49,6 +50,7 @@ Predictor = Callable[[Image.Image, Path], Prediction]
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     arguments = _parser().parse_args(argv)
+    keep_compiled_programs()
     with told_on_the_command_line():
         predict(arguments.images, arguments.checkpoint, arguments.out, arguments.model)
 

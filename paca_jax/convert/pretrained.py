@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pooch
 
+from paca_jax.cache import cache_folder
 from paca_jax.errors import UserError
 from paca_jax.models import list_models
 
 BASE_ADDRESS = "https://github.com/iVMCL/PaCaViT/releases/download/pacavit/"
-CACHE_VARIABLE = "PACA_JAX_CACHE"
 
 PUBLISHED = (
     "pacavit_tiny_p2cconv_100_0",
@@ -49,13 +49,13 @@ def fetch_pretrained(name: str, cache: str | os.PathLike[str] | None = None) -> 
 
     Args:
         name: an official name, one of `PUBLISHED`.
-        cache: the folder to keep it in. Default: the environment variable PACA_JAX_CACHE, else the user's cache folder.
+        cache: the folder to keep it in. Default: `cache_folder`.
 
     Raises:
         UserError: if the weights are not published or cannot be reached, or the file is not the one that came first.
     """
     address = pretrained_address(name)
-    folder = Path(cache or os.environ.get(CACHE_VARIABLE) or pooch.os_cache("paca-jax"))
+    folder = Path(cache) if cache else cache_folder()
     path = folder / address.rsplit("/", 1)[1]
     record = path.with_name(f"{path.name}.sha256")
     recorded = record.read_text().strip() if record.is_file() else None
