@@ -143,11 +143,13 @@ def _from_tiles(array: Float[Array, "T R L"]) -> Float[Array, "R D"]:
 
 
 def _patches(x: Float[Array, "B H W C"], tiling: Tiling) -> Float[Array, "..."]:
-    """Returns maps as the kernels take them, padded to whole steps."""
-    batch, height, _, _ = x.shape
-    more = (tiling.batch - batch, tiling.chunks * tiling.rows - height, 0, 0)
-    maps = jnp.pad(x, [(0, size) for size in more])
-    return maps.reshape(-1, maps.shape[-1]) if tiling.columns == tiling.width else maps
+    """Returns patches as the kernels take them: padded to whole steps and whole registers, or rows of whole images."""
+    batch, height, width, channels = x.shape
+    images = tiling.batch - batch
+    if tiling.packed:
+        return jnp.pad(x.reshape(batch, -1, channels), ((0, images), (0, 0), (0, 0)))
+    rows, columns = tiling.chunks * tiling.rows - height, tiling.columns - width
+    return jnp.pad(x, ((0, images), (0, rows), (0, columns), (0, 0))).reshape(-1, channels)
 
 
 def _shares(share: Float[Array, "B"], tiling: Tiling) -> Float[Array, "B"]:
@@ -155,5 +157,7 @@ def _shares(share: Float[Array, "B"], tiling: Tiling) -> Float[Array, "B"]:
 
 
 def _maps(patches: Float[Array, "..."], tiling: Tiling, shape: tuple[int, ...]) -> Float[Array, "B H W C"]:
-    maps = patches.reshape(tiling.batch, tiling.chunks * tiling.rows, tiling.width, -1)
+    if tiling.packed:
+        return patches[: shape[0]].reshape(shape)
+    maps = patches.reshape(tiling.batch, tiling.chunks * tiling.rows, tiling.columns, -1)
     return maps[tuple(map(slice, shape))]

@@ -21,6 +21,7 @@ from paca_jax.ops.kernels.mlp_steps import (
     gather_patches,
     map_scratch,
     own_patches,
+    packing_scratch,
     patch_scratch,
     patch_specs,
     scatter_sum,
@@ -74,9 +75,8 @@ def backward(
         out_specs=[patches[0], *map(whole, sums)],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
         scratch_shapes=[
-            *patch_scratch(tiling, channels, x.dtype),
-            *patch_scratch(tiling, channels, x.dtype)[:1],
-            *patch_scratch(tiling, channels, x.dtype)[:1],
+            *(patch_scratch(tiling, channels, x.dtype) for _ in range(3)),
+            *packing_scratch(tiling, channels),
             map_scratch(tiling, HIDDEN_HALO),
             map_scratch(tiling, SLOPE_HALO),
             maps,
@@ -112,7 +112,8 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
     xs, dys, refs = refs[:blocks], refs[blocks : 2 * blocks], refs[2 * blocks :]
     (share, norm, kernel1, vectors, transposed2), refs = refs[:5], refs[5:]
     (dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2), refs = refs[:6], refs[6:]
-    x, between, normal, dy, hidden, slope, active, dhidden, total = refs
+    x, normal, dy, image, lines, hidden, slope, active, dhidden, total = refs
+    packing = (image, lines)
     chunk = pl.program_id(1)
 
     @pl.when((pl.program_id(0) == 0) & (chunk == 0))
@@ -122,9 +123,9 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
 
     clear_edges(tiling, hidden, HIDDEN_HALO)
     clear_edges(tiling, slope, SLOPE_HALO)
-    gather_patches(tiling, xs, x, between)
+    gather_patches(tiling, xs, x, packing)
     normal[...] = normalise(x[...], norm[...])
-    gather_patches(tiling, dys, dy, between)
+    gather_patches(tiling, dys, dy, packing)
     dy[...] = times_share(tiling, dy[...], share).astype(dy.dtype)
     own_dy = own_patches(tiling, dy)
     normal_by_channel, dy_by_channel = own_patches(tiling, normal).T, own_dy.T
@@ -168,7 +169,7 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
     dpatches, dscale = normalise_backward(own_patches(tiling, x), dnormal, norm[...])
     dnorm[0] += _rows(dscale)
     dnorm[1] += _rows(dnormal)
-    scatter_sum(tiling, dpatches, dys[0], dx)
+    scatter_sum(tiling, dpatches, dys[0], dx, packing)
 
 
 def _strips(tiling: Tiling, halo: bool = True) -> Sequence[tuple[Strip, int]]:

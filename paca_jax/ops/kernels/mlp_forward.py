@@ -18,6 +18,7 @@ from paca_jax.ops.kernels.mlp_steps import (
     cost,
     gather_patches,
     map_scratch,
+    packing_scratch,
     patch_scratch,
     patch_specs,
     scatter_sum,
@@ -55,7 +56,8 @@ def forward(
         out_specs=patches[0],
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
         scratch_shapes=[
-            *patch_scratch(tiling, channels, x.dtype),
+            patch_scratch(tiling, channels, x.dtype),
+            *packing_scratch(tiling, channels),
             map_scratch(tiling, HALO),
             pltpu.VMEM((tiling.patches, LANES), jnp.float32),
             pltpu.VMEM((tiling.patches, channels), jnp.float32),
@@ -68,9 +70,10 @@ def forward(
 
 
 def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
-    *xs, share, norm, kernel1, vectors, kernel2, bias2, y, patches, between, hidden, active, total = refs
+    *xs, share, norm, kernel1, vectors, kernel2, bias2, y, patches, image, lines, hidden, active, total = refs
     chunk = pl.program_id(1)
-    gather_patches(tiling, xs, patches, between)
+    packing = (image, lines)
+    gather_patches(tiling, xs, patches, packing)
     patches[...] = normalise(patches[...], norm[...])
     clear_edges(tiling, hidden, HALO)
     total[...] = jnp.broadcast_to(bias2[...], total.shape)
@@ -87,4 +90,4 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
         total[...] += dot(active[...].astype(patches.dtype), kernel2[tile], NN)
 
     jax.lax.fori_loop(0, tiles, add, None)
-    scatter_sum(tiling, times_share(tiling, total[...], share), xs[0], y)
+    scatter_sum(tiling, times_share(tiling, total[...], share), xs[0], y, packing)

@@ -79,32 +79,36 @@ def weighted(neighbours: Sequence[Float[Array, "R L"]], weights: Sequence[Float[
     return sum(products[1:], products[0])
 
 
-def patch_scratch(tiling: Tiling, channels: int, dtype: Any) -> list[Any]:
-    """Returns the scratch memory for a step's patches as rows, and for what `gather_patches` needs between."""
+def patch_scratch(tiling: Tiling, channels: int, dtype: Any) -> Any:
+    """Returns the scratch memory for a step's patches as rows, with two rows of the image above and below where it is cut."""
     lines = tiling.images * tiling.rows + (4 if tiling.chunks > 1 else 0)
-    between = (lines, tiling.columns, channels) if tiling.columns > tiling.width else (1, SUBLANES, LANES)
-    return [pltpu.VMEM((lines * tiling.columns, channels), dtype), pltpu.VMEM(between, jnp.float32)]
+    return pltpu.VMEM((lines * tiling.columns, channels), dtype)
 
 
-def gather_patches(tiling: Tiling, refs: Sequence[Ref], patches: Ref, between: Ref) -> None:
+def packing_scratch(tiling: Tiling, channels: int) -> list[Any]:
+    """Returns the scratch memory in which `gather_patches` gives patches columns on the right, and `scatter_sum` takes them."""
+    shapes = ((tiling.height * tiling.width, channels), (tiling.images * tiling.rows, tiling.columns, channels))
+    return [pltpu.VMEM(shape if tiling.packed else (SUBLANES, LANES), jnp.float32) for shape in shapes]
+
+
+def gather_patches(tiling: Tiling, refs: Sequence[Ref], patches: Ref, packing: Sequence[Ref]) -> None:
     """Writes a step's patches as rows, zeros in the columns right of the image.
 
     Where a step does not see whole images, two rows of the image stand above and below.
     """
+    if tiling.packed:
+        image, lines = packing
+        lines[:, tiling.width :] = jnp.zeros((lines.shape[0], tiling.columns - tiling.width, lines.shape[2]))
+        for index in range(tiling.images):
+            image[...] = refs[0][index].astype(jnp.float32)
+            for row in range(tiling.rows):
+                lines[index * tiling.rows + row, : tiling.width] = image[row * tiling.width : (row + 1) * tiling.width]
+        patches[...] = lines[...].reshape(patches.shape).astype(patches.dtype)
+        return
     if tiling.chunks > 1:
         own, above, below = refs
         refs = (above, own, below)
-    if tiling.columns == tiling.width:
-        patches[...] = jnp.concatenate([ref[...] for ref in refs])
-        return
-    full = tiling.width // SUBLANES * SUBLANES
-    between[:, full:] = jnp.zeros((between.shape[0], tiling.columns - full, between.shape[2]))
-    line = 0
-    for ref in refs:
-        maps = ref[...].reshape(-1, tiling.width, between.shape[2]).astype(jnp.float32)
-        between[line : line + maps.shape[0], : tiling.width] = maps
-        line += maps.shape[0]
-    patches[...] = between[...].reshape(patches.shape).astype(patches.dtype)
+    patches[...] = jnp.concatenate([ref[...] for ref in refs])
 
 
 def own_patches(tiling: Tiling, patches: Ref) -> Float[Array, "R C"]:
@@ -113,11 +117,17 @@ def own_patches(tiling: Tiling, patches: Ref) -> Float[Array, "R C"]:
     return patches[first : first + tiling.patches]
 
 
-def scatter_sum(tiling: Tiling, value: Float[Array, "R C"], patches: Ref, total: Ref) -> None:
+def scatter_sum(tiling: Tiling, value: Float[Array, "R C"], patches: Ref, total: Ref, packing: Sequence[Ref]) -> None:
     """Writes the sum of a step's patches, as they came, and of rows where their patches belong."""
-    if tiling.columns > tiling.width:
-        value = value.reshape(tiling.images, tiling.rows, tiling.columns, -1)[:, :, : tiling.width]
-    total[...] = (patches[...].astype(jnp.float32) + value).astype(total.dtype)
+    if not tiling.packed:
+        total[...] = (patches[...].astype(jnp.float32) + value).astype(total.dtype)
+        return
+    image = packing[0]
+    for index in range(tiling.images):
+        for row in range(tiling.rows):
+            first = (index * tiling.rows + row) * tiling.columns
+            image[row * tiling.width : (row + 1) * tiling.width] = value[first : first + tiling.width]
+        total[index] = (patches[index].astype(jnp.float32) + image[...]).astype(total.dtype)
 
 
 def times_share(tiling: Tiling, value: Float[Array, "R C"], share: Ref) -> Float[Array, "R C"]:
@@ -128,33 +138,25 @@ def times_share(tiling: Tiling, value: Float[Array, "R C"], share: Ref) -> Float
 
 
 def patch_specs(tiling: Tiling, channels: int) -> list[pl.BlockSpec]:
-    """Returns the blocks of a step: its own patches, and two rows above and below where it does not see whole images.
-
-    Patches are rows where images fill vector registers, else maps: that is how they lie in memory.
-    """
+    """Returns the blocks of a step: its own patches, and two rows of the image above and below where it is cut."""
+    if tiling.packed:
+        shape = (tiling.images, tiling.height * tiling.width, channels)
+        return [pl.BlockSpec(shape, lambda image, chunk: (image, 0, 0))]
     pairs = tiling.rows // 2
     last = tiling.chunks * pairs - 1
 
-    def own(image: Array, chunk: Array) -> tuple[Array, Array]:
-        return image, chunk
+    def own(chunk: Array) -> Array:
+        return chunk
 
-    def above(image: Array, chunk: Array) -> tuple[Array, Array]:
-        return image, jnp.maximum(chunk * pairs - 1, 0)
+    def above(chunk: Array) -> Array:
+        return jnp.maximum(chunk * pairs - 1, 0)
 
-    def below(image: Array, chunk: Array) -> tuple[Array, Array]:
-        return image, jnp.minimum((chunk + 1) * pairs, last)
+    def below(chunk: Array) -> Array:
+        return jnp.minimum((chunk + 1) * pairs, last)
 
-    def block(rows: int, place: Callable[[Array, Array], tuple[Array, Array]]) -> pl.BlockSpec:
-        if tiling.columns > tiling.width:
-            return pl.BlockSpec(
-                (tiling.images, rows, tiling.width, channels), lambda image, chunk: (*place(image, chunk), 0, 0)
-            )
+    def block(rows: int, place: Callable[[Array], Array]) -> pl.BlockSpec:
         parts = tiling.chunks * tiling.rows // rows
-
-        def index(image: Array, chunk: Array) -> tuple[Array, int]:
-            image, part = place(image, chunk)
-            return image * parts + part, 0
-
-        return pl.BlockSpec((tiling.images * rows * tiling.columns, channels), index)
+        shape = (tiling.images * rows * tiling.columns, channels)
+        return pl.BlockSpec(shape, lambda image, chunk: (image * parts + place(chunk), 0))
 
     return [block(tiling.rows, own), *([block(2, above), block(2, below)] if tiling.chunks > 1 else [])]

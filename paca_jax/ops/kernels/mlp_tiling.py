@@ -60,8 +60,13 @@ class Tiling:
         return round_up(self.width, SUBLANES)
 
     @property
+    def packed(self) -> bool:
+        """Whether patches come as rows of whole images, without the columns on the right."""
+        return self.chunks == 1 and self.columns > self.width
+
+    @property
     def patches(self) -> int:
-        """Patches of a step."""
+        """Patches of a step, with the columns on the right."""
         return self.images * self.rows * self.columns
 
     @property
