@@ -42,7 +42,7 @@ def tile_patches(patches: Float[Array, "B N C"], clusters: int = 0) -> Tiling | 
     if most < LANES:
         return None
     if count > most:
-        size = round_up(math.ceil(count / math.ceil(count / most)), LANES)
+        size = round_up(math.ceil(count / math.ceil(count / most)), LANES if clusters else SUBLANES)
         return Tiling(1, size, math.ceil(count / size))
     return Tiling(largest_divisor(batch, most // round_up(count, LANES)), count, 1)
 
