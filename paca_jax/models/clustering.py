@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from paca_jax import ops
 from paca_jax.models.config import PaCaConfig
-from paca_jax.models.layers import Dense, DepthwiseConv, PointwiseConv
+from paca_jax.models.layers import Dense, DenseParameters, DepthwiseParameters, PointwiseKernel, conv_init
 
 
 class ConvClustering(nn.Module):
@@ -15,14 +15,17 @@ class ConvClustering(nn.Module):
 
     clusters: int
     kernel_size: int
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
+    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B H W M"]:
         """Returns each patch's logit for each cluster."""
-        x = ops.gelu(DepthwiseConv(self.kernel_size, self.dtype, name="depthwise")(x))
-        x = ops.gelu(PointwiseConv(x.shape[-1], dtype=self.dtype, name="pointwise")(x))
-        return PointwiseConv(self.clusters, use_bias=False, dtype=self.dtype, name="project")(x)
+        channels = x.shape[-1]
+        weights = ops.ClusteringWeights(
+            *DepthwiseParameters(self.kernel_size, name="depthwise")(channels),
+            *DenseParameters(channels, conv_init, name="pointwise")(channels),
+            PointwiseKernel(self.clusters, name="project")(channels),
+        )
+        return ops.conv_clustering(x, residual.norm, weights)
 
 
 class MlpClustering(nn.Module):
@@ -33,9 +36,9 @@ class MlpClustering(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
+    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B H W M"]:
         """Returns each patch's logit for each cluster."""
-        x = Dense(self.hidden, dtype=self.dtype, name="hidden")(x)
+        x = Dense(self.hidden, dtype=self.dtype, name="hidden")(residual.before(x))
         x = ops.gelu(x)
         return Dense(self.clusters, dtype=self.dtype, name="project")(x)
 
@@ -47,16 +50,16 @@ class LinearClustering(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W M"]:
+    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B H W M"]:
         """Returns each patch's logit for each cluster."""
-        return Dense(self.clusters, use_bias=False, dtype=self.dtype, name="project")(x)
+        return Dense(self.clusters, use_bias=False, dtype=self.dtype, name="project")(residual.before(x))
 
 
 def make_clustering(config: PaCaConfig, stage: int, dtype: DTypeLike) -> nn.Module:
-    """Returns the clustering module of a stage, named after its kind."""
+    """Returns the clustering module of a stage, named after its kind; it takes patches and what surrounds their attention."""
     clusters = config.clusters[stage]
     if config.clustering == "conv":
-        return ConvClustering(clusters, config.clustering_kernel_sizes[stage], dtype, name="conv_clustering")
+        return ConvClustering(clusters, config.clustering_kernel_sizes[stage], name="conv_clustering")
     if config.clustering == "mlp":
         hidden = int(config.embed_dims[stage] * config.mlp_ratios[stage])
         return MlpClustering(clusters, hidden, dtype, name="mlp_clustering")

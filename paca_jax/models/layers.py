@@ -49,12 +49,24 @@ class DenseParameters(nn.Module):
     """The parameters of a `Dense` of the same name, for a function that computes several layers at once."""
 
     features: int
+    kernel_init: nn.initializers.Initializer = linear_init
 
     @nn.compact
     def __call__(self, channels: int) -> tuple[Float[Array, "C D"], Float[Array, "D"]]:
         """Returns the kernel and the bias of a layer that takes so many channels."""
-        kernel = self.param("kernel", linear_init, (channels, self.features))
+        kernel = self.param("kernel", self.kernel_init, (channels, self.features))
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,))
+
+
+class PointwiseKernel(nn.Module):
+    """The parameter of a `PointwiseConv` of the same name without bias, for a function that computes several layers at once."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> Float[Array, "C D"]:
+        """Returns the kernel of a layer that takes so many channels."""
+        return self.param("kernel", conv_init, (channels, self.features))
 
 
 def _norm_parameters(module: nn.Module, channels: int) -> ops.NormWeights:

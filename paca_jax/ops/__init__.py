@@ -11,6 +11,7 @@ from paca_jax.ops.attention import (
 )
 from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
+from paca_jax.ops.conv_clustering import ClusteringWeights, conv_clustering
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.gelu import gelu
@@ -28,6 +29,7 @@ __all__ = [
     "LAYER_NORM_EPSILON",
     "AttentionWeights",
     "ClusterWeights",
+    "ClusteringWeights",
     "MlpWeights",
     "NormWeights",
     "Residual",
@@ -43,6 +45,7 @@ __all__ = [
     "box_iou",
     "channels_dot",
     "clip_boxes",
+    "conv_clustering",
     "decode_boxes",
     "depthwise_conv",
     "encode_boxes",

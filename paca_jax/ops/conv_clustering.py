@@ -1,0 +1,44 @@
+"""Convolution clustering as one function: from patches to the logits of their clusters (section 3.2)."""
+
+import jax
+from jaxtyping import Array, Float
+
+from paca_jax.ops.convolution import depthwise_conv
+from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.gelu import gelu
+from paca_jax.ops.kernels.clustering import ClusteringWeights, fits, fused_clustering
+from paca_jax.ops.kernels.norm import NormWeights
+from paca_jax.ops.norm import layer_norm
+from paca_jax.sharding import by_images, model_shards, target_platform
+
+
+def conv_clustering(
+    x: Float[Array, "B H W C"], norm: NormWeights | None, weights: ClusteringWeights
+) -> Float[Array, "B H W M"]:
+    """Returns each patch's logit for each cluster: LayerNorm, depthwise convolution, GELU, dense, GELU, dense without bias.
+
+    On a TPU two kernels compute it and its gradient: nothing between patches and logits leaves the chip, and the gradient keeps
+    `x` alone. Elsewhere, and where they do not apply (no LayerNorm; a mesh that splits heads; windows of more than 15 patches
+    and weights too large for a chip's memory), it is done operation by operation.
+
+    Args:
+        x: patches.
+        norm: parameters of the LayerNorm, in float32; None for none.
+        weights: the other parameters, in float32.
+    """
+    if target_platform() != "tpu" or norm is None or model_shards() > 1 or not fits(x, weights):
+        return _operations(x, norm, weights)
+    # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
+    return jax.lax.platform_dependent(x, norm, weights, tpu=_kernels, default=jax.checkpoint(_operations))
+
+
+def _kernels(x: Array, norm: NormWeights, weights: ClusteringWeights) -> Array:
+    return by_images(fused_clustering, (x,), (norm, weights))
+
+
+def _operations(x: Array, norm: NormWeights | None, weights: ClusteringWeights) -> Array:
+    depthwise, depthwise_bias, pointwise, pointwise_bias, project = (weight.astype(x.dtype) for weight in weights)
+    patches = x if norm is None else layer_norm(x, norm)
+    active = gelu(depthwise_conv(patches, depthwise) + depthwise_bias)
+    mixed = gelu(channels_dot(active, pointwise, None) + pointwise_bias)
+    return channels_dot(mixed, project, None)

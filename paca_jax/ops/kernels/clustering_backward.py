@@ -1,0 +1,162 @@
+"""The backward kernel of convolution clustering: it computes what lies between anew."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array, Float
+
+from paca_jax.ops.gelu import gelu_and_slope
+from paca_jax.ops.kernels.clustering_steps import (
+    BIASES,
+    MEMORY,
+    Line,
+    clear_edges,
+    cost,
+    filtered_scratch,
+    for_rounds,
+    for_strips,
+    inside,
+    line_specs,
+    lines,
+    map_scratch,
+    own_lines,
+    store_filtered,
+    store_maps,
+    store_normal,
+    weighted,
+    windows,
+)
+from paca_jax.ops.kernels.clustering_tiling import SUBLANES, Tiling
+from paca_jax.ops.kernels.common import NN, NT, TN, Ref, dot, whole
+from paca_jax.ops.kernels.norm import normalise_backward
+
+
+def backward(
+    x: Float[Array, "N W C"],
+    dy: Float[Array, "N W M"],
+    norm: Float[Array, "2 C"],
+    vectors: Float[Array, "V C"],
+    pointwise: Float[Array, "C C"],
+    project: Float[Array, "C M"],
+    *,
+    tiling: Tiling,
+    interpret: bool,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Returns the gradients; all but the first are sums over patches, in float32.
+
+    Returns:
+        Those of `x`, in its form and type; of `norm` (2, C); of `vectors` (V, 8, C), the sum over whose axis of 8 is left to
+        the caller; of `pointwise` and of `project`.
+    """
+    channels, clusters = project.shape
+    patches, logits = line_specs(tiling, channels), line_specs(tiling, clusters)
+    weights = (norm, vectors, pointwise, project)
+    sums = [
+        jax.ShapeDtypeStruct(shape, jnp.float32)
+        for shape in (norm.shape, (len(vectors), SUBLANES, channels), pointwise.shape, project.shape)
+    ]
+    images, rows = tiling.round
+    call: Any = pl.pallas_call(
+        partial(_step, tiling=tiling),
+        grid=tiling.grid,
+        in_specs=[*patches, *logits, *map(whole, weights)],
+        out_specs=[patches[0], *map(whole, sums)],
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
+        scratch_shapes=[
+            map_scratch(tiling, _edges(tiling)[0], channels),
+            map_scratch(tiling, tiling.reach, channels),
+            filtered_scratch(tiling, _edges(tiling)[1], channels),
+            pltpu.VMEM((max(images * rows, tiling.reach), tiling.columns, clusters), jnp.float32),
+        ],
+        # In order, for sums stay in place from step to step.
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=MEMORY),
+        cost_estimate=cost(tiling, channels, clusters, x.dtype.itemsize, forwards=3),
+        name="conv_clustering_backward",
+        interpret=interpret,
+    )
+    return call(*(x for _ in patches), *(dy for _ in logits), *weights)
+
+
+def _edges(tiling: Tiling) -> tuple[int, int]:
+    """Returns how many rows above and below are normalised, and how many of these are filtered."""
+    return (tiling.reach, 0) if tiling.chunks == 1 else (2 * tiling.reach, tiling.reach)
+
+
+@jax.jit
+def _tap_gradients(seen: Float[Array, "T S L"], slope: Float[Array, "R S L"]) -> list[Float[Array, "S L"]]:
+    """Sums what a column of windows sees by a gradient over the rows, for each row of the window."""
+    products = [seen[down : down + len(slope)] * slope for down in range(len(seen) - len(slope) + 1)]
+    return [sum(product[1:], product[0]) for product in products]
+
+
+@jax.jit
+def _rows(value: Float[Array, "R C"]) -> Float[Array, "8 C"]:
+    return jnp.sum(value.reshape(-1, SUBLANES, value.shape[1]), axis=0)
+
+
+def _step(*refs: Ref, tiling: Tiling) -> None:
+    blocks = 1 if tiling.chunks == 1 else 3
+    xs, dys, refs = refs[:blocks], refs[blocks : 2 * blocks], refs[2 * blocks :]
+    norm, vectors, pointwise, project, dx, dnorm, dvectors, dpointwise, dproject, maps, slopes, filtered, dlogits = refs
+    edge, more = _edges(tiling)
+    reach, (images, rows) = tiling.reach, tiling.round
+    bias, chunk = len(vectors) - BIASES, pl.program_id(1)
+
+    @pl.when((pl.program_id(0) == 0) & (chunk == 0))
+    def _() -> None:
+        for ref in (dnorm, dvectors, dpointwise, dproject):
+            ref[...] = jnp.zeros_like(ref)
+
+    store_normal(tiling, xs, norm, maps, edge, chunk)
+    store_filtered(tiling, maps, edge, vectors, filtered, more)
+    clear_edges(tiling, slopes, reach)
+    if tiling.width < tiling.columns:
+        dlogits[:, -SUBLANES:] = jnp.zeros((dlogits.shape[0], SUBLANES, dlogits.shape[2]))
+
+    def mix(dy: Float[Array, "I R W M"], image: Line, row: Line, own: bool) -> None:
+        count, size = dy.shape[:2]
+        dlogits[: count * size, : tiling.width] = dy.reshape(-1, *dy.shape[2:]).astype(jnp.float32)
+        rounded = dlogits[: count * size].reshape(-1, dlogits.shape[2]).astype(dx.dtype)
+        here = filtered[pl.ds(image, count), pl.ds(row + more, size)]
+        active, active_slope = gelu_and_slope(here.reshape(-1, here.shape[-1]))
+        active = active.astype(dx.dtype)
+        mixed, mixed_slope = gelu_and_slope(dot(active, pointwise[...], NN) + vectors[-1:])
+        dmixed = dot(rounded, project[...], NT) * mixed_slope
+        dfiltered = dot(dmixed.astype(dx.dtype), pointwise[...], NT) * active_slope
+        store_maps(slopes, image, row + reach, dfiltered.reshape(here.shape))
+        if own:
+            dproject[...] += dot(mixed.astype(dx.dtype), rounded, TN)
+            dpointwise[...] += dot(active, dmixed.astype(dx.dtype), TN)
+            dvectors[bias] += _rows(dfiltered)
+            dvectors[bias + 1] += _rows(dmixed)
+
+    for_rounds(tiling, lambda image, row: mix(lines(tiling, dys[0], image, row), image, row, own=True))
+    if more:
+        mix(inside(tiling, dys[1][tiling.halo - more :][None], chunk, -more), 0, -more, own=False)
+        mix(inside(tiling, dys[2][:more][None], chunk, tiling.rows), 0, tiling.rows, own=False)
+
+    def convolve(image: Line, row: Line, column: Line, channels: slice) -> None:
+        seen = windows(tiling, slopes, image, row, tiling.strip, column, channels)
+        dnormal = weighted(seen, [vectors[bias - 1 - tap : bias - tap, channels] for tap in range(bias)])
+        filtered[image, pl.ds(row + more, tiling.strip), pl.ds(column, SUBLANES), channels] = dnormal
+        slope = seen[reach][reach : reach + tiling.strip]
+        for right, normal in enumerate(windows(tiling, maps, image, row + edge - reach, tiling.strip, column, channels)):
+            for down, part in enumerate(_tap_gradients(normal, slope)):
+                dvectors[down * (2 * reach + 1) + right, :, channels] += part
+
+    for_strips(tiling, tiling.rows, tiling.strip, filtered.shape[-1], convolve)
+
+    def normalise(image: Line, row: Line) -> None:
+        dnormal = inside(tiling, filtered[pl.ds(image, images), pl.ds(row + more, rows), : tiling.width], chunk, row)
+        dnormal = dnormal.reshape(-1, *dnormal.shape[2:])
+        own = own_lines(tiling, image, row)
+        dpatches, dscale = jax.vmap(normalise_backward, (0, 0, None))(xs[0][own], dnormal, norm[...])
+        dx[own] = dpatches.astype(dx.dtype)
+        dnorm[:1] += jnp.sum(jnp.sum(dscale, 0), 0, keepdims=True)
+        dnorm[1:] += jnp.sum(jnp.sum(dnormal, 0), 0, keepdims=True)
+
+    for_rounds(tiling, normalise)

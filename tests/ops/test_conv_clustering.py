@@ -1,0 +1,143 @@
+"""The kernels, interpreted, against the same clustering operation by operation; and who takes which."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from paca_jax import ops
+from paca_jax.ops.kernels import clustering_tiling
+from paca_jax.ops.kernels.clustering import fits, fused_clustering
+from paca_jax.sharding import make_mesh
+from tests.planning.test_plan import needs_libtpu
+from tests.runs import run_for_tpus
+
+
+def draw(batch, height, width, channels, clusters, window, dtype=jnp.float32):
+    """Returns maps, the parameters of norm and clustering, and a gradient of the logits."""
+    keys = jax.random.split(jax.random.key(height), 9)
+    shapes = ((window, window, 1, channels), (channels,), (channels, channels), (channels,), (channels, clusters))
+    scales = (1 / window, 0.5, channels**-0.5, 0.5, channels**-0.5)
+    weights = [s * jax.random.normal(key, shape) for key, shape, s in zip(keys, shapes, scales, strict=False)]
+    x, g = (jax.random.normal(key, (batch, height, width, last)) for key, last in ((keys[5], channels), (keys[6], clusters)))
+    norm = ops.NormWeights(*(jax.random.normal(key, (channels,)) for key in keys[7:]))
+    return (x + 0.5).astype(dtype), norm, ops.ClusteringWeights(*weights), g.astype(dtype)
+
+
+def interpreted(x, norm, weights):
+    return fused_clustering(x, norm, weights, interpret=True)
+
+
+def with_gradients(function, x, norm, weights, g):
+    def both(*arguments):
+        y, pull = jax.vjp(function, *arguments)
+        return y, *pull(g.astype(y.dtype))
+
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(both)(x, norm, weights)
+
+
+def assert_agree(expected, found, tolerance):
+    for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(np.asarray(b, np.float32), a, rtol=0, atol=tolerance * float(jnp.max(jnp.abs(a))))
+
+
+def assert_kernels_agree(x, *rest, tolerance):
+    expected = with_gradients(ops.conv_clustering, x.astype(jnp.float32), *rest)
+    found = with_gradients(interpreted, x, *rest)
+    assert found[0].dtype == found[1].dtype == x.dtype
+    assert all(gradient.dtype == jnp.float32 for gradient in jax.tree.leaves(found[2:]))
+    assert_agree(expected, found, tolerance)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(3, 7, 7, 24, 10, 7), (2, 5, 9, 136, 20, 3), (4, 19, 17, 12, 130, 7), (1, 3, 60, 20, 6, 5), (2, 4, 4, 8, 3, 1)],
+    ids=str,
+)
+def test_kernels_compute_what_the_operations_do(size):
+    assert_kernels_agree(*draw(*size), tolerance=1e-5)
+
+
+def test_kernels_compute_in_bfloat16_what_the_operations_do_in_float32():
+    assert_kernels_agree(*draw(4, 7, 7, 24, 10, 7, jnp.bfloat16), tolerance=2e-2)
+
+
+@pytest.mark.parametrize(("height", "width", "window", "rows"), [(11, 9, 3, 4), (20, 10, 7, 6), (7, 60, 5, 4)])
+def test_steps_of_a_large_image_see_the_rows_of_their_neighbours(height, width, window, rows, monkeypatch):
+    columns = -(-width // 8) * 8
+    monkeypatch.setattr(clustering_tiling, "_STEP_BYTES", rows * columns * 128 * 4)
+    monkeypatch.setattr(clustering_tiling, "_ROUND_PATCHES", 2 * columns)
+    x, *rest = draw(2, height, width, 16, 6, window)
+    cut = clustering_tiling.tile(x, window)
+    assert (cut.images, cut.rows) == (1, rows)
+    assert cut.chunks > 1
+    assert cut.round == (1, 2)
+    assert_kernels_agree(x, *rest, tolerance=1e-5)
+
+
+def test_eight_devices_compute_what_one_does(kernels_called):
+    called = kernels_called("conv_clustering", "fused_clustering")
+    x, *rest = draw(16, 7, 5, 16, 6, 3)
+    expected = with_gradients(ops.conv_clustering, x, *rest)
+    assert set(called) == {x.shape}
+    called.clear()
+    with jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
+        found = with_gradients(ops.conv_clustering, x, *rest)
+    assert set(called) == {(2, *x.shape[1:])}
+    assert_agree(expected, found, 1e-5)
+
+
+def test_a_mesh_that_splits_heads_and_patches_without_norm_take_no_kernel(kernels_called):
+    called = kernels_called("conv_clustering", "fused_clustering")
+    x, norm, weights, g = draw(4, 3, 5, 8, 6, 3)
+    expected = with_gradients(ops.conv_clustering, x, norm, weights, g)
+    assert called
+    called.clear()
+    with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
+        split = with_gradients(ops.conv_clustering, x, norm, weights, g)
+    normalised_outside = ops.conv_clustering(ops.layer_norm(x, norm), None, weights)
+    assert not called
+    assert_agree(expected, split, 1e-5)
+    np.testing.assert_allclose(normalised_outside, expected[0], atol=1e-5)
+
+
+def test_sizes_that_the_kernels_do_not_take():
+    x, _, weights, _ = draw(1, 2, 2, 6, 8, 15)
+    assert fits(x, weights)
+    assert not fits(x.astype(jnp.float16), weights)
+    assert not fits(x, weights._replace(depthwise=jnp.zeros((17, 17, 1, 6))))
+    assert not fits(x.astype(jnp.bfloat16), weights._replace(pointwise=jnp.zeros((1024, 1024))))
+
+
+CODE = """
+import jax, jax.numpy as jnp
+from paca_jax import ops
+from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+from paca_jax.sharding import make_mesh
+
+prepare_environment()
+mesh = make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1")))
+place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+def loss(x, norm, weights):
+    return jnp.sum(ops.conv_clustering(x, norm, weights))
+
+for height, width, channels, window in ((7, 7, 20, 7), (8, 8, 136, 3), (52, 204, 40, 3)):
+    shapes = ((window, window, 1, channels), (channels,), (channels, channels), (channels,), (channels, 10))
+    weights = ops.ClusteringWeights(*(jax.ShapeDtypeStruct(shape, "float32", sharding=place) for shape in shapes))
+    norm = ops.NormWeights(weights.depthwise_bias, weights.depthwise_bias)
+    x = jax.ShapeDtypeStruct((2, height, width, channels), "bfloat16", sharding=place)
+    with jax.set_mesh(mesh):
+        text = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(x, norm, weights).compile().as_text()
+    print(text.count('custom_call_target="tpu_custom_call"'), "convolution(" in text)
+"""
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_tpu_runs_the_two_kernels_and_no_convolution():
+    done = run_for_tpus(CODE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["2 False"] * 3
