@@ -18,8 +18,12 @@ def layer_norm(x: Float[Array, "B *S C"], weights: NormWeights) -> Float[Array, 
     patches = x.reshape(len(x), -1, x.shape[-1])
     if target_platform() != "tpu" or model_shards() > 1 or not fits(patches):
         return _operations(x, weights)
-    y = jax.lax.platform_dependent(patches, weights, tpu=_kernels, default=jax.checkpoint(_operations))
-    return y.reshape(x.shape)
+    return _by_platform(patches, weights).reshape(x.shape)
+
+
+@jax.jit
+def _by_platform(x: Array, weights: NormWeights) -> Array:
+    return jax.lax.platform_dependent(x, weights, tpu=_kernels, default=jax.checkpoint(_operations))
 
 
 def _kernels(x: Array, weights: NormWeights) -> Array:

@@ -41,13 +41,26 @@ def residual_attention(
         residual: what surrounds the attention.
         drop: what is done to the weights of attention, such as dropout.
     """
-    operations = partial(_operations, num_heads=num_heads, residual=residual, drop=drop)
     plain = residual.is_plain and (assignment is None or clusters.norm is not None) and drop is None
     if target_platform() != "tpu" or not plain or model_shards() > 1 or not fits(x, assignment, num_heads):
-        return operations(x, assignment, clusters, weights)
-    kernels = partial(_kernels, num_heads=num_heads, residual=residual)
+        return _operations(x, assignment, clusters, weights, residual, num_heads, drop)
+    return _by_platform(x, assignment, clusters, weights, residual, num_heads)
+
+
+@partial(jax.jit, static_argnums=5)
+def _by_platform(
+    x: Array,
+    assignment: Array | None,
+    clusters: ClusterWeights,
+    weights: AttentionWeights,
+    residual: Residual,
+    num_heads: int,
+) -> Array:
+    kernels, operations = (partial(form, num_heads=num_heads) for form in (_kernels, _operations))
     # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
-    return jax.lax.platform_dependent(x, assignment, clusters, weights, tpu=kernels, default=jax.checkpoint(operations))
+    return jax.lax.platform_dependent(
+        x, assignment, clusters, weights, residual, tpu=kernels, default=jax.checkpoint(operations)
+    )
 
 
 def _kernels(
@@ -55,8 +68,8 @@ def _kernels(
     assignment: Array | None,
     clusters: ClusterWeights,
     weights: AttentionWeights,
-    num_heads: int,
     residual: Residual,
+    num_heads: int,
 ) -> Array:
     function = partial(fused_attention, num_heads=num_heads)
     return by_images(function, (x, assignment, residual.shares(x)), (residual.norm, clusters, weights))
@@ -67,9 +80,9 @@ def _operations(
     assignment: Array | None,
     clusters: ClusterWeights,
     weights: AttentionWeights,
-    num_heads: int,
     residual: Residual,
-    drop: Drop | None,
+    num_heads: int,
+    drop: Drop | None = None,
 ) -> Array:
     def dense(x: Array, kernel: Array, bias: Array) -> Array:
         return channels_dot(x, kernel.astype(x.dtype), None) + bias.astype(x.dtype)

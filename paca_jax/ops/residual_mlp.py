@@ -33,19 +33,23 @@ def residual_mlp(
         residual: what surrounds the MLP.
         drop: what is done to the activated hidden channels, such as dropout.
     """
-    operations = partial(_operations, shortcut=shortcut, residual=residual, drop=drop)
     if target_platform() != "tpu" or not residual.is_plain or drop is not None or model_shards() > 1 or not fits(x, weights):
-        return operations(x, weights)
-    kernels = partial(_kernels, shortcut=shortcut, residual=residual)
+        return _operations(x, weights, residual, shortcut, drop)
+    return _by_platform(x, weights, residual, shortcut)
+
+
+@partial(jax.jit, static_argnums=3)
+def _by_platform(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool) -> Array:
+    kernels, operations = (partial(form, shortcut=shortcut) for form in (_kernels, _operations))
     # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
-    return jax.lax.platform_dependent(x, weights, tpu=kernels, default=jax.checkpoint(operations))
+    return jax.lax.platform_dependent(x, weights, residual, tpu=kernels, default=jax.checkpoint(operations))
 
 
-def _kernels(x: Array, weights: MlpWeights, shortcut: bool, residual: Residual) -> Array:
+def _kernels(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool) -> Array:
     return by_images(partial(fused_mlp, shortcut=shortcut), (x, residual.shares(x)), (residual.norm, weights))
 
 
-def _operations(x: Array, weights: MlpWeights, shortcut: bool, residual: Residual, drop: Drop | None) -> Array:
+def _operations(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool, drop: Drop | None = None) -> Array:
     kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = (weight.astype(x.dtype) for weight in weights)
     hidden = constrain(channels_dot(residual.before(x), kernel1, None) + bias1, "batch", None, None, "mlp")
     filtered = depthwise_conv(hidden, depthwise) + depthwise_bias

@@ -1,5 +1,5 @@
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -7,15 +7,18 @@ import pytest
 
 
 @pytest.fixture
-def kernels_called(monkeypatch) -> Callable[[str, str], list[tuple[int, ...]]]:
+def kernels_called(monkeypatch) -> Iterator[Callable[[str, str], list[tuple[int, ...]]]]:
     """Makes this process choose as on a TPU, with kernels that are interpreted.
 
     Called with an operation and the name of its kernels, it returns a list that takes the shape of the first argument of each
     call of these.
     """
 
+    chosen = []
+
     def watch(operation: str, kernels: str) -> list[tuple[int, ...]]:
         module = importlib.import_module(f"paca_jax.ops.{operation}")  # the package's attribute is the function
+        chosen.append(module._by_platform)
         interpreted = partial(getattr(module, kernels), interpret=True)
         called = []
 
@@ -28,4 +31,6 @@ def kernels_called(monkeypatch) -> Callable[[str, str], list[tuple[int, ...]]]:
         monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, default, tpu=None, **_: (tpu or default)(*arrays))
         return called
 
-    return watch
+    yield watch
+    for function in chosen:
+        function.clear_cache()
