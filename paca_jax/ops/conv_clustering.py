@@ -28,6 +28,11 @@ def conv_clustering(
     """
     if target_platform() != "tpu" or norm is None or model_shards() > 1 or not fits(x, weights):
         return _operations(x, norm, weights)
+    return _by_platform(x, norm, weights)
+
+
+@jax.jit
+def _by_platform(x: Array, norm: NormWeights, weights: ClusteringWeights) -> Array:
     # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
     return jax.lax.platform_dependent(x, norm, weights, tpu=_kernels, default=jax.checkpoint(_operations))
 
