@@ -39,8 +39,7 @@ class Attention(nn.Module):
         config, channels = self.config, x.shape[-1]
         patches = x.reshape(x.shape[0], -1, channels)
         if self.computes_assignment:
-            logits = make_clustering(config, self.stage, self.dtype)(x, residual)
-            assignment = ops.assign_patches(logits.reshape(*patches.shape[:2], -1))
+            assignment = make_clustering(config, self.stage, self.dtype)(x, residual)
         clusters = ops.ClusterWeights() if assignment is None else self._clusters(assignment.shape[1], channels)
         layers = [DenseParameters(channels, name=name)(channels) for name in ("query", "key", "value", "out")]
         weights = ops.AttentionWeights(*(parameter for layer in layers for parameter in layer))

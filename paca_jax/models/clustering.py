@@ -1,4 +1,4 @@
-"""From patches to cluster logits: convolution, MLP and linear clustering (section 3.2)."""
+"""From patches to their assignment to clusters: convolution, MLP and linear clustering (section 3.2)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ class ConvClustering(nn.Module):
     kernel_size: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B H W M"]:
-        """Returns each patch's logit for each cluster."""
+    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B M N"]:
+        """Returns the assignment of patches to clusters."""
         channels = x.shape[-1]
         weights = ops.ClusteringWeights(
             *DepthwiseParameters(self.kernel_size, name="depthwise")(channels),
@@ -36,11 +36,11 @@ class MlpClustering(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B H W M"]:
-        """Returns each patch's logit for each cluster."""
+    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B M N"]:
+        """Returns the assignment of patches to clusters."""
         x = Dense(self.hidden, dtype=self.dtype, name="hidden")(residual.before(x))
         x = ops.gelu(x)
-        return Dense(self.clusters, dtype=self.dtype, name="project")(x)
+        return _assign(Dense(self.clusters, dtype=self.dtype, name="project")(x))
 
 
 class LinearClustering(nn.Module):
@@ -50,9 +50,13 @@ class LinearClustering(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B H W M"]:
-        """Returns each patch's logit for each cluster."""
-        return Dense(self.clusters, use_bias=False, dtype=self.dtype, name="project")(residual.before(x))
+    def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual) -> Float[Array, "B M N"]:
+        """Returns the assignment of patches to clusters."""
+        return _assign(Dense(self.clusters, use_bias=False, dtype=self.dtype, name="project")(residual.before(x)))
+
+
+def _assign(logits: Float[Array, "B H W M"]) -> Float[Array, "B M N"]:
+    return ops.assign_patches(logits.reshape(len(logits), -1, logits.shape[-1]))
 
 
 def make_clustering(config: PaCaConfig, stage: int, dtype: DTypeLike) -> nn.Module:

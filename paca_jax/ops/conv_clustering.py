@@ -1,8 +1,9 @@
-"""Convolution clustering as one function: from patches to the logits of their clusters (section 3.2)."""
+"""Convolution clustering as one function: from patches to their assignment to clusters (section 3.2)."""
 
 import jax
 from jaxtyping import Array, Float
 
+from paca_jax.ops.attention import assign_patches
 from paca_jax.ops.convolution import depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.gelu import gelu
@@ -12,14 +13,12 @@ from paca_jax.ops.norm import layer_norm
 from paca_jax.sharding import by_images, model_shards, target_platform
 
 
-def conv_clustering(
-    x: Float[Array, "B H W C"], norm: NormWeights | None, weights: ClusteringWeights
-) -> Float[Array, "B H W M"]:
-    """Returns each patch's logit for each cluster: LayerNorm, depthwise convolution, GELU, dense, GELU, dense without bias.
+def conv_clustering(x: Float[Array, "B H W C"], norm: NormWeights | None, weights: ClusteringWeights) -> Float[Array, "B M N"]:
+    """Returns `assign_patches` of LayerNorm, depthwise convolution, GELU, dense, GELU, dense without bias.
 
-    On a TPU two kernels compute it and its gradient: nothing between patches and logits leaves the chip, and the gradient keeps
-    `x` alone. Elsewhere, and where they do not apply (no LayerNorm; a mesh that splits heads; windows of more than 15 patches
-    and weights too large for a chip's memory), it is done operation by operation.
+    On a TPU two kernels compute it and its gradient: nothing between patches and assignment leaves the chip (of large images
+    the logits do), and the gradient keeps these two. Elsewhere, and where they do not apply (no LayerNorm; a mesh that splits
+    heads; windows of more than 15 patches and weights too large for a chip's memory), it is done operation by operation.
 
     Args:
         x: patches.
@@ -46,4 +45,4 @@ def _operations(x: Array, norm: NormWeights | None, weights: ClusteringWeights) 
     patches = x if norm is None else layer_norm(x, norm)
     active = gelu(depthwise_conv(patches, depthwise) + depthwise_bias)
     mixed = gelu(channels_dot(active, pointwise, None) + pointwise_bias)
-    return channels_dot(mixed, project, None)
+    return assign_patches(channels_dot(mixed, project, None).reshape(len(x), -1, project.shape[1]))

@@ -14,12 +14,13 @@ from tests.runs import run_for_tpus
 
 
 def draw(batch, height, width, channels, clusters, window, dtype=jnp.float32):
-    """Returns maps, the parameters of norm and clustering, and a gradient of the logits."""
+    """Returns maps, the parameters of norm and clustering, and a gradient of the assignment."""
     keys = jax.random.split(jax.random.key(height), 9)
     shapes = ((window, window, 1, channels), (channels,), (channels, channels), (channels,), (channels, clusters))
     scales = (1 / window, 0.5, channels**-0.5, 0.5, channels**-0.5)
     weights = [s * jax.random.normal(key, shape) for key, shape, s in zip(keys, shapes, scales, strict=False)]
-    x, g = (jax.random.normal(key, (batch, height, width, last)) for key, last in ((keys[5], channels), (keys[6], clusters)))
+    x = jax.random.normal(keys[5], (batch, height, width, channels))
+    g = jax.random.normal(keys[6], (batch, clusters, height * width))
     norm = ops.NormWeights(*(jax.random.normal(key, (channels,)) for key in keys[7:]))
     return (x + 0.5).astype(dtype), norm, ops.ClusteringWeights(*weights), g.astype(dtype)
 
@@ -122,7 +123,7 @@ mesh = make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1")))
 place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 def loss(x, norm, weights):
-    return jnp.sum(ops.conv_clustering(x, norm, weights))
+    return jnp.sum(ops.conv_clustering(x, norm, weights) ** 2)
 
 for height, width, channels, window in ((7, 7, 20, 7), (8, 8, 136, 3), (52, 204, 40, 3)):
     shapes = ((window, window, 1, channels), (channels,), (channels, channels), (channels,), (channels, 10))

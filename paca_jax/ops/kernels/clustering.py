@@ -1,4 +1,4 @@
-"""Convolution clustering in two TPU kernels: nothing between patches and logits leaves the chip."""
+"""Convolution clustering in two TPU kernels, from patches to their assignment."""
 
 from functools import partial
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from paca_jax.ops.attention import assign_patches
 from paca_jax.ops.kernels.clustering_backward import backward
 from paca_jax.ops.kernels.clustering_forward import forward
 from paca_jax.ops.kernels.clustering_tiling import MAX_REACH, Tiling, tile
@@ -36,8 +37,8 @@ def fits(x: Float[Array, "B H W C"], weights: ClusteringWeights) -> bool:
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def fused_clustering(
     x: Float[Array, "B H W C"], norm: NormWeights, weights: ClusteringWeights, interpret: bool = False
-) -> Float[Array, "B H W M"]:
-    """Returns `ops.conv_clustering`; its gradient keeps `x` alone.
+) -> Float[Array, "B M N"]:
+    """Returns `ops.conv_clustering`; its gradient keeps `x` and what it returns.
 
     Products multiply in the type of `x`, those of the convolution in float32, and sum in float32; so is what lies between.
 
@@ -50,20 +51,28 @@ def fused_clustering(
     return _forward(x, norm, weights, interpret)[0]
 
 
-_Kept = tuple[Array, NormWeights, ClusteringWeights]
+_Kept = tuple[Array, NormWeights, ClusteringWeights, Array]
 
 
 def _forward(x: Array, norm: NormWeights, weights: ClusteringWeights, interpret: bool) -> tuple[Array, _Kept]:
     tiling = tile(x, len(weights.depthwise))
     y = forward(_lines(x, tiling), *_operands(x, norm, weights), tiling=tiling, interpret=interpret)
-    return _maps(y, tiling), (x, norm, weights)
+    if tiling.chunks > 1:
+        y = assign_patches(_maps(y, tiling).reshape(len(x), tiling.patches, -1))
+    return y, (x, norm, weights, y)
 
 
-def _backward(interpret: bool, kept: _Kept, dy: Array) -> _Kept:
-    x, norm, weights = kept
+def _backward(interpret: bool, kept: _Kept, dy: Array) -> tuple[Array, NormWeights, ClusteringWeights]:
+    x, norm, weights, y = kept
     tiling = tile(x, len(weights.depthwise))
+    if tiling.chunks == 1:
+        gradients = [y, dy]
+    else:
+        products = y.astype(jnp.float32) * dy
+        dlogits = jnp.swapaxes(products - y * jnp.sum(products, 2, keepdims=True), 1, 2)
+        gradients = [_lines(dlogits.reshape(*x.shape[:3], -1).astype(x.dtype), tiling)]
     dx, dnorm, dvectors, dpointwise, dproject = backward(
-        _lines(x, tiling), _lines(dy, tiling), *_operands(x, norm, weights), tiling=tiling, interpret=interpret
+        _lines(x, tiling), gradients, *_operands(x, norm, weights), tiling=tiling, interpret=interpret
     )
     *taps, depthwise_bias, pointwise_bias = dvectors.sum(1)
     dweights = ClusteringWeights(

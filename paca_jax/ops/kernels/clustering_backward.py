@@ -1,5 +1,6 @@
 """The backward kernel of convolution clustering: it computes what lies between anew."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from paca_jax.ops.kernels.clustering_steps import (
     BIASES,
     MEMORY,
     Line,
+    assignment_spec,
     clear_edges,
     cost,
     filtered_scratch,
@@ -21,9 +23,9 @@ from paca_jax.ops.kernels.clustering_steps import (
     for_strips,
     inside,
     line_specs,
-    lines,
     map_scratch,
     own_lines,
+    patch_scratch,
     store_filtered,
     store_maps,
     store_normal,
@@ -37,7 +39,7 @@ from paca_jax.ops.kernels.norm import normalise_backward
 
 def backward(
     x: Float[Array, "N W C"],
-    dy: Float[Array, "N W M"],
+    dys: Sequence[Array],
     norm: Float[Array, "2 C"],
     vectors: Float[Array, "V C"],
     pointwise: Float[Array, "C C"],
@@ -48,12 +50,27 @@ def backward(
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Returns the gradients; all but the first are sums over patches, in float32.
 
+    Args:
+        x: all rows of all images.
+        dys: the assignment and its gradient (B, M, N) if steps see whole images, else the gradient of lines' logits (N, W, M).
+        norm: scale and bias.
+        vectors: taps, and the biases of convolution and first dense layer.
+        pointwise: of the first dense layer.
+        project: of the second dense layer.
+        tiling: how maps are cut.
+        interpret: whether JAX interprets the kernel.
+
     Returns:
         Those of `x`, in its form and type; of `norm` (2, C); of `vectors` (V, 8, C), the sum over whose axis of 8 is left to
         the caller; of `pointwise` and of `project`.
     """
     channels, clusters = project.shape
-    patches, logits = line_specs(tiling, channels), line_specs(tiling, clusters)
+    patches = line_specs(tiling, channels)
+    if tiling.chunks == 1:
+        gradients, scratch = [assignment_spec(tiling, clusters)] * 2, [patch_scratch(tiling, clusters)]
+    else:
+        gradients, scratch = line_specs(tiling, clusters), []
+        dys = [*dys] * len(gradients)
     weights = (norm, vectors, pointwise, project)
     sums = [
         jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -63,7 +80,7 @@ def backward(
     call: Any = pl.pallas_call(
         partial(_step, tiling=tiling),
         grid=tiling.grid,
-        in_specs=[*patches, *logits, *map(whole, weights)],
+        in_specs=[*patches, *gradients, *map(whole, weights)],
         out_specs=[patches[0], *map(whole, sums)],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
         scratch_shapes=[
@@ -71,6 +88,7 @@ def backward(
             map_scratch(tiling, tiling.reach, channels),
             filtered_scratch(tiling, _edges(tiling)[1], channels),
             pltpu.VMEM((max(images * rows, tiling.reach), tiling.columns, clusters), jnp.float32),
+            *scratch,
         ],
         # In order, for sums stay in place from step to step.
         compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=MEMORY),
@@ -78,7 +96,7 @@ def backward(
         name="conv_clustering_backward",
         interpret=interpret,
     )
-    return call(*(x for _ in patches), *(dy for _ in logits), *weights)
+    return call(*(x for _ in patches), *dys, *weights)
 
 
 def _edges(tiling: Tiling) -> tuple[int, int]:
@@ -99,9 +117,10 @@ def _rows(value: Float[Array, "R C"]) -> Float[Array, "8 C"]:
 
 
 def _step(*refs: Ref, tiling: Tiling) -> None:
-    blocks = 1 if tiling.chunks == 1 else 3
-    xs, dys, refs = refs[:blocks], refs[blocks : 2 * blocks], refs[2 * blocks :]
-    norm, vectors, pointwise, project, dx, dnorm, dvectors, dpointwise, dproject, maps, slopes, filtered, dlogits = refs
+    patches, gradients = (1, 2) if tiling.chunks == 1 else (3, 3)
+    xs, dys, refs = refs[:patches], refs[patches : patches + gradients], refs[patches + gradients :]
+    norm, vectors, pointwise, project, dx, dnorm, dvectors, dpointwise, dproject, *scratch = refs
+    maps, slopes, filtered, dlogits, *by_patch = scratch
     edge, more = _edges(tiling)
     reach, (images, rows) = tiling.reach, tiling.round
     bias, chunk = len(vectors) - BIASES, pl.program_id(1)
@@ -116,10 +135,10 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
     clear_edges(tiling, slopes, reach)
     if tiling.width < tiling.columns:
         dlogits[:, -SUBLANES:] = jnp.zeros((dlogits.shape[0], SUBLANES, dlogits.shape[2]))
+    if tiling.chunks == 1:
+        jax.lax.fori_loop(0, tiling.images, lambda image, _: _unassign(dys, by_patch[0], image), None)
 
-    def mix(dy: Float[Array, "I R W M"], image: Line, row: Line, own: bool) -> None:
-        count, size = dy.shape[:2]
-        dlogits[: count * size, : tiling.width] = dy.reshape(-1, *dy.shape[2:]).astype(jnp.float32)
+    def mix(image: Line, row: Line, count: int, size: int, own: bool) -> None:
         rounded = dlogits[: count * size].reshape(-1, dlogits.shape[2]).astype(dx.dtype)
         here = filtered[pl.ds(image, count), pl.ds(row + more, size)]
         active, active_slope = gelu_and_slope(here.reshape(-1, here.shape[-1]))
@@ -134,10 +153,21 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
             dvectors[bias] += _rows(dfiltered)
             dvectors[bias + 1] += _rows(dmixed)
 
-    for_rounds(tiling, lambda image, row: mix(lines(tiling, dys[0], image, row), image, row, own=True))
+    def mix_own(image: Line, row: Line) -> None:
+        if tiling.chunks == 1:
+            _load_patches(tiling, by_patch[0], image, row, dlogits)
+        else:
+            dlogits[:rows, : tiling.width] = dys[0][own_lines(tiling, image, row)].astype(jnp.float32)
+        mix(image, row, images, rows, own=True)
+
+    def mix_more(dy: Float[Array, "R W M"], row: int) -> None:
+        dlogits[:more, : tiling.width] = inside(tiling, dy[None], chunk, row)[0].astype(jnp.float32)
+        mix(0, row, 1, more, own=False)
+
+    for_rounds(tiling, mix_own)
     if more:
-        mix(inside(tiling, dys[1][tiling.halo - more :][None], chunk, -more), 0, -more, own=False)
-        mix(inside(tiling, dys[2][:more][None], chunk, tiling.rows), 0, tiling.rows, own=False)
+        mix_more(dys[1][tiling.halo - more :], -more)
+        mix_more(dys[2][:more], tiling.rows)
 
     def convolve(image: Line, row: Line, column: Line, channels: slice) -> None:
         seen = windows(tiling, slopes, image, row, tiling.strip, column, channels)
@@ -160,3 +190,25 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
         dnorm[1:] += jnp.sum(jnp.sum(dnormal, 0), 0, keepdims=True)
 
     for_rounds(tiling, normalise)
+
+
+def _unassign(refs: Sequence[Ref], dlogits: Ref, image: Line) -> None:
+    """Writes the gradient of an image's logits, patch by patch, from its assignment and the gradient of this."""
+    shares, dshares = (ref[image].astype(jnp.float32) for ref in refs)
+    patches = shares.shape[1]
+    products = shares * dshares
+    dlogits[image, :patches] = (products - shares * jnp.sum(products, 1, keepdims=True)).T
+    if patches < dlogits.shape[1]:
+        dlogits[image, patches:] = jnp.zeros((dlogits.shape[1] - patches, dlogits.shape[2]))
+
+
+def _load_patches(tiling: Tiling, by_patch: Ref, image: Line, row: Line, lines: Ref) -> None:
+    """Copies a round's gradients, patch by patch, to lines that have columns of zeros after them."""
+    (images, rows), width = tiling.round, tiling.width
+    if width == tiling.columns:
+        found = by_patch[pl.ds(image, images), pl.ds(row * width, rows * width)]
+        lines[: images * rows] = found.reshape(images * rows, width, -1)
+        return
+    for i in range(images):
+        for j in range(rows):
+            lines[i * rows + j, :width] = by_patch[image + i, pl.ds((row + j) * width, width)]

@@ -73,6 +73,16 @@ def filtered_scratch(tiling: Tiling, more: int, channels: int) -> Any:
     return pltpu.VMEM((tiling.images, tiling.rows + 2 * more, tiling.columns, channels), jnp.float32)
 
 
+def patch_scratch(tiling: Tiling, clusters: int) -> Any:
+    """Returns the scratch memory for the logits of a step that sees whole images, or of their gradients, patch by patch."""
+    return pltpu.VMEM((tiling.images, tiling.rows * tiling.width, clusters), jnp.float32)
+
+
+def assignment_spec(tiling: Tiling, clusters: int) -> pl.BlockSpec:
+    """Returns the block of a step that sees whole images: their assignments."""
+    return pl.BlockSpec((tiling.images, clusters, tiling.patches), lambda image, chunk: (image, 0, 0))
+
+
 def clear_edges(tiling: Tiling, maps: Ref, edge: int) -> None:
     """Writes the zeros around the maps that no step writes over."""
     *most, rows, columns, lanes = maps.shape

@@ -57,6 +57,11 @@ class Tiling:
         return self.images * self.rows
 
     @property
+    def patches(self) -> int:
+        """Patches of an image."""
+        return self.height * self.width
+
+    @property
     def halo(self) -> int:
         """Rows of the blocks above and below a step's own: those that the gradient of a window sees."""
         return max(2 * self.reach, 1)
