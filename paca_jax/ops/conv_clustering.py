@@ -18,7 +18,7 @@ def conv_clustering(x: Float[Array, "B H W C"], norm: NormWeights | None, weight
 
     On a TPU two kernels compute it and its gradient: nothing between patches and assignment leaves the chip (of large images
     the logits do), and the gradient keeps these two. Elsewhere, and where they do not apply (no LayerNorm; a mesh that splits
-    heads; windows of more than 15 patches and weights too large for a chip's memory), it is done operation by operation.
+    heads; windows of more than 15 patches, rows and weights too large for a chip's memory), it is done operation by operation.
 
     Args:
         x: patches.

@@ -109,6 +109,7 @@ def test_sizes_that_the_kernels_do_not_take():
     assert fits(x, weights)
     assert not fits(x.astype(jnp.float16), weights)
     assert not fits(x, weights._replace(depthwise=jnp.zeros((17, 17, 1, 6))))
+    assert not fits(jnp.zeros((1, 100, 400, 6)), weights)
     assert not fits(x.astype(jnp.bfloat16), weights._replace(pointwise=jnp.zeros((1024, 1024))))
 
 

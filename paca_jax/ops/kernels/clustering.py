@@ -28,8 +28,9 @@ _MEMORY = 4 * 2**20  # bytes of a v4 chip's 16 MiB of vector memory that weights
 
 
 def fits(x: Float[Array, "B H W C"], weights: ClusteringWeights) -> bool:
-    """Whether the kernels take arrays of this type and these sizes: windows and weights that the chip can hold."""
-    if x.dtype not in (jnp.bfloat16, jnp.float32) or weights.depthwise.shape[0] // 2 > MAX_REACH:
+    """Whether the kernels take arrays of this type and these sizes: windows, rows and weights that the chip can hold."""
+    window = len(weights.depthwise)
+    if x.dtype not in (jnp.bfloat16, jnp.float32) or window // 2 > MAX_REACH or not tile(x, window).holds(x.dtype.itemsize):
         return False
     return (weights.pointwise.size + weights.project.size) * (x.dtype.itemsize + 4) <= _MEMORY
 

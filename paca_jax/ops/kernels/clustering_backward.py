@@ -14,6 +14,7 @@ from paca_jax.ops.gelu import gelu_and_slope
 from paca_jax.ops.kernels.clustering_steps import (
     BIASES,
     MEMORY,
+    ONCE,
     Line,
     assignment_spec,
     clear_edges,
@@ -33,8 +34,10 @@ from paca_jax.ops.kernels.clustering_steps import (
     windows,
 )
 from paca_jax.ops.kernels.clustering_tiling import SUBLANES, Tiling
-from paca_jax.ops.kernels.common import NN, NT, TN, Ref, dot, whole
+from paca_jax.ops.kernels.common import LANES, NN, NT, TN, Ref, dot, whole
 from paca_jax.ops.kernels.norm import normalise_backward
+
+_PART = 7 * LANES  # patches whose assignments vector memory holds twice
 
 
 def backward(
@@ -65,11 +68,12 @@ def backward(
         the caller; of `pointwise` and of `project`.
     """
     channels, clusters = project.shape
-    patches = line_specs(tiling, channels)
+    patches = line_specs(tiling, channels, tiling.halo)
     if tiling.chunks == 1:
-        gradients, scratch = [assignment_spec(tiling, clusters)] * 2, [patch_scratch(tiling, clusters)]
+        gradients = [assignment_spec(tiling, clusters, pipeline_mode=ONCE), assignment_spec(tiling, clusters)]
+        scratch = [patch_scratch(tiling, clusters)]
     else:
-        gradients, scratch = line_specs(tiling, clusters), []
+        gradients, scratch = line_specs(tiling, clusters, max(tiling.reach, 1)), []
         dys = [*dys] * len(gradients)
     weights = (norm, vectors, pointwise, project)
     sums = [
@@ -166,8 +170,8 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
 
     for_rounds(tiling, mix_own)
     if more:
-        mix_more(dys[1][tiling.halo - more :], -more)
-        mix_more(dys[2][:more], tiling.rows)
+        mix_more(dys[1][...], -more)
+        mix_more(dys[2][...], tiling.rows)
 
     def convolve(image: Line, row: Line, column: Line, channels: slice) -> None:
         seen = windows(tiling, slopes, image, row, tiling.strip, column, channels)
@@ -194,10 +198,17 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
 
 def _unassign(refs: Sequence[Ref], dlogits: Ref, image: Line) -> None:
     """Writes the gradient of an image's logits, patch by patch, from its assignment and the gradient of this."""
-    shares, dshares = (ref[image].astype(jnp.float32) for ref in refs)
-    patches = shares.shape[1]
-    products = shares * dshares
-    dlogits[image, :patches] = (products - shares * jnp.sum(products, 1, keepdims=True)).T
+    patches = refs[0].shape[2]
+    parts = [slice(first, min(first + _PART, patches)) for first in range(0, patches, _PART)]
+
+    def products(part: slice) -> tuple[Array, Array]:
+        shares, dshares = (ref[image, :, part].astype(jnp.float32) for ref in refs)
+        return shares, shares * dshares
+
+    total = sum(jnp.sum(products(part)[1], 1, keepdims=True) for part in parts)
+    for part in parts:
+        shares, weighted_slopes = products(part)
+        dlogits[image, part] = (weighted_slopes - shares * total).T
     if patches < dlogits.shape[1]:
         dlogits[image, patches:] = jnp.zeros((dlogits.shape[1] - patches, dlogits.shape[2]))
 

@@ -44,13 +44,13 @@ def forward(
         The assignment of each image's patches (B, M, N) if steps see whole images, else the lines' logits (N, W, M).
     """
     channels, clusters = project.shape
-    patches = line_specs(tiling, channels)
+    patches = line_specs(tiling, channels, tiling.halo)
     scratch = [map_scratch(tiling, tiling.reach, channels), filtered_scratch(tiling, 0, channels)]
     if tiling.chunks == 1:
         spec, shape = assignment_spec(tiling, clusters), (tiling.batch, clusters, tiling.patches)
         scratch.append(patch_scratch(tiling, clusters))
     else:
-        spec, shape = line_specs(tiling, clusters)[0], (x.shape[0], x.shape[1], clusters)
+        spec, shape = line_specs(tiling, clusters, tiling.halo)[0], (x.shape[0], x.shape[1], clusters)
     weights = (norm, vectors, pointwise, project)
     call: Any = pl.pallas_call(
         partial(_step, tiling=tiling),

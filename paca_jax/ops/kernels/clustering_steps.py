@@ -19,6 +19,7 @@ from paca_jax.ops.kernels.norm import normalise
 
 BIASES = 2  # rows of the vectors after the taps: the convolution's bias, the first dense layer's bias
 MEMORY = 64 * 2**20  # bytes of a core's vector memory that a step may take
+ONCE = pl.Buffered(1)  # for blocks whose next one does not fit beside them
 Line = int | Array
 
 normalise_lines = jax.vmap(normalise, (0, None))
@@ -34,9 +35,9 @@ def cost(tiling: Tiling, channels: int, clusters: int, itemsize: int, forwards: 
     )
 
 
-def line_specs(tiling: Tiling, channels: int) -> list[pl.BlockSpec]:
-    """Returns the blocks of a step: its own rows of maps, and those above and below where it does not see whole images."""
-    halos = tiling.rows // tiling.halo
+def line_specs(tiling: Tiling, channels: int, halo: int) -> list[pl.BlockSpec]:
+    """Returns the blocks of a step: its own rows of maps, and `halo` above and below where it does not see whole images."""
+    halos = tiling.rows // halo
     last = tiling.grid[0] * tiling.chunks * halos - 1
 
     def own(image: Array, chunk: Array) -> tuple[Array, int, int]:
@@ -50,7 +51,7 @@ def line_specs(tiling: Tiling, channels: int) -> list[pl.BlockSpec]:
 
     specs = [pl.BlockSpec((tiling.lines, tiling.width, channels), own)]
     if tiling.chunks > 1:
-        specs += [pl.BlockSpec((tiling.halo, tiling.width, channels), place) for place in (above, below)]
+        specs += [pl.BlockSpec((halo, tiling.width, channels), place, pipeline_mode=ONCE) for place in (above, below)]
     return specs
 
 
@@ -78,9 +79,9 @@ def patch_scratch(tiling: Tiling, clusters: int) -> Any:
     return pltpu.VMEM((tiling.images, tiling.rows * tiling.width, clusters), jnp.float32)
 
 
-def assignment_spec(tiling: Tiling, clusters: int) -> pl.BlockSpec:
+def assignment_spec(tiling: Tiling, clusters: int, **options: Any) -> pl.BlockSpec:
     """Returns the block of a step that sees whole images: their assignments."""
-    return pl.BlockSpec((tiling.images, clusters, tiling.patches), lambda image, chunk: (image, 0, 0))
+    return pl.BlockSpec((tiling.images, clusters, tiling.patches), lambda image, chunk: (image, 0, 0), **options)
 
 
 def clear_edges(tiling: Tiling, maps: Ref, edge: int) -> None:
@@ -160,7 +161,7 @@ def store_normal(tiling: Tiling, refs: Sequence[Ref], norm: Ref, maps: Ref, edge
 
     for_rounds(tiling, lambda image, row: store(lines(tiling, refs[0], image, row), image, row))
     if tiling.chunks > 1 and edge:
-        store(refs[1][tiling.halo - edge :][None], 0, -edge)
+        store(refs[1][-edge:][None], 0, -edge)
         store(refs[2][:edge][None], 0, tiling.rows)
 
 

@@ -10,9 +10,10 @@ from paca_jax.ops.kernels.common import LANES, largest_divisor, round_up
 SUBLANES = 8
 MAX_REACH = SUBLANES - 1  # patches that a window may see beside its own: the gap of zeros beside a map is one register wide
 _STEP_BYTES = 784 * 2**10  # of a step's patches: a v4 chip's 16 MiB of vector memory hold all that comes with them
+_SEEN_BYTES = 1536 * 2**10  # most of a step's patches and those above and below
 _STRIP_ROWS = 16  # most rows of a strip, whose sums fit into vector registers
 _ROUND_COLUMNS = 7 * SUBLANES  # most columns of the strips of one round
-_ROUND_PATCHES = 896  # most patches of a round of dense layers, by tile of channels
+_ROUND_PATCHES = 448  # most patches of a round of dense layers, by tile of channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Tiling:
     def halo(self) -> int:
         """Rows of the blocks above and below a step's own: those that the gradient of a window sees."""
         return max(2 * self.reach, 1)
+
+    def holds(self, itemsize: int) -> bool:
+        """Whether a chip's memory holds a step of patches of so many bytes a channel."""
+        seen = self.rows + 2 * self.halo
+        return self.chunks == 1 or seen * self.columns * self.tiles * LANES * itemsize <= _SEEN_BYTES
 
     @property
     def grid(self) -> tuple[int, int]:
