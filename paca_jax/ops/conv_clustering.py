@@ -1,5 +1,7 @@
 """Convolution clustering as one function: from patches to their assignment to clusters (section 3.2)."""
 
+from functools import partial
+
 import jax
 from jaxtyping import Array, Float
 
@@ -30,7 +32,7 @@ def conv_clustering(x: Float[Array, "B H W C"], norm: NormWeights | None, weight
     return _by_platform(x, norm, weights)
 
 
-@jax.jit
+@partial(jax.jit, inline=True)
 def _by_platform(x: Array, norm: NormWeights, weights: ClusteringWeights) -> Array:
     # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
     return jax.lax.platform_dependent(x, norm, weights, tpu=_kernels, default=jax.checkpoint(_operations))

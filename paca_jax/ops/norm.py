@@ -1,5 +1,7 @@
 """LayerNorm over channels."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,7 +23,7 @@ def layer_norm(x: Float[Array, "B *S C"], weights: NormWeights) -> Float[Array, 
     return _by_platform(patches, weights).reshape(x.shape)
 
 
-@jax.jit
+@partial(jax.jit, inline=True)
 def _by_platform(x: Array, weights: NormWeights) -> Array:
     return jax.lax.platform_dependent(x, weights, tpu=_kernels, default=jax.checkpoint(_operations))
 

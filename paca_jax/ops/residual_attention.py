@@ -47,7 +47,7 @@ def residual_attention(
     return _by_platform(x, assignment, clusters, weights, residual, num_heads)
 
 
-@partial(jax.jit, static_argnums=5)
+@partial(jax.jit, static_argnums=5, inline=True)
 def _by_platform(
     x: Array,
     assignment: Array | None,

@@ -38,7 +38,7 @@ def residual_mlp(
     return _by_platform(x, weights, residual, shortcut)
 
 
-@partial(jax.jit, static_argnums=3)
+@partial(jax.jit, static_argnums=3, inline=True)
 def _by_platform(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool) -> Array:
     kernels, operations = (partial(form, shortcut=shortcut) for form in (_kernels, _operations))
     # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
