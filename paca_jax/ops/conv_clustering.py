@@ -1,8 +1,5 @@
 """Convolution clustering as one function: from patches to their assignment to clusters (section 3.2)."""
 
-from functools import partial
-
-import jax
 from jaxtyping import Array, Float
 
 from paca_jax.ops.attention import assign_patches
@@ -12,7 +9,7 @@ from paca_jax.ops.gelu import gelu
 from paca_jax.ops.kernels.clustering import ClusteringWeights, fits, fused_clustering
 from paca_jax.ops.kernels.norm import NormWeights
 from paca_jax.ops.norm import layer_norm
-from paca_jax.sharding import by_images, model_shards, target_platform
+from paca_jax.sharding import by_images, by_platform, model_shards, target_platform
 
 
 def conv_clustering(x: Float[Array, "B H W C"], norm: NormWeights | None, weights: ClusteringWeights) -> Float[Array, "B M N"]:
@@ -29,13 +26,7 @@ def conv_clustering(x: Float[Array, "B H W C"], norm: NormWeights | None, weight
     """
     if target_platform() != "tpu" or norm is None or model_shards() > 1 or not fits(x, weights):
         return _operations(x, norm, weights)
-    return _by_platform(x, norm, weights)
-
-
-@partial(jax.jit, inline=True)
-def _by_platform(x: Array, norm: NormWeights, weights: ClusteringWeights) -> Array:
-    # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
-    return jax.lax.platform_dependent(x, norm, weights, tpu=_kernels, default=jax.checkpoint(_operations))
+    return by_platform(_kernels, _operations, x, norm, weights)
 
 
 def _kernels(x: Array, norm: NormWeights, weights: ClusteringWeights) -> Array:

@@ -1,14 +1,12 @@
 """LayerNorm over channels."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from paca_jax.ops.kernels.layer_norm import fits, fused_layer_norm
 from paca_jax.ops.kernels.norm import LAYER_NORM_EPSILON, NormWeights
-from paca_jax.sharding import by_images, model_shards, target_platform
+from paca_jax.sharding import by_images, by_platform, model_shards, target_platform
 
 
 def layer_norm(x: Float[Array, "B *S C"], weights: NormWeights) -> Float[Array, "B *S C"]:
@@ -17,15 +15,12 @@ def layer_norm(x: Float[Array, "B *S C"], weights: NormWeights) -> Float[Array, 
     On a TPU two kernels compute it and its gradient; elsewhere, and where they do not apply (patches that are split over
     devices, other types), operations do.
     """
-    patches = x.reshape(len(x), -1, x.shape[-1])
-    if target_platform() != "tpu" or model_shards() > 1 or not fits(patches):
+    if target_platform() != "tpu" or model_shards() > 1:
         return _operations(x, weights)
-    return _by_platform(patches, weights).reshape(x.shape)
-
-
-@partial(jax.jit, inline=True)
-def _by_platform(x: Array, weights: NormWeights) -> Array:
-    return jax.lax.platform_dependent(x, weights, tpu=_kernels, default=jax.checkpoint(_operations))
+    patches = x.reshape(len(x), -1, x.shape[-1])
+    if not fits(patches):
+        return _operations(x, weights)
+    return by_platform(_kernels, _operations, patches, weights).reshape(x.shape)
 
 
 def _kernels(x: Array, weights: NormWeights) -> Array:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import jax
 from jaxtyping import Array, Float
 
 from paca_jax.ops.attention import AttentionWeights, ClusterWeights, attend, attention_weights, gather_clusters
@@ -11,7 +10,7 @@ from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.kernels.attention import fits, fused_attention
 from paca_jax.ops.norm import layer_norm
 from paca_jax.ops.residual import Residual
-from paca_jax.sharding import by_images, constrain, model_shards, target_platform
+from paca_jax.sharding import by_images, by_platform, constrain, model_shards, target_platform
 
 Drop = Callable[[Float[Array, "B H N T"]], Float[Array, "B H N T"]]
 
@@ -44,23 +43,7 @@ def residual_attention(
     plain = residual.is_plain and (assignment is None or clusters.norm is not None) and drop is None
     if target_platform() != "tpu" or not plain or model_shards() > 1 or not fits(x, assignment, num_heads):
         return _operations(x, assignment, clusters, weights, residual, num_heads, drop)
-    return _by_platform(x, assignment, clusters, weights, residual, num_heads)
-
-
-@partial(jax.jit, static_argnums=5, inline=True)
-def _by_platform(
-    x: Array,
-    assignment: Array | None,
-    clusters: ClusterWeights,
-    weights: AttentionWeights,
-    residual: Residual,
-    num_heads: int,
-) -> Array:
-    kernels, operations = (partial(form, num_heads=num_heads) for form in (_kernels, _operations))
-    # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
-    return jax.lax.platform_dependent(
-        x, assignment, clusters, weights, residual, tpu=kernels, default=jax.checkpoint(operations)
-    )
+    return by_platform(_kernels, _operations, x, assignment, clusters, weights, residual, num_heads=num_heads)
 
 
 def _kernels(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 
-import jax
 from jaxtyping import Array, Float
 
 from paca_jax.ops.convolution import depthwise_conv
@@ -11,7 +10,7 @@ from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.gelu import gelu
 from paca_jax.ops.kernels.mlp import MlpWeights, fits, fused_mlp
 from paca_jax.ops.residual import Residual
-from paca_jax.sharding import by_images, constrain, model_shards, target_platform
+from paca_jax.sharding import by_images, by_platform, constrain, model_shards, target_platform
 
 Drop = Callable[[Float[Array, "B H W D"]], Float[Array, "B H W D"]]
 
@@ -35,14 +34,7 @@ def residual_mlp(
     """
     if target_platform() != "tpu" or not residual.is_plain or drop is not None or model_shards() > 1 or not fits(x, weights):
         return _operations(x, weights, residual, shortcut, drop)
-    return _by_platform(x, weights, residual, shortcut)
-
-
-@partial(jax.jit, static_argnums=3, inline=True)
-def _by_platform(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool) -> Array:
-    kernels, operations = (partial(form, shortcut=shortcut) for form in (_kernels, _operations))
-    # A gradient keeps what both forms ask for: the operations ask for no more than the kernels do.
-    return jax.lax.platform_dependent(x, weights, residual, tpu=kernels, default=jax.checkpoint(operations))
+    return by_platform(_kernels, _operations, x, weights, residual, shortcut=shortcut)
 
 
 def _kernels(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool) -> Array:

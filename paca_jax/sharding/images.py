@@ -1,6 +1,7 @@
 """Running a function on each device's own images, for what the compiler cannot split by itself (Pallas kernels)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -35,6 +36,29 @@ def target_platform() -> str:
     """Returns what a program is being traced for, such as "tpu": what the mesh at hand is made of, else JAX's default."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
+
+
+def by_platform(kernels: Callable[..., T], operations: Callable[..., T], *arrays: Any, **options: Any) -> T:
+    """Returns `kernels(*arrays, **options)` where the program runs on a TPU, else `operations` of the same.
+
+    Both are traced once for each shape. A gradient keeps what both ask for, so it computes the operations anew: they then ask
+    for no more than the kernels do.
+
+    Args:
+        kernels: a function of a module, which calls Pallas kernels.
+        operations: a function of a module, which computes the same.
+        arrays: arrays, or trees of them.
+        options: hashable values.
+    """
+    return _by_platform(kernels, operations, tuple(options.items()), *arrays)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
+def _by_platform(
+    kernels: Callable[..., T], operations: Callable[..., T], options: tuple[tuple[str, Any], ...], *arrays: Any
+) -> T:
+    on_tpu, elsewhere = (partial(form, **dict(options)) for form in (kernels, operations))
+    return jax.lax.platform_dependent(*arrays, tpu=on_tpu, default=jax.checkpoint(elsewhere))
 
 
 def model_shards() -> int:

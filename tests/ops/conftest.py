@@ -5,6 +5,8 @@ from functools import partial
 import jax
 import pytest
 
+from paca_jax.sharding import images
+
 
 @pytest.fixture
 def kernels_called(monkeypatch) -> Iterator[Callable[[str, str], list[tuple[int, ...]]]]:
@@ -14,11 +16,8 @@ def kernels_called(monkeypatch) -> Iterator[Callable[[str, str], list[tuple[int,
     call of these.
     """
 
-    chosen = []
-
     def watch(operation: str, kernels: str) -> list[tuple[int, ...]]:
         module = importlib.import_module(f"paca_jax.ops.{operation}")  # the package's attribute is the function
-        chosen.append(module._by_platform)
         interpreted = partial(getattr(module, kernels), interpret=True)
         called = []
 
@@ -32,5 +31,4 @@ def kernels_called(monkeypatch) -> Iterator[Callable[[str, str], list[tuple[int,
         return called
 
     yield watch
-    for function in chosen:
-        function.clear_cache()
+    images._by_platform.clear_cache()  # which holds what was traced with the kernels of this test

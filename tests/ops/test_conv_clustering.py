@@ -9,6 +9,7 @@ from paca_jax import ops
 from paca_jax.ops.kernels import clustering_tiling
 from paca_jax.ops.kernels.clustering import fits, fused_clustering
 from paca_jax.sharding import make_mesh
+from tests.ops.agreement import assert_agree
 from tests.planning.test_plan import needs_libtpu
 from tests.runs import run_for_tpus
 
@@ -36,12 +37,6 @@ def with_gradients(function, x, norm, weights, g):
 
     with jax.default_matmul_precision("highest"):
         return jax.jit(both)(x, norm, weights)
-
-
-def assert_agree(expected, found, tolerance):
-    for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(np.asarray(b, np.float32), a, rtol=0, atol=tolerance * float(jnp.max(jnp.abs(a))))
 
 
 def assert_kernels_agree(x, *rest, tolerance):

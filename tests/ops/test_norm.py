@@ -8,6 +8,7 @@ import pytest
 from paca_jax import ops
 from paca_jax.ops.kernels import patches as patch_tiling
 from paca_jax.sharding import make_mesh
+from tests.ops.agreement import assert_agree
 
 
 def draw(*shape, dtype=jnp.float32):
@@ -23,12 +24,6 @@ def with_gradients(x, weights, g):
         return y, *pull(g.astype(y.dtype))
 
     return jax.jit(both)(x, weights)
-
-
-def assert_agree(expected, found, tolerance):
-    for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(np.asarray(b, np.float32), a, rtol=0, atol=tolerance * float(jnp.max(jnp.abs(a))))
 
 
 def test_channels_have_the_mean_and_the_variance_that_the_parameters_say():

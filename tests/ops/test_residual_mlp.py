@@ -11,6 +11,7 @@ from paca_jax import ops
 from paca_jax.ops.kernels import mlp_tiling
 from paca_jax.ops.kernels.mlp import fits, fused_mlp
 from paca_jax.sharding import make_mesh
+from tests.ops.agreement import assert_agree
 from tests.planning.test_plan import needs_libtpu
 from tests.runs import run_for_tpus
 
@@ -43,12 +44,6 @@ def with_gradients(function, x, parameters, share, g):
 
     with jax.default_matmul_precision("highest"):
         return jax.jit(both)(x, parameters)
-
-
-def assert_agree(expected, found, tolerance):
-    for a, b in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(np.asarray(b, np.float32), a, rtol=0, atol=tolerance * float(jnp.max(jnp.abs(a))))
 
 
 def assert_kernels_agree(x, *rest, shortcut, tolerance):

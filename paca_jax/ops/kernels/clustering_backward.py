@@ -34,7 +34,7 @@ from paca_jax.ops.kernels.clustering_steps import (
     windows,
 )
 from paca_jax.ops.kernels.clustering_tiling import SUBLANES, Tiling
-from paca_jax.ops.kernels.common import LANES, NN, NT, TN, Ref, dot, whole
+from paca_jax.ops.kernels.common import LANES, NN, NT, TN, Ref, dot, sum_rows, whole
 from paca_jax.ops.kernels.norm import normalise_backward
 
 _PART = 7 * LANES  # patches whose assignments vector memory holds twice
@@ -115,11 +115,6 @@ def _tap_gradients(seen: Float[Array, "T S L"], slope: Float[Array, "R S L"]) ->
     return [sum(product[1:], product[0]) for product in products]
 
 
-@jax.jit
-def _rows(value: Float[Array, "R C"]) -> Float[Array, "8 C"]:
-    return jnp.sum(value.reshape(-1, SUBLANES, value.shape[1]), axis=0)
-
-
 def _step(*refs: Ref, tiling: Tiling) -> None:
     patches, gradients = (1, 2) if tiling.chunks == 1 else (3, 3)
     xs, dys, refs = refs[:patches], refs[patches : patches + gradients], refs[patches + gradients :]
@@ -154,8 +149,8 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
         if own:
             dproject[...] += dot(mixed.astype(dx.dtype), rounded, TN)
             dpointwise[...] += dot(active, dmixed.astype(dx.dtype), TN)
-            dvectors[bias] += _rows(dfiltered)
-            dvectors[bias + 1] += _rows(dmixed)
+            dvectors[bias] += sum_rows(dfiltered)
+            dvectors[bias + 1] += sum_rows(dmixed)
 
     def mix_own(image: Line, row: Line) -> None:
         if tiling.chunks == 1:

@@ -32,6 +32,12 @@ def dot(a: Float[Array, "..."], b: Float[Array, "..."], dimensions: Any) -> Floa
     return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
 
 
+@jax.jit
+def sum_rows(value: Float[Array, "R C"]) -> Float[Array, "8 C"]:
+    """Sums rows, and leaves eight sums to be added up."""
+    return jnp.sum(value.reshape(-1, 8, value.shape[1]), axis=0)
+
+
 def whole(array: Any) -> pl.BlockSpec:
     """Returns the block that is the whole array: every step of a grid of two axes has it, and it is held once."""
     return pl.BlockSpec(array.shape, lambda image, part: (0,) * len(array.shape), pipeline_mode=pl.Buffered(1))

@@ -10,7 +10,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from paca_jax.ops.gelu import gelu_and_slope
-from paca_jax.ops.kernels.common import LANES, NN, NT, SHARES, Ref, dot, whole
+from paca_jax.ops.kernels.common import LANES, NN, NT, SHARES, Ref, dot, sum_rows, whole
 from paca_jax.ops.kernels.mlp_steps import (
     BIAS1,
     BIAS2,
@@ -94,12 +94,7 @@ def backward(
 @jax.jit
 def _products(values: Sequence[Float[Array, "R L"]], weight: Float[Array, "R L"]) -> list[Float[Array, "8 L"]]:
     """Sums values by weights over the rows, and leaves eight sums to be added up."""
-    return [_rows(value * weight) for value in values] + [_rows(weight)]
-
-
-@jax.jit
-def _rows(value: Float[Array, "R L"]) -> Float[Array, "8 L"]:
-    return jnp.sum(value.reshape(-1, SUBLANES, value.shape[1]), axis=0)
+    return [sum_rows(value * weight) for value in values] + [sum_rows(weight)]
 
 
 @jax.jit
@@ -129,7 +124,7 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
     dy[...] = times_share(tiling, dy[...], share).astype(dy.dtype)
     own_dy = own_patches(tiling, dy)
     normal_by_channel, dy_by_channel = own_patches(tiling, normal).T, own_dy.T
-    dbias2[...] += _rows(own_dy.astype(jnp.float32))
+    dbias2[...] += sum_rows(own_dy.astype(jnp.float32))
     total[...] = jnp.zeros_like(total)
 
     def add(tile: Array, carry: None) -> None:
@@ -156,7 +151,7 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
         for strip, first in _strips(tiling, halo=False):
             back = weighted(taps(slope, SLOPE_HALO, strip), row[8::-1])
             back = _inside(tiling, back, chunk, strip)
-            sums[BIAS1] += _rows(back)
+            sums[BIAS1] += sum_rows(back)
             dhidden[first : first + strip.patches] = back
         rounded = dhidden[...].astype(x.dtype)
         dkernel1[tile] += dot(normal_by_channel, rounded, NN)
@@ -167,8 +162,8 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
     jax.lax.fori_loop(0, tiles, add, None)
     dnormal = total[...]
     dpatches, dscale = normalise_backward(own_patches(tiling, x), dnormal, norm[...])
-    dnorm[0] += _rows(dscale)
-    dnorm[1] += _rows(dnormal)
+    dnorm[0] += sum_rows(dscale)
+    dnorm[1] += sum_rows(dnormal)
     scatter_sum(tiling, dpatches, dys[0], dx, packing)
 
 
