@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
+import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -14,6 +17,7 @@ from ml_collections import ConfigDict
 from configs import fashion_mnist
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = 600  # seconds
 
 SMALL = {
     "model.embed_dims": (16, 16, 32, 32),
@@ -54,9 +58,39 @@ def config_flags(values: Mapping[str, object]) -> list[str]:
     return [f"--config.{key}={value}" for key, value in values.items()]
 
 
+def run(arguments: Sequence[str], settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end with an environment and returns its output.
+
+    Raises RuntimeError where it, or a process that it leaves, goes on for longer than `LONGEST`; says where each thread was.
+    """
+    with subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env={**settings, "PYTHONFAULTHANDLER": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGABRT)
+            output, errors = process.communicate()
+            raise RuntimeError(f"{shlex.join(arguments)} did not end in {LONGEST} s.\n{output}\n{errors}") from None
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
 def run_main(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end and returns its output."""
-    return subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    """Runs a command to its end on one device and returns its output."""
+    return run(arguments, environment())
+
+
+def run_code(code: str) -> str:
+    """Runs code in a process of its own, fails where that does, and returns what it printed."""
+    done = run_main(sys.executable, "-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run_to_the_end(*arguments: str) -> None:
@@ -68,9 +102,13 @@ def run_to_the_end(*arguments: str) -> None:
 
 def run_for_tpus(code: str) -> subprocess.CompletedProcess[str]:
     """Runs code that compiles for TPUs, in a process without this one's flags."""
+    return run([sys.executable, "-c", code], environment_for_tpus())
+
+
+def environment_for_tpus() -> dict[str, str]:
+    """Returns the environment of a process that compiles for TPUs: without this one's flags, and beside others that do."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_PLATFORMS", "TPU_"))}
-    settings = kept | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    return kept | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
 
 def environment(devices: int = 1) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """Compiled programs that a later process finds."""
 
-import subprocess
 import sys
 
-from tests.runs import environment
+from tests import runs
 
 CODE = """
 import jax, jax.numpy as jnp
@@ -17,8 +16,8 @@ print(jax.jit(lambda x: jnp.sin(x) * 3)(jnp.ones(5))[0])
 
 
 def run(**variables):
-    kept = {name: value for name, value in environment().items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    done = subprocess.run([sys.executable, "-c", CODE], env=kept | variables, capture_output=True, text=True)
+    kept = {name: value for name, value in runs.environment().items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    done = runs.run([sys.executable, "-c", CODE], kept | variables)
     assert done.returncode == 0, done.stderr
     return done
 

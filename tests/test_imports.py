@@ -1,12 +1,10 @@
 """The house: imports run downwards only, and `import paca_jax` is light."""
 
 import ast
-import subprocess
-import sys
 
 import pytest
 
-from tests.runs import ROOT, environment
+from tests.runs import ROOT, run_code
 
 # Lower rooms first. A room may import those before it; rooms of one line may not import each other.
 FLOORS = [
@@ -62,5 +60,4 @@ def test_importing_the_library_loads_nothing_heavy():
     modules = "paca_jax, paca_jax.convert.__main__, paca_jax.data, paca_jax.explain, paca_jax.loading"
     heavy = ("tensorflow", "clu", "torch", "orbax", "matplotlib", "skimage")
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert run_code(code).strip() == "[]"

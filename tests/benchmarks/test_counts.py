@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -11,7 +9,7 @@ from benchmarks.count import multiply_adds
 from benchmarks.model_table import PUBLISHED, Published, count_model, list_classifiers, markdown
 from paca_jax import ops
 from paca_jax.models import list_models
-from tests.runs import ROOT
+from tests.runs import run_main
 
 
 def shape(*axes):
@@ -67,12 +65,12 @@ def test_the_table_has_a_line_for_each_row():
 
 @pytest.mark.slow
 def test_the_script_lists_every_model(tmp_path):
-    command = [sys.executable, "benchmarks/model_table.py", "--json", str(tmp_path / "table.json")]
-    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    done = run_main(sys.executable, "benchmarks/model_table.py", "--json", str(tmp_path / "table.json"))
+    assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "table.json").read_text())["models"]
     assert [row["model"] for row in rows] == list_classifiers()
     for row in rows:
-        assert f"| `{row['model']}` |" in printed
+        assert f"| `{row['model']}` |" in done.stdout
         if row["published"]:
             assert row["multiply_adds"] / 1e9 == pytest.approx(row["published"]["gflops"], abs=0.12)
             assert row["parameters"] / 1e6 == pytest.approx(row["published"]["parameters"], rel=0.025)

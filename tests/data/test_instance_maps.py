@@ -1,7 +1,3 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,8 +5,8 @@ from paca_jax.data import DetectionTrainTransform, ObjectDataset, decode_mask, i
 from paca_jax.data.run_lengths import decode
 from paca_jax.errors import UserError
 from tests.data.tiny import encode, prepare_tfds
+from tests.runs import ROOT, run_code
 
-ROOT = Path(__file__).parents[2]
 FEATURES = ("image", "objects")
 
 
@@ -91,8 +87,7 @@ def test_reading_objects_imports_no_tensorflow(prepared):
         f"example = open_dataset('scenes', 'train', {str(prepared)!r}, ('image', 'objects'))[2];"
         "print(sorted(example), 'tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['image', 'index', 'objects'] False"
+    assert run_code(code).strip() == "['image', 'index', 'objects'] False"
 
 
 def test_other_data_sets_are_told(prepared):

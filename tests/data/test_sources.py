@@ -1,8 +1,6 @@
 import pickle
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +11,7 @@ from paca_jax.data.convert_records import convert
 from paca_jax.data.prepare import prepare
 from paca_jax.errors import UserError
 from tests.data.tiny import DATASETS, encode, prepare_tfds
-
-ROOT = Path(__file__).parents[2]
+from tests.runs import run_code
 
 EXAMPLES = [{"image": encode(np.full((2, 3, 3), 10 * i, np.uint8)), "label": i % 3} for i in range(7)]
 MASKS = [encode(np.full((2, 3), i, np.uint8)) for i in range(7)]
@@ -130,8 +127,7 @@ def test_reading_masks_imports_no_tensorflow(prepared):
         f"example = open_dataset('named_masks', 'train', {str(prepared)!r}, features=('image', 'mask'))[2];"
         "print(sorted(example), 'tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['image', 'mask'] False"
+    assert run_code(code).strip() == "['image', 'mask'] False"
 
 
 def test_masks_name_the_classes(prepared):

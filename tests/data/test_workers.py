@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import psutil
 import pytest
@@ -11,8 +10,8 @@ import pytest
 from paca_jax.data import train_batches
 from paca_jax.errors import UserError
 from tests.data.tiny import Numbers, spy
+from tests.runs import ROOT, run_code
 
-ROOT = Path(__file__).parents[2]
 FOREVER = {"batch_size": 2, "seed": 0, "start_step": 0, "num_steps": 10**9}
 
 
@@ -94,4 +93,4 @@ def test_importing_data_is_light_and_opening_starts_no_backend():
         assert "tensorflow" not in sys.modules
         assert not sys.modules["jax._src.xla_bridge"]._backends
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, check=True, timeout=120)
+    run_code(code)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 import sys
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import paca_jax
-from tests.runs import ROOT, SMALL, environment, small_config
+from tests.runs import SMALL, environment_for_tpus, run, small_config
 
 pytestmark = pytest.mark.xdist_group("plan")  # so that one worker compiles for all of them
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
@@ -19,11 +18,7 @@ MODEL = [f"--config.{key}={value}" for key, value in SMALL.items() if key.starts
 
 def plan(*arguments, **variables):
     command = [sys.executable, "-m", "paca_jax.plan", "--config=configs/fashion_mnist.py", *MODEL, *arguments]
-    alone = {
-        name: value for name, value in environment().items() if not name.startswith(("XLA_FLAGS", "JAX_PLATFORMS", "TPU_"))
-    }
-    settings = {**alone, "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", **variables}
-    return subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+    return run(command, environment_for_tpus() | variables)
 
 
 @pytest.fixture(scope="module")
