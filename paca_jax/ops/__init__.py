@@ -15,10 +15,11 @@ from paca_jax.ops.conv_clustering import ClusteringWeights, conv_clustering
 from paca_jax.ops.convolution import binomial_blur, depthwise_conv
 from paca_jax.ops.dense import channels_dot
 from paca_jax.ops.gelu import gelu
+from paca_jax.ops.kernels.norm import LAYER_NORM_EPSILON, NormWeights
 from paca_jax.ops.masks import mask_targets, paste_masks
 from paca_jax.ops.matching import assign_boxes, sample
 from paca_jax.ops.nms import batched_nms, nms
-from paca_jax.ops.norm import LAYER_NORM_EPSILON, NormWeights, layer_norm
+from paca_jax.ops.norm import layer_norm
 from paca_jax.ops.residual import Residual
 from paca_jax.ops.residual_attention import residual_attention
 from paca_jax.ops.residual_mlp import MlpWeights, residual_mlp

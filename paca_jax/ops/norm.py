@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from paca_jax.ops.kernels.layer_norm import fits, fused_layer_norm
-from paca_jax.ops.kernels.norm import LAYER_NORM_EPSILON, NormWeights
+from paca_jax.ops.kernels.norm import NormWeights, normalise, normalise_backward, stack
 from paca_jax.sharding import by_images, by_platform, model_shards, target_platform
 
 
@@ -27,8 +27,22 @@ def _kernels(x: Array, weights: NormWeights) -> Array:
     return by_images(fused_layer_norm, (x,), (weights,))
 
 
+@jax.custom_vjp
 def _operations(x: Array, weights: NormWeights) -> Array:
-    wide = x.astype(jnp.float32)
-    mean = jnp.mean(wide, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
-    return ((wide - mean) * (jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * weights.scale) + weights.bias).astype(x.dtype)
+    return normalise(x, stack(weights))
+
+
+def _forward(x: Array, weights: NormWeights) -> tuple[Array, tuple[Array, NormWeights]]:
+    return _operations(x, weights), (x, weights)
+
+
+def _backward(kept: tuple[Array, NormWeights], dy: Array) -> tuple[Array, NormWeights]:
+    x, weights = kept
+    wide = dy.astype(jnp.float32)
+    dx, dscale = normalise_backward(x, wide, stack(weights))
+    rows = tuple(range(x.ndim - 1))
+    sums = NormWeights(jnp.sum(dscale, rows), jnp.sum(wide, rows))
+    return dx.astype(x.dtype), jax.tree.map(lambda total, weight: total.astype(weight.dtype), sums, weights)
+
+
+_operations.defvjp(_forward, _backward)

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import flax.linen as nn
 import jax

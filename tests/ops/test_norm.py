@@ -1,5 +1,6 @@
 """LayerNorm against what the definition says, and its kernels, interpreted, against it operation by operation."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +32,14 @@ def test_channels_have_the_mean_and_the_variance_that_the_parameters_say():
     y = ops.layer_norm(x, ops.NormWeights(jnp.full(64, 3.0), jnp.full(64, -1.0)))
     np.testing.assert_allclose(jnp.mean(y, axis=-1), -1, atol=1e-5)
     np.testing.assert_allclose(jnp.std(y, axis=-1), 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 9, 20), (300, 6)], ids=str)
+def test_outputs_and_gradients_are_those_of_flax(shape):
+    x, weights, g = draw(*shape)
+    theirs = nn.LayerNorm(epsilon=ops.LAYER_NORM_EPSILON)
+    expected, pull = jax.vjp(lambda x, weights: theirs.apply({"params": weights._asdict()}, x), x, weights)
+    assert_agree((expected, *pull(g)), with_gradients(x, weights, g), 1e-5)
 
 
 @pytest.mark.parametrize(("shape", "step"), [((3, 7, 9, 20), 1024), ((2, 300, 6), 128), ((4, 16, 128), 1024)], ids=str)

@@ -1,8 +1,9 @@
-"""LayerNorm of rows within a kernel, forward and backward.
+"""LayerNorm over the last axis, forward and backward, within a kernel or not.
 
-Kernels take the parameters as one array of two rows, scale and bias.
+The parameters are one array of two rows, scale and bias.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -20,32 +21,32 @@ class NormWeights(NamedTuple):
 
 
 def stack(weights: NormWeights) -> Float[Array, "2 C"]:
-    """Returns the parameters as kernels take them."""
+    """Returns the parameters as one array."""
     return jnp.stack([weights.scale, weights.bias]).astype(jnp.float32)
 
 
-@jax.jit
-def normalise(x: Float[Array, "R C"], weights: Float[Array, "2 C"]) -> Float[Array, "R C"]:
+@partial(jax.jit, inline=True)
+def normalise(x: Float[Array, "*R C"], weights: Float[Array, "2 C"]) -> Float[Array, "*R C"]:
     """Returns the LayerNorm of rows, in their type."""
-    standard, _ = _standardise(x)
-    return (standard * weights[:1] + weights[1:]).astype(x.dtype)
+    centred, deviation = _moments(x)
+    return (centred * (deviation * weights[:1]) + weights[1:]).astype(x.dtype)
 
 
-@jax.jit
+@partial(jax.jit, inline=True)
 def normalise_backward(
-    x: Float[Array, "R C"], dy: Float[Array, "R C"], weights: Float[Array, "2 C"]
-) -> tuple[Float[Array, "R C"], Float[Array, "R C"]]:
+    x: Float[Array, "*R C"], dy: Float[Array, "*R C"], weights: Float[Array, "2 C"]
+) -> tuple[Float[Array, "*R C"], Float[Array, "*R C"]]:
     """Returns the gradient of rows and, to be summed over rows, that of the scale; `dy` is float32."""
-    standard, deviation = _standardise(x)
+    centred, deviation = _moments(x)
+    standard = centred * deviation
     dstandard = dy * weights[:1]
-    mean = jnp.mean(dstandard, axis=1, keepdims=True)
-    slope = jnp.mean(dstandard * standard, axis=1, keepdims=True)
+    mean = jnp.mean(dstandard, axis=-1, keepdims=True)
+    slope = jnp.mean(dstandard * standard, axis=-1, keepdims=True)
     return (dstandard - mean - standard * slope) * deviation, dy * standard
 
 
-def _standardise(x: Float[Array, "R C"]) -> tuple[Float[Array, "R C"], Float[Array, "R 1"]]:
-    """Returns rows of mean 0 and variance 1, and one over their standard deviations."""
+def _moments(x: Float[Array, "*R C"]) -> tuple[Float[Array, "*R C"], Float[Array, "*R 1"]]:
+    """Returns rows less their means, and one over their standard deviations."""
     wide = x.astype(jnp.float32)
-    centred = wide - jnp.mean(wide, axis=1, keepdims=True)
-    deviation = jax.lax.rsqrt(jnp.mean(centred * centred, axis=1, keepdims=True) + LAYER_NORM_EPSILON)
-    return centred * deviation, deviation
+    centred = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    return centred, jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)
