@@ -77,9 +77,9 @@ def compiled_cycles(equation: JaxprEqn, device: jax.Device, folder: Path) -> int
     return cycles(schedule.read_text(), math.prod(equation.params["grid_mapping"].grid))
 
 
-def add_topology(parser: argparse.ArgumentParser) -> None:
-    """Adds what tells models and a chip."""
-    add_cases(parser, model="pacavit_small_p2cconv_100_0", batch=128, dtype="bfloat16")
+def add_topology(parser: argparse.ArgumentParser, *, batch: int = 128) -> None:
+    """Adds what tells models and a chip, with this batch by default."""
+    add_cases(parser, model="pacavit_small_p2cconv_100_0", batch=batch, dtype="bfloat16")
     parser.add_argument("--topology", default="v5e:1x1", help="one chip, by default v5e:1x1")
 
 

@@ -50,6 +50,16 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up:
     return durations
 
 
+def device_memory(name: str) -> int:
+    """Returns a number of the device's own account of its memory in bytes, 0 where it keeps none."""
+    return (jax.devices()[0].memory_stats() or {}).get(name, 0)
+
+
+def memory() -> int:
+    """Returns the bytes that programs may use: the device's, or what is free of this machine's where it does not tell."""
+    return device_memory("bytes_limit") or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def table(texts: Sequence[str], numbers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Returns a Markdown table: columns of text, then columns of numbers."""
     head, *lines = ("| " + " | ".join(cells) + " |" for cells in ((*texts, *numbers), *rows))

@@ -12,12 +12,23 @@ JAX_PLATFORMS=cpu chooses the CPU where there is another device.
 
 import argparse
 import dataclasses
-import os
 from typing import Any
 
 import jax
 
-from benchmarks.measure import GIB, add_json, device_name, gib, interleaved, publish, quartiles, spread, table
+from benchmarks.measure import (
+    GIB,
+    add_json,
+    device_memory,
+    device_name,
+    gib,
+    interleaved,
+    memory,
+    publish,
+    quartiles,
+    spread,
+    table,
+)
 from benchmarks.programs import FORWARD, TRAINING, Program, add_cases, cases, programs
 from paca_jax.errors import told_on_the_command_line
 
@@ -39,25 +50,15 @@ def measure(program: Program, batch: int, rounds: int, most_bytes: float) -> dic
     costs = compiled.costs()
     if costs["total_bytes"] > most_bytes:
         return {**costs, "skipped": f"needs {gib(costs['total_bytes'])} GiB"}
-    before = _device_memory("peak_bytes_in_use")
+    before = device_memory("peak_bytes_in_use")
     seconds = quartiles(interleaved({"": compiled.runner()}, rounds)[""])
-    peak = _device_memory("peak_bytes_in_use")
+    peak = device_memory("peak_bytes_in_use")
     return {
         **costs,
         "seconds": seconds._asdict(),
         "images_per_second": batch / seconds.median,
         "device_peak_bytes": peak if peak > before else None,
     }
-
-
-def _device_memory(name: str) -> int:
-    """Returns a number of the device's own account of its memory in bytes, 0 where it keeps none."""
-    return (jax.devices()[0].memory_stats() or {}).get(name, 0)
-
-
-def _memory() -> int:
-    """Returns the bytes that programs may use: the device's, or what is free of this machine's where it does not tell."""
-    return _device_memory("bytes_limit") or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
@@ -112,7 +113,7 @@ def main() -> None:
     asked = parser.parse_args()
     jax.config.update("jax_enable_compilation_cache", False)
     clusters = tuple(asked.clusters) if asked.clusters else None
-    most_bytes = _memory() if asked.memory is None else asked.memory * GIB
+    most_bytes = memory() if asked.memory is None else asked.memory * GIB
     rows = []
     for plain in cases(asked):
         case = dataclasses.replace(plain, clusters=clusters, remat=asked.remat)
