@@ -157,9 +157,24 @@ class BatchNorm(nn.Module):
         return normalised.astype(self.dtype)
 
 
-def downsampling_conv(channels: int, dtype: DTypeLike, name: str) -> nn.Conv:
-    """Returns a 3x3 convolution with stride 2 and one pixel of padding on every side (H, W -> ceil(H / 2), ceil(W / 2))."""
-    return nn.Conv(channels, (3, 3), strides=2, padding=1, dtype=dtype, kernel_init=conv_init, name=name)
+class Conv(nn.Module):
+    """A convolution with half a kernel of padding on every side: 3x3 and with a bias, unless told otherwise."""
+
+    channels: int
+    kernel_size: int = 3
+    stride: int = 1
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
+    kernel_init: nn.initializers.Initializer = conv_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
+        """Returns the filtered maps, of ceil(H / stride) by ceil(W / stride)."""
+        kernel = self.param("kernel", self.kernel_init, (self.kernel_size, self.kernel_size, x.shape[-1], self.channels))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = ops.conv(x, kernel, self.stride)
+        return y if bias is None else y + bias
 
 
 class Stem(nn.Module):
@@ -171,8 +186,8 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B H/4 W/4 D"]:
         """Returns patches."""
-        x = downsampling_conv(self.channels // 2, self.dtype, "conv1")(images)
-        x = downsampling_conv(self.channels, self.dtype, "conv2")(x)
+        x = Conv(self.channels // 2, stride=2, dtype=self.dtype, name="conv1")(images)
+        x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv2")(x)
         return LayerNorm(name="norm")(x)
 
 
@@ -185,5 +200,5 @@ class Transition(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 D"]:
         """Returns the next stage's patches."""
-        x = downsampling_conv(self.channels, self.dtype, "conv")(x)
+        x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv")(x)
         return LayerNorm(name="norm")(x)

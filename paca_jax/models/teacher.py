@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from paca_jax import ops
 from paca_jax.models.config import PaCaConfig, TeacherConfig
-from paca_jax.models.layers import BatchNorm, DepthwiseConv, PointwiseConv, downsampling_conv
+from paca_jax.models.layers import BatchNorm, Conv, DepthwiseConv, PointwiseConv
 
 
 class ConvMixerBlock(nn.Module):
@@ -34,7 +34,7 @@ class BlurTransition(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H/2 W/2 D"]:
         """Returns the next stage's maps."""
-        x = downsampling_conv(self.channels, self.dtype, "conv")(ops.binomial_blur(x))
+        x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv")(ops.binomial_blur(x))
         return BatchNorm(self.dtype, name="norm")(ops.gelu(x), train)
 
 

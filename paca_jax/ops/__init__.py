@@ -12,8 +12,9 @@ from paca_jax.ops.attention import (
 from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from paca_jax.ops.conv_clustering import ClusteringWeights, conv_clustering
-from paca_jax.ops.convolution import binomial_blur, depthwise_conv
+from paca_jax.ops.convolution import conv
 from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.depthwise import binomial_blur, depthwise_conv
 from paca_jax.ops.gelu import gelu
 from paca_jax.ops.kernels.norm import LAYER_NORM_EPSILON, NormWeights
 from paca_jax.ops.masks import mask_targets, paste_masks
@@ -46,6 +47,7 @@ __all__ = [
     "box_iou",
     "channels_dot",
     "clip_boxes",
+    "conv",
     "conv_clustering",
     "decode_boxes",
     "depthwise_conv",

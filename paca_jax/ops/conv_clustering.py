@@ -3,8 +3,8 @@
 from jaxtyping import Array, Float
 
 from paca_jax.ops.attention import assign_patches
-from paca_jax.ops.convolution import depthwise_conv
 from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.depthwise import depthwise_conv
 from paca_jax.ops.gelu import gelu
 from paca_jax.ops.kernels.clustering import ClusteringWeights, fits, fused_clustering
 from paca_jax.ops.kernels.norm import NormWeights

@@ -1,84 +1,54 @@
-"""Convolutions that act on each channel alone, with stride 1 and zero padding that keeps the size."""
+"""Convolutions over all channels, with zero padding of half a kernel on every side."""
 
-import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-BINOMIAL = (np.outer([1, 2, 1], [1, 2, 1]) / 16).astype(np.float32)
-_IMAGES_AT_ONCE = 8
 
-
-def _by_grouped_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
+def _by_xla(x: Float[Array, "B H W C"], kernel: Float[Array, "K K C D"], stride: int) -> Float[Array, "B H2 W2 D"]:
     pad = [(size // 2, size // 2) for size in kernel.shape[:2]]
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=dimensions, feature_group_count=x.shape[-1])
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _padded(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H+K-1 W+K-1 C"]:
-    rows, columns = kernel.shape[:2]
-    return jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+_on_a_cpu = jax.custom_vjp(_by_xla, nondiff_argnums=(2,))
 
 
-@jax.custom_vjp
-def _by_shifted_sums(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
-    height, width = x.shape[1:3]
-    rows, columns = kernel.shape[:2]
-    padded = _padded(x, kernel)
-    taps = [padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i in range(rows) for j in range(columns)]
-    return sum(taps[1:], taps[0])
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return _by_xla(x, kernel, stride), (x, kernel)
 
 
-def _kernel_gradient(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"], g: Float[Array, "B H W C"]
-) -> Float[Array, "K K 1 C"]:
-    """Sums shifted products a few images and one kernel row at a time, so that what is summed stays in the cache.
+def _backward(stride: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    (dx,) = jax.linear_transpose(lambda x: _by_xla(x, kernel, stride), x)(dy)
+    return dx, _kernel_gradient(x, kernel, dy, stride)
 
-    Image b belongs to part b // (B / parts): where the batch is split over devices, each step takes rows of every device.
+
+def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Float[Array, "K K C D"]:
+    """Returns the products of patches and gradients: one for each row of the kernel, so that patches take little memory."""
+    rows, columns, _, features = kernel.shape
+    height, width = ((size - 1) * stride + 1 for size in dy.shape[1:3])
+    padded = jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    gradients = dy.reshape(-1, features)
+
+    def product(i: int) -> Float[Array, "K*C D"]:
+        taps = [padded[:, i : i + height : stride, j : j + width : stride] for j in range(columns)]
+        patches = jnp.concatenate(taps, -1).reshape(len(gradients), -1)
+        return jax.lax.dot_general(patches, gradients, (((0,), (0,)), ((), ())))
+
+    return jnp.stack([product(i) for i in range(rows)]).reshape(kernel.shape)
+
+
+_on_a_cpu.defvjp(_forward, _backward)
+
+
+@partial(jax.jit, static_argnames="stride", inline=True)
+def conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K C D"], stride: int = 1) -> Float[Array, "B H2 W2 D"]:
+    """Convolves maps with an odd-sized kernel (torch: `padding=K // 2`): H and W become ceil(H / stride), ceil(W / stride).
+
+    XLA's gradient of the kernel is slow on a CPU. There it is a few matrix products; this form has a reverse-mode derivative
+    only.
     """
-    batch, height, width, channels = x.shape
-    rows, columns = kernel.shape[:2]
-    parts = math.gcd(batch, _IMAGES_AT_ONCE)
-    xs = _padded(x, kernel).reshape(parts, batch // parts, height + rows - 1, width + columns - 1, channels)
-    gs = g.reshape(parts, batch // parts, height, width, channels)
-
-    def add_images(total: Array, b: Array) -> tuple[Array, None]:
-        def row(i: Array) -> Array:
-            shifted = jax.lax.dynamic_slice_in_dim(xs[:, b], i, height, axis=1)
-            return jnp.stack([jnp.sum(shifted[:, :, j : j + width] * gs[:, b], (0, 1, 2)) for j in range(columns)])
-
-        return total + jax.lax.map(row, jnp.arange(rows)), None
-
-    start = jnp.zeros((rows, columns, channels), kernel.dtype)
-    return jax.lax.scan(add_images, start, jnp.arange(batch // parts))[0][:, :, None]
-
-
-def _shifted_sums_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _by_shifted_sums(x, kernel), (x, kernel)
-
-
-def _shifted_sums_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, kernel = residuals
-    return _by_shifted_sums(g, kernel[::-1, ::-1]), _kernel_gradient(x, kernel, g)
-
-
-_by_shifted_sums.defvjp(_shifted_sums_forward, _shifted_sums_backward)
-
-
-@partial(jax.jit, inline=True)
-def depthwise_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
-    """Convolves every channel with its own odd-sized kernel (torch: `groups=C`, `padding=K // 2`).
-
-    XLA's grouped convolution is slow on a CPU, its gradient more so. There the same sum is written as shifted products, which
-    fuse into one loop; this form has a reverse-mode derivative only.
-    """
-    return jax.lax.platform_dependent(x, kernel, cpu=_by_shifted_sums, default=_by_grouped_conv)
-
-
-def binomial_blur(x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """Low-pass filters every channel with the 3x3 kernel `BINOMIAL`."""
-    kernel = jnp.broadcast_to(jnp.asarray(BINOMIAL, x.dtype)[:, :, None, None], (3, 3, 1, x.shape[-1]))
-    return depthwise_conv(x, kernel)
+    forms = {"cpu": partial(_on_a_cpu, stride=stride), "default": partial(_by_xla, stride=stride)}
+    return jax.lax.platform_dependent(x, kernel, **forms)

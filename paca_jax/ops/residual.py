@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
 from paca_jax.ops.norm import NormWeights, layer_norm
@@ -36,7 +37,7 @@ class Residual(NamedTuple):
         if self.share is not None:
             share = jax.lax.stop_gradient(self.share).reshape(-1, *(1,) * (x.ndim - 1))
             branch = (branch * share).astype(x.dtype)
-        return x + branch
+        return _computed_once(x + branch)
 
     @property
     def is_plain(self) -> bool:
@@ -46,3 +47,21 @@ class Residual(NamedTuple):
     def shares(self, x: Images) -> Float[Array, "B"]:
         """Returns each image's factor."""
         return jnp.ones(len(x), jnp.float32) if self.share is None else self.share
+
+
+@jax.custom_vjp
+def _computed_once(x: Images) -> Images:
+    """Returns `x`, which on a CPU is computed once, and so is its gradient.
+
+    XLA for CPUs fuses sums into whatever reads them, and passes over `optimization_barrier`: a block would add up the branches
+    of all blocks before it, and in the gradient of all blocks after it. A call that is not inlined ends what is fused.
+    """
+    return jax.lax.platform_dependent(x, cpu=_called, default=lambda x: x)
+
+
+def _called(x: Images) -> Images:
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(lambda x: x * 1)(x)
+
+
+_computed_once.defvjp(lambda x: (_computed_once(x), None), lambda _, dy: (_computed_once(dy),))

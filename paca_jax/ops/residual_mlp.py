@@ -5,8 +5,8 @@ from functools import partial
 
 from jaxtyping import Array, Float
 
-from paca_jax.ops.convolution import depthwise_conv
 from paca_jax.ops.dense import channels_dot
+from paca_jax.ops.depthwise import depthwise_conv
 from paca_jax.ops.gelu import gelu
 from paca_jax.ops.kernels.mlp import MlpWeights, fits, fused_mlp
 from paca_jax.ops.residual import Residual

@@ -51,8 +51,8 @@ def _resolve(sizes: tuple[int, ...], device_count: int) -> tuple[int, ...]:
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
-    """Returns the number of parts into which the batch axis is split."""
-    return int(np.prod([mesh.shape[axis] for axis in BATCH_AXES]))
+    """Returns the number of parts into which the batch axis is split: one by a mesh without axes."""
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -1,5 +1,7 @@
 """Shapes, options and modes of the models."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -223,3 +225,23 @@ def test_a_teacher_is_checked_too():
 def test_images_of_another_shape_are_told(shape):
     with pytest.raises(UserError, match=r"\(batch, height, width, 3\)"):
         jax.eval_shape(golden.nano().init, jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other compilers compute sums once by themselves")
+def test_no_block_adds_up_the_branches_of_others():
+    def most_operands(depth):
+        model = create_model("pacavit_nano", depths=(1, depth, 1, 1))
+        images = jnp.ones((2, 32, 32, model.config.image_channels))
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+        def loss(params, images):
+            logits, _ = model.apply(
+                {"params": params}, images, train=True, rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"]
+            )
+            return jnp.sum(logits**2)
+
+        program = jax.jit(jax.grad(loss)).lower(variables["params"], images).compile().as_text()
+        return max(operands.count("%") for operands in re.findall(r" fusion\((.*?)\)", program))
+
+    assert most_operands(depth=3) == most_operands(depth=2)

@@ -1,4 +1,4 @@
-"""The depthwise convolution's two forms, against each other and against a plain sum."""
+"""The convolution's form for a CPU against XLA's, and against PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -9,38 +9,33 @@ from paca_jax import ops
 from paca_jax.ops import convolution
 
 
-def _inputs(side: int, channels: int = 6) -> tuple[jax.Array, jax.Array]:
+@pytest.mark.parametrize(
+    ("side", "stride", "height", "width"), [(3, 1, 6, 5), (3, 2, 9, 8), (3, 2, 2, 1), (5, 1, 7, 4), (1, 2, 5, 6)]
+)
+def test_both_forms_agree_in_value_and_gradient(side, stride, height, width):
     keys = jax.random.split(jax.random.key(side))
-    return jax.random.normal(keys[0], (2, 9, 5, channels)), jax.random.normal(keys[1], (side, side, 1, channels))
-
-
-@pytest.mark.parametrize("side", [1, 3, 5, 7])
-def test_both_forms_agree_in_value_and_gradient(side):
-    x, kernel = _inputs(side)
+    x, kernel = jax.random.normal(keys[0], (2, height, width, 4)), jax.random.normal(keys[1], (side, side, 4, 6))
+    results = []
     with jax.default_matmul_precision("highest"):
-        results = []
-        for form in (convolution._by_shifted_sums, convolution._by_grouped_conv, ops.depthwise_conv):
-            value, pullback = jax.vjp(form, x, kernel)
+        for form in (ops.conv, convolution._by_xla):
+            value, pullback = jax.vjp(lambda x, kernel, form=form: form(x, kernel, stride), x, kernel)
             results.append((value, *pullback(jnp.cos(value))))
-    for ours in results[1:]:
-        for a, b in zip(results[0], ours, strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-5)
+    assert results[0][0].shape == (2, -(-height // stride), -(-width // stride), 6)
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5 * float(jnp.max(jnp.abs(expected))))
 
 
-def test_matches_a_plain_sum():
-    x, kernel = _inputs(3)
-    out = np.zeros(x.shape)
-    padded = np.pad(np.asarray(x, np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    for row in range(9):
-        for column in range(5):
-            window = padded[:, row : row + 3, column : column + 3]
-            out[:, row, column] = (window * np.asarray(kernel)[:, :, 0]).sum((1, 2))
-    np.testing.assert_allclose(ops.depthwise_conv(x, kernel), out, atol=1e-5)
+def test_matches_torch():
+    torch = pytest.importorskip("torch")
+    keys = jax.random.split(jax.random.key(0))
+    x, kernel = np.asarray(jax.random.normal(keys[0], (2, 7, 9, 3))), np.asarray(jax.random.normal(keys[1], (3, 3, 3, 5)))
+    theirs = torch.nn.functional.conv2d(
+        torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(kernel).permute(3, 2, 0, 1), stride=2, padding=1
+    )
+    np.testing.assert_allclose(ops.conv(x, kernel, 2), theirs.permute(0, 2, 3, 1), atol=1e-5)
 
 
-def test_blur_keeps_constants_inside_and_each_channel_apart():
-    x = jnp.ones((1, 6, 6, 2)) * jnp.array([1.0, 3.0])
-    blurred = ops.binomial_blur(x)
-    np.testing.assert_allclose(blurred[:, 1:-1, 1:-1], x[:, 1:-1, 1:-1], atol=1e-6)
-    np.testing.assert_allclose(blurred[0, 0, 0], [9 / 16, 27 / 16], atol=1e-6)
-    assert convolution.BINOMIAL.sum() == 1
+def test_bfloat16_gradients_keep_the_type():
+    x, kernel = jnp.ones((1, 4, 4, 2), jnp.bfloat16), jnp.ones((3, 3, 2, 3), jnp.bfloat16)
+    value, pullback = jax.vjp(lambda x, kernel: ops.conv(x, kernel, 2), x, kernel)
+    assert all(array.dtype == jnp.bfloat16 for array in (value, *pullback(value)))

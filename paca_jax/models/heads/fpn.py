@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax import ops
-from paca_jax.models.layers import Dense
+from paca_jax.models.layers import Conv, Dense
 
 xavier_init = nn.initializers.xavier_uniform()
 
@@ -33,7 +33,7 @@ class FeaturePyramid(nn.Module):
             finer = levels[index]
             levels[index] = finer + ops.resize_nearest(levels[index + 1], (finer.shape[1], finer.shape[2]))
         pyramid = [
-            nn.Conv(self.channels, (3, 3), padding=1, dtype=self.dtype, kernel_init=xavier_init, name=f"output{index}")(x)
+            Conv(self.channels, dtype=self.dtype, kernel_init=xavier_init, name=f"output{index}")(x)
             for index, x in enumerate(levels)
         ]
         return [*pyramid, pyramid[-1][:, ::2, ::2]]

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax import ops
-from paca_jax.models.layers import BatchNorm, PointwiseConv, conv_init
+from paca_jax.models.layers import BatchNorm, Conv, PointwiseConv
 
 # torch's default of a linear layer or convolution: uniform in +-1 / sqrt(fan-in).
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -27,15 +27,7 @@ class ConvNorm(nn.Module):
         if self.kernel_size == 1:
             x = PointwiseConv(self.channels, use_bias=False, dtype=self.dtype, name="conv")(x)
         else:
-            x = nn.Conv(
-                self.channels,
-                (self.kernel_size, self.kernel_size),
-                padding=self.kernel_size // 2,
-                use_bias=False,
-                dtype=self.dtype,
-                kernel_init=conv_init,
-                name="conv",
-            )(x)
+            x = Conv(self.channels, self.kernel_size, use_bias=False, dtype=self.dtype, name="conv")(x)
         return jax.nn.relu(BatchNorm(self.dtype, name="norm")(x, train))
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from paca_jax import ops
 from paca_jax.models.heads.fpn import xavier_init
-from paca_jax.models.layers import Dense
+from paca_jax.models.layers import Conv, Dense
 
 ANCHORS = 3
 BOX_SIDE = 7
@@ -27,7 +27,7 @@ class RegionProposals(nn.Module):
     def setup(self) -> None:
         """Makes the layers, which all levels share."""
         init = nn.initializers.normal(0.01)
-        self.conv = nn.Conv(self.channels, (3, 3), padding=1, dtype=self.dtype, kernel_init=init)
+        self.conv = Conv(self.channels, dtype=self.dtype, kernel_init=init)
         self.score = Dense(ANCHORS, dtype=self.dtype, kernel_init=init)
         self.delta = Dense(4 * ANCHORS, dtype=self.dtype, kernel_init=init)
 
@@ -92,7 +92,7 @@ class MaskHead(nn.Module):
         """Returns logits in float32."""
         x, dtype, init = regions, self.dtype, relu_init
         for index in range(4):
-            conv = nn.Conv(self.channels, (3, 3), padding=1, dtype=dtype, kernel_init=init, name=f"conv{index}")
+            conv = Conv(self.channels, dtype=dtype, kernel_init=init, name=f"conv{index}")
             x = jax.nn.relu(conv(x))
         x = jax.nn.relu(SplitCells(self.channels, dtype=dtype, name="upsample")(x))
         logits = Dense(self.num_classes, dtype=dtype, kernel_init=init, name="project")(x).astype(jnp.float32)
