@@ -25,12 +25,14 @@ flags.mark_flag_as_required("config")
 def main(_: list[str]) -> None:
     """Hands the config over."""
     from paca_jax.cache import keep_compiled_programs  # here, for worker processes import this file and need none
+    from paca_jax.memory import keep_freed_memory
     from paca_jax.sharding import start_processes
     from paca_jax.train import loop
 
     process = start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
     command_line.set_up_logging(process)
     keep_compiled_programs()
+    keep_freed_memory()
     run = loop.train if _MODE.value == "train" else loop.evaluate_only
     run(_CONFIG.value, _WORKDIR.value)
 

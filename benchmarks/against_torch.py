@@ -4,11 +4,12 @@
         [--dtype bfloat16] [--torch eager channels_last compiled] [--rounds 10] [--json FILE]
 
 FOLDER is a checkout of https://github.com/iVMCL/PaCaViT; its code needs torch, timm 0.9, mmengine, mmcv and einops. Inference
-is the forward pass; training is cross-entropy, gradient and AdamW. A round makes one step of each code, so that whatever else
-the machine does strikes them alike; the ratio is taken in each round, and above 1 ours is faster. PyTorch is run as it comes,
-with images and weights in the channels-last layout, and so compiled by torch.compile, as asked for; its AdamW is fused, and
-where the type is bfloat16 it runs under autocast. Both compute on the GPU where JAX finds one, in TensorFloat-32 where the type
-is float32, else on the CPU with the threads each takes by itself (OMP_NUM_THREADS sets PyTorch's).
+is the forward pass; training is cross-entropy, gradient and AdamW. Each code has a process of its own. A round makes one step
+of each, one after the other, so that whatever else the machine does strikes them alike; the ratio is taken in each round, and
+above 1 ours is faster. PyTorch is run as it comes, with images and weights in the channels-last layout, and so compiled by
+torch.compile, as asked for; its AdamW is fused, and where the type is bfloat16 it runs under autocast. Both compute on the GPU
+where JAX finds one, in TensorFloat-32 where the type is float32, else on the CPU with the threads each takes by itself
+(OMP_NUM_THREADS sets PyTorch's); ours keeps freed memory, as `main.py` does.
 """
 
 import argparse
@@ -17,11 +18,13 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from benchmarks.apart import apart
 from benchmarks.measure import add_json, device_name, interleaved, publish, quartiles, spread, table
 from benchmarks.official import build_official
 from benchmarks.programs import (
@@ -38,7 +41,9 @@ from benchmarks.programs import (
     programs,
 )
 from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.memory import keep_freed_memory
 
+Calls = dict[tuple[str, str], Callable[[], None]]
 OURS = "paca_jax"
 SETTINGS = ("eager", "channels_last", "compiled")
 
@@ -95,16 +100,33 @@ def measure(case: Case, folder: Path, settings: Sequence[str], rounds: int) -> l
     """
     if case.model == VIT:
         raise UserError(f"Expected a model of the official code, got {VIT!r}; give a name that starts with pacavit_.")
-    ours = programs(case)
-    network = build_official(folder, case.model, case.build().config)
-    _check_same_size(ours[FORWARD], network)
-    theirs = {setting: torch_calls(case, network, setting) for setting in settings}
     rows = []
-    for name, program in ours.items():
-        calls = {OURS: program.compile().runner()} | {setting: theirs[setting][name] for setting in settings}
-        for row in compare(interleaved(calls, rounds), case.batch):
-            rows.append({**dataclasses.asdict(case), "program": name, "rounds": rounds, **row})
+    with ExitStack() as processes:
+        calls = processes.enter_context(apart(official_calls, case, folder, settings))
+        calls |= processes.enter_context(apart(our_calls, case))
+        for name in (FORWARD, TRAINING):
+            durations = interleaved({code: calls[code, name] for code in (OURS, *settings)}, rounds)
+            for row in compare(durations, case.batch):
+                rows.append({**dataclasses.asdict(case), "program": name, "rounds": rounds, **row})
     return rows
+
+
+def our_calls(case: Case) -> Calls:
+    """Returns the steps of our code, by code and program."""
+    keep_freed_memory()
+    return {(OURS, name): program.compile().runner() for name, program in programs(case).items()}
+
+
+def official_calls(case: Case, folder: Path, settings: Sequence[str]) -> Calls:
+    """Returns the steps of the official code with each setting, by setting and program.
+
+    Raises:
+        UserError: if it cannot be built, or is of another size than ours.
+    """
+    network = build_official(folder, case.model, case.build().config)
+    _check_same_size(programs(case)[FORWARD], network)
+    made = {setting: torch_calls(case, network, setting) for setting in settings}
+    return {(setting, name): call for setting, calls in made.items() for name, call in calls.items()}
 
 
 def compare(durations: Mapping[str, Sequence[float]], batch: int) -> list[dict[str, Any]]:

@@ -18,7 +18,14 @@ import numpy as np
 
 GIB = 2**30
 _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "torch", "timm", "pillow")
-_VARIABLES = ("JAX_PLATFORMS", "XLA_FLAGS", "LIBTPU_INIT_ARGS", "OMP_NUM_THREADS", "XLA_PYTHON_CLIENT_PREALLOCATE")
+_VARIABLES = (
+    "GLIBC_TUNABLES",
+    "JAX_PLATFORMS",
+    "LIBTPU_INIT_ARGS",
+    "OMP_NUM_THREADS",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+)
 
 
 class Spread(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.measure import GIB, add_json, device_name, gib, interleaved, memory, publish, quartiles, spread, table
 from benchmarks.programs import FORWARD, Case, native_size, programs
 from paca_jax.errors import told_on_the_command_line
+from paca_jax.memory import keep_freed_memory
 
 MODELS = ("pacavit_small_p2cconv_100", "pacavit_small_p2cconv_100_0")
 SIZES = (224, 448, 896, 1344, 1792, 2048)
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, metavar="GIB", help="do not run what needs more, by default than there is")
     add_json(parser)
     asked = parser.parse_args()
+    keep_freed_memory()
     for model in asked.model:
         native_size(model)
     kinds = [*((model, None) for model in asked.model), (asked.model[0], PLAIN)]

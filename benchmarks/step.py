@@ -31,6 +31,7 @@ from benchmarks.measure import (
 )
 from benchmarks.programs import FORWARD, TRAINING, Program, add_cases, cases, programs
 from paca_jax.errors import told_on_the_command_line
+from paca_jax.memory import keep_freed_memory
 
 
 def measure(program: Program, batch: int, rounds: int, most_bytes: float) -> dict[str, Any]:
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--memory", type=float, metavar="GIB", help="do not run what needs more, by default than there is")
     add_json(parser)
     asked = parser.parse_args()
+    keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
     clusters = tuple(asked.clusters) if asked.clusters else None
     most_bytes = memory() if asked.memory is None else asked.memory * GIB

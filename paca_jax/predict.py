@@ -23,6 +23,7 @@ from paca_jax import data, explain
 from paca_jax.cache import keep_compiled_programs
 from paca_jax.errors import UserError, told_on_the_command_line
 from paca_jax.loading import Loaded, load_reported
+from paca_jax.memory import keep_freed_memory
 from paca_jax.models import Detector, Segmentor, list_models
 from paca_jax.tasks.detection_prediction import DRAWN_SCORE, detect_in_picture, to_draw
 from paca_jax.tasks.segmentation_prediction import predict_picture
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     arguments = _parser().parse_args(argv)
     keep_compiled_programs()
+    keep_freed_memory()
     with told_on_the_command_line():
         predict(arguments.images, arguments.checkpoint, arguments.out, arguments.model)
 
