@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from paca_jax.sharding import batch_shards
 
 BINOMIAL = (np.outer([1, 2, 1], [1, 2, 1]) / 16).astype(np.float32)
-_BYTES_AT_ONCE = 3 * 2**19
+_BYTES_AT_ONCE = 3 * 2**19  # of a map and as many of its gradient
 
 
 def _by_grouped_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
@@ -37,27 +37,30 @@ def _by_shifted_sums(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]
 def _kernel_gradient(
     x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"], g: Float[Array, "B H W C"]
 ) -> Float[Array, "K K 1 C"]:
-    """Sums shifted products of one image, a few rows at a time, so that what is summed stays in the cache.
+    """Sums shifted products of a few rows, or a few small images, at a time, so that what is summed stays in the cache.
 
-    Where the batch is split over devices, each step takes an image of every device.
+    Where the batch is split over devices, each step takes images of every device.
     """
     batch, height, width, channels = x.shape
     rows, columns = kernel.shape[:2]
     devices = math.gcd(batch, batch_shards(jax.sharding.get_abstract_mesh()))
-    chunks = min(height, math.ceil(height * width * channels * g.dtype.itemsize / _BYTES_AT_ONCE))
+    image_bytes = height * width * channels * g.dtype.itemsize
+    images = _largest_divisor(batch // devices, _BYTES_AT_ONCE // image_bytes)
+    chunks = min(height, math.ceil(image_bytes / _BYTES_AT_ONCE))
     chunk = math.ceil(height / chunks)
     # Rows of zeros make the last chunk a whole one.
     below = ((0, 0), (0, chunks * chunk - height), (0, 0), (0, 0))
-    xs, gs = (array.reshape(devices, batch // devices, *array.shape[1:]) for array in (x, g))
+    xs, gs = (array.reshape(devices, -1, images, height, width, channels) for array in (x, g))
 
-    def add_image(total: Array, b: Array) -> tuple[Array, None]:
-        image, image_gradient = jnp.pad(_padded(xs[:, b], kernel), below), jnp.pad(gs[:, b], below)
+    def add_images(total: Array, step: Array) -> tuple[Array, None]:
+        some, some_gradients = (array[:, step].reshape(-1, height, width, channels) for array in (xs, gs))
+        some, some_gradients = jnp.pad(_padded(some, kernel), below), jnp.pad(some_gradients, below)
 
         def add_chunk(total: Array, top: Array) -> tuple[Array, None]:
-            gradient = jax.lax.dynamic_slice_in_dim(image_gradient, top, chunk, axis=1)
+            gradient = jax.lax.dynamic_slice_in_dim(some_gradients, top, chunk, axis=1)
 
             def row(i: Array) -> Array:
-                shifted = jax.lax.dynamic_slice_in_dim(image, top + i, chunk, axis=1)
+                shifted = jax.lax.dynamic_slice_in_dim(some, top + i, chunk, axis=1)
                 return jnp.stack([jnp.sum(shifted[:, :, j : j + width] * gradient, (0, 1, 2)) for j in range(columns)])
 
             return total + jax.lax.map(row, jnp.arange(rows)), None
@@ -65,7 +68,12 @@ def _kernel_gradient(
         return jax.lax.scan(add_chunk, total, chunk * jnp.arange(chunks))[0], None
 
     start = jnp.zeros((rows, columns, channels), kernel.dtype)
-    return jax.lax.scan(add_image, start, jnp.arange(batch // devices))[0][:, :, None]
+    return jax.lax.scan(add_images, start, jnp.arange(xs.shape[1]))[0][:, :, None]
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    """Returns the largest divisor up to `most`, at least 1."""
+    return max(n for n in range(1, number + 1) if number % n == 0 and n <= max(most, 1))
 
 
 def _shifted_sums_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
