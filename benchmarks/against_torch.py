@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.apart import apart
+from benchmarks.apart import Calls, apart
 from benchmarks.measure import add_json, device_name, interleaved, publish, quartiles, spread, table
 from benchmarks.official import build_official
 from benchmarks.programs import (
@@ -43,7 +43,6 @@ from benchmarks.programs import (
 from paca_jax.errors import UserError, told_on_the_command_line
 from paca_jax.memory import keep_freed_memory
 
-Calls = dict[tuple[str, str], Callable[[], None]]
 OURS = "paca_jax"
 SETTINGS = ("eager", "channels_last", "compiled")
 

@@ -1,4 +1,4 @@
-"""Convolutions over all channels, with zero padding of half a kernel on every side."""
+"""Convolutions with zero padding of half a kernel on every side."""
 
 from functools import partial
 
@@ -7,21 +7,32 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def _by_xla(x: Float[Array, "B H W C"], kernel: Float[Array, "K K C D"], stride: int) -> Float[Array, "B H2 W2 D"]:
+def conv_by_xla(x: Float[Array, "B H W C"], kernel: Float[Array, "K K G D"], stride: int = 1) -> Float[Array, "B H2 W2 D"]:
+    """Convolves maps, by XLA's own operation; each of C / G groups of channels is convolved apart."""
     pad = [(size // 2, size // 2) for size in kernel.shape[:2]]
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    groups = x.shape[-1] // kernel.shape[2]
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), pad, dimension_numbers=dimensions, feature_group_count=groups
+    )
 
 
-_on_a_cpu = jax.custom_vjp(_by_xla, nondiff_argnums=(2,))
+def padded(x: Float[Array, "B H W C"], kernel: Float[Array, "K K G D"]) -> Float[Array, "B H+K-1 W+K-1 C"]:
+    """Adds zeros of half a kernel on every side."""
+    rows, columns = kernel.shape[:2]
+    return jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+
+
+_on_a_cpu = jax.custom_vjp(conv_by_xla, nondiff_argnums=(2,))
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return _by_xla(x, kernel, stride), (x, kernel)
+    return conv_by_xla(x, kernel, stride), (x, kernel)
 
 
 def _backward(stride: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, kernel = kept
-    (dx,) = jax.linear_transpose(lambda x: _by_xla(x, kernel, stride), x)(dy)
+    (dx,) = jax.linear_transpose(lambda x: conv_by_xla(x, kernel, stride), x)(dy)
     return dx, _kernel_gradient(x, kernel, dy, stride)
 
 
@@ -29,11 +40,11 @@ def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Float[A
     """Returns the products of patches and gradients: one for each row of the kernel, so that patches take little memory."""
     rows, columns, _, features = kernel.shape
     height, width = ((size - 1) * stride + 1 for size in dy.shape[1:3])
-    padded = jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
+    maps = padded(x, kernel)
     gradients = dy.reshape(-1, features)
 
     def product(i: int) -> Float[Array, "K*C D"]:
-        taps = [padded[:, i : i + height : stride, j : j + width : stride] for j in range(columns)]
+        taps = [maps[:, i : i + height : stride, j : j + width : stride] for j in range(columns)]
         patches = jnp.concatenate(taps, -1).reshape(len(gradients), -1)
         return jax.lax.dot_general(patches, gradients, (((0,), (0,)), ((), ())))
 
@@ -50,5 +61,5 @@ def conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K C D"], stride: in
     XLA's gradient of the kernel is slow on a CPU. There it is a few matrix products; this form has a reverse-mode derivative
     only.
     """
-    forms = {"cpu": partial(_on_a_cpu, stride=stride), "default": partial(_by_xla, stride=stride)}
+    forms = {"cpu": partial(_on_a_cpu, stride=stride), "default": partial(conv_by_xla, stride=stride)}
     return jax.lax.platform_dependent(x, kernel, **forms)

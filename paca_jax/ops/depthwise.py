@@ -8,29 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from paca_jax.ops.convolution import conv_by_xla, padded
 from paca_jax.sharding import batch_shards
 
 BINOMIAL = (np.outer([1, 2, 1], [1, 2, 1]) / 16).astype(np.float32)
 _BYTES_AT_ONCE = 3 * 2**19  # of a map and as many of its gradient
 
 
-def _by_grouped_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
-    pad = [(size // 2, size // 2) for size in kernel.shape[:2]]
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=dimensions, feature_group_count=x.shape[-1])
-
-
-def _padded(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H+K-1 W+K-1 C"]:
-    rows, columns = kernel.shape[:2]
-    return jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
-
-
 @jax.custom_vjp
 def _by_shifted_sums(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
     height, width = x.shape[1:3]
     rows, columns = kernel.shape[:2]
-    padded = _padded(x, kernel)
-    taps = [padded[:, i : i + height, j : j + width] * kernel[i, j, 0] for i in range(rows) for j in range(columns)]
+    maps = padded(x, kernel)
+    taps = [maps[:, i : i + height, j : j + width] * kernel[i, j, 0] for i in range(rows) for j in range(columns)]
     return sum(taps[1:], taps[0])
 
 
@@ -54,7 +44,7 @@ def _kernel_gradient(
 
     def add_images(total: Array, step: Array) -> tuple[Array, None]:
         some, some_gradients = (array[:, step].reshape(-1, height, width, channels) for array in (xs, gs))
-        some, some_gradients = jnp.pad(_padded(some, kernel), below), jnp.pad(some_gradients, below)
+        some, some_gradients = jnp.pad(padded(some, kernel), below), jnp.pad(some_gradients, below)
 
         def add_chunk(total: Array, top: Array) -> tuple[Array, None]:
             gradient = jax.lax.dynamic_slice_in_dim(some_gradients, top, chunk, axis=1)
@@ -95,7 +85,7 @@ def depthwise_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) 
     XLA's grouped convolution is slow on a CPU, its gradient more so. There the same sum is written as shifted products, which
     fuse into one loop; this form has a reverse-mode derivative only.
     """
-    return jax.lax.platform_dependent(x, kernel, cpu=_by_shifted_sums, default=_by_grouped_conv)
+    return jax.lax.platform_dependent(x, kernel, cpu=_by_shifted_sums, default=conv_by_xla)
 
 
 def binomial_blur(x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

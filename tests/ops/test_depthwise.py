@@ -19,7 +19,7 @@ def test_both_forms_agree_in_value_and_gradient(side):
     x, kernel = _inputs(side)
     with jax.default_matmul_precision("highest"):
         results = []
-        for form in (depthwise._by_shifted_sums, depthwise._by_grouped_conv, ops.depthwise_conv):
+        for form in (depthwise._by_shifted_sums, depthwise.conv_by_xla, ops.depthwise_conv):
             value, pullback = jax.vjp(form, x, kernel)
             results.append((value, *pullback(jnp.cos(value))))
     for ours in results[1:]:
@@ -32,7 +32,7 @@ def test_gradient_in_pieces_is_that_of_the_whole(monkeypatch, bytes_at_once):
     monkeypatch.setattr(depthwise, "_BYTES_AT_ONCE", bytes_at_once)
     x, kernel = _inputs(3)
     g = jnp.cos(x)
-    whole = jax.vjp(lambda kernel: depthwise._by_grouped_conv(x, kernel), kernel)[1](g)[0]
+    whole = jax.vjp(lambda kernel: depthwise.conv_by_xla(x, kernel), kernel)[1](g)[0]
     np.testing.assert_allclose(depthwise._kernel_gradient(x, kernel, g), whole, atol=2e-4)
 
 
