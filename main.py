@@ -7,8 +7,8 @@ On several hosts run the same command on each. Cloud TPU, Slurm and Kubernetes t
 from absl import app, flags
 from ml_collections import config_flags
 
+from paca_jax.cli import config_flags as command_line
 from paca_jax.errors import told_on_the_command_line
-from paca_jax.train import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/, with :VARIANT where it knows any.", lock_config=True
@@ -27,7 +27,7 @@ def main(_: list[str]) -> None:
     from paca_jax.cache import keep_compiled_programs  # here, for worker processes import this file and need none
     from paca_jax.memory import keep_freed_memory
     from paca_jax.sharding import start_processes
-    from paca_jax.train import loop
+    from paca_jax.train import run as loop
 
     process = start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value, _HEARTBEAT.value)
     command_line.set_up_logging(process)

@@ -4,7 +4,7 @@
 
 Both read the same folder of JPEG files of ImageNet's usual size, decode them, cut a random resized crop (bicubic, 224 pixels),
 flip it and apply RandAugment (two operations, magnitude 9) with Pillow, and stack batches. Ours are bytes, which the training
-step normalises on the device; those of PyTorch are normalised float32 tensors, as its users make them. The pipelines run in
+step normalizes on the device; those of PyTorch are normalized float32 tensors, as its users make them. The pipelines run in
 turn, in several rounds; start-up does not count. With 0 workers ours uses threads, PyTorch the main process.
 
 Images a core-second are images divided by the processor time of all processes, so other programs on the machine matter less.
@@ -27,9 +27,10 @@ import psutil
 from PIL import Image
 
 from benchmarks.measure import add_json, publish, table
-from paca_jax.data import MEAN, STD, TrainTransform, open_dataset, train_batches
-from paca_jax.data.randaugment import OPERATIONS
+from paca_jax.data import TrainTransform, open_dataset, train_batches
+from paca_jax.data.transforms.randaugment import OPERATIONS
 from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.ops import MEAN, STD
 
 WIDTH, HEIGHT, QUALITY, CLASSES = 500, 375, 90, 10
 OURS = "paca_jax"
@@ -51,7 +52,7 @@ def write_images(folder: Path, count: int) -> int:
         pixels = np.full((HEIGHT, WIDTH, 3), 128.0, np.float32)
         for cells, strength in ((3, 80.0), (12, 45.0), (50, 28.0), (190, 20.0), (WIDTH, 22.0)):
             noise = rng.integers(0, 256, (math.ceil(cells * 0.75), cells, 3), dtype=np.uint8)
-            noise[:, :, 1:] = noise[:, :, 1:] // 4 + 3 * (noise[:, :, :1] // 4)  # colours vary less than brightness
+            noise[:, :, 1:] = noise[:, :, 1:] // 4 + 3 * (noise[:, :, :1] // 4)  # colors vary less than brightness
             layer = np.asarray(Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC), np.float32)
             pixels += (layer / 127.5 - 1) * strength
         path = folder / f"class{index % CLASSES}" / f"{index:06}.jpg"
@@ -71,7 +72,7 @@ def ours(folder: Path, batch: int, workers: int, steps: int) -> Iterator[Any]:
 
 
 class TorchStyle:
-    """A data set as PyTorch users write it: (path, label) pairs, and an item is a normalised tensor and its label."""
+    """A data set as PyTorch users write it: (path, label) pairs, and an item is a normalized tensor and its label."""
 
     def __init__(self, folder: Path) -> None:
         classes = sorted(folder.iterdir())

@@ -48,7 +48,7 @@ def measure(cases: Iterable[Case], rounds: int, most_bytes: float) -> list[dict[
     return rows
 
 
-def normalise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def normalize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the rows with patches, quartiles of seconds, and time and memory a patch against those of the smallest size.
 
     Args:
@@ -72,7 +72,7 @@ def normalise(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """Returns the normalised rows as a table."""
+    """Returns the normalized rows as a table."""
     return table(
         ("model",),
         ("pixels", "patches", "ms (quartiles)", "time a patch (quartiles)", "temporaries, MiB", "memory a patch"),
@@ -110,7 +110,7 @@ def main() -> None:
         Case(model, asked.batch, size, asked.dtype, clusters) for model, clusters in kinds for size in sorted(asked.image_size)
     ]
     most_bytes = memory() if asked.memory is None else asked.memory * GIB
-    rows = normalise(measure(asked_for, asked.rounds, most_bytes))
+    rows = normalize(measure(asked_for, asked.rounds, most_bytes))
     publish(markdown(rows), rows, asked.json, device_name())
 
 

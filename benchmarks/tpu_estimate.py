@@ -4,7 +4,7 @@
         [--topology v5e:1x1] [--operations 15] [--json FILE]
 
 Compiled ahead of time with libtpu (pip install "paca-jax[tpu]"), which takes minutes a model; nothing is run. Cycles are the
-compiler's estimates added up over the optimised program; to a Pallas kernel, which it gives none, count the bundles of its
+compiler's estimates added up over the optimized program; to a Pallas kernel, which it gives none, count the bundles of its
 schedule, loops as often as they run, or the time of its bytes where that is longer. ViT-S/16 stands beside the models.
 ALLOW_MULTIPLE_LIBTPU_LOAD=1 lets it run where another process holds libtpu and no TPU is attached.
 """

@@ -5,7 +5,7 @@ Command:   unzip ADEChallengeData2016.zip
                --config.dataset.data_dir=ADEChallengeData2016
            :HEAD,BACKBONE chooses paca_head or upernet, and tiny, small, base, convmixer_small, small_p2cmlp_100_0, ... : a
            model's name without its prefix.
-           TFDS's own build of scene_parse150 holds colours of instances instead of class numbers; one with index maps works
+           TFDS's own build of scene_parse150 holds colors of instances instead of class numbers; one with index maps works
            with --config.dataset.name=scene_parse150 --config.dataset.mask_feature=annotation --config.dataset.eval_split=test.
            --config.init_from=FILE for ImageNet weights that are there already.
            Testing by windows, mirrored, at six scales: --mode=eval --config.test.window=512 --config.test.flip=True

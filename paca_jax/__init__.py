@@ -6,9 +6,9 @@ logits = jax.jit(model.apply)(variables, image[None])
 """
 
 from paca_jax import convert, explain
+from paca_jax.checkpoints.loading import load
 from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, preprocess
 from paca_jax.errors import UserError
-from paca_jax.loading import load
 from paca_jax.models import create_model, list_models
 from paca_jax.version import __version__
 

@@ -36,7 +36,7 @@ CLASSES = (
     "Ankle boot",
 )
 DESCRIPTION = (
-    "12,000 training and 2,000 test images of Fashion-MNIST (Zalando SE, MIT licence): 1,200 and 200 of each class, drawn at "
+    "12,000 training and 2,000 test images of Fashion-MNIST (Zalando SE, MIT license): 1,200 and 200 of each class, drawn at "
     "random from the official splits; `index` is the image's place in its official split."
 )
 CITATION = """@article{xiao2017fashion,

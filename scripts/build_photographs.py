@@ -107,7 +107,7 @@ def read_debian(package: Path, path: str) -> bytes:
 
 
 def build(packages: Path, output: Path) -> list[Path]:
-    """Writes every photograph as a JPEG, grey ones as grey, at most `LONG_SIDE` pixels wide and high.
+    """Writes every photograph as a JPEG, gray ones as gray, at most `LONG_SIDE` pixels wide and high.
 
     Args:
       packages: the folder of packages.

@@ -6,7 +6,7 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from paca_jax.train import loop
+from paca_jax.train import run as loop
 from paca_jax.train.setup import Run, prepare
 
 Prepare = Callable[[ConfigDict, Sequence[jax.Device]], Run]

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from paca_jax.errors import UserError
-from paca_jax.train import loop
+from paca_jax.train import run as loop
 from tests.runs import ROOT, command, environment, run_main, scalars, small_config
 
 TFRECORD_INFO = '"fileFormat": "tfrecord"'

@@ -7,7 +7,7 @@ import pytest
 from nbclient import NotebookClient
 
 from paca_jax import data
-from paca_jax.convert.workdir import write_variables
+from paca_jax.checkpoints.workdir import write_variables
 from paca_jax.models import create_model
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,8 @@ from PIL import Image
 from skimage import data as photographs
 
 import paca_jax
+from paca_jax.checkpoints.workdir import read_variables
 from paca_jax.convert import to_torch
-from paca_jax.convert.workdir import read_variables
 from paca_jax.models import create_model
 from tests import golden
 from tests.runs import run_main, scalars

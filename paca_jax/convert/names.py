@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from paca_jax.models.heads.rcnn import BOX_SIDE
-from paca_jax.ops.depthwise import BINOMIAL
+from paca_jax.ops.nn.depthwise import BINOMIAL
 
 Layout = Callable[[np.ndarray], np.ndarray]
 

@@ -208,11 +208,11 @@ def fit_prefixes(state: Mapping[str, Any], known: Collection[str]) -> dict[str, 
 @lru_cache(maxsize=32)
 def _expected_arrays(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Returns {path: shape} of every variable of the model."""
-    variables = jax.eval_shape(lambda key: _initialise(model, key), jax.random.key(0))
+    variables = jax.eval_shape(lambda key: _initialize(model, key), jax.random.key(0))
     return {path: tuple(leaf.shape) for path, leaf in flatten_dict(variables, sep="/").items()}
 
 
-def _initialise(model: nn.Module, key: jax.Array) -> Variables:
+def _initialize(model: nn.Module, key: jax.Array) -> Variables:
     return dict(model.init(key, jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, model.config.image_channels))))
 
 
@@ -220,7 +220,7 @@ def _init(model: nn.Module, paths: list[str], seed: int) -> dict[str, jax.Array]
     """Draws some of the variables as `model.init` does; the compiler drops whatever they do not need."""
 
     def draw(key: jax.Array) -> dict[str, jax.Array]:
-        flat = flatten_dict(_initialise(model, key), sep="/")
+        flat = flatten_dict(_initialize(model, key), sep="/")
         return {path: flat[path] for path in paths}
 
     return jax.jit(draw)(jax.random.key(seed)) if paths else {}

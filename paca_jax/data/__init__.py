@@ -1,24 +1,28 @@
 """Data: TFDS and folders of images, decoding and augmentation with Pillow, and batches that the seed and the step decide."""
 
-from paca_jax.data.ade20k import ADE20K_CLASSES
-from paca_jax.data.batching import eval_batches, train_batches
-from paca_jax.data.coco_classes import COCO_CLASSES
-from paca_jax.data.dataset import Dataset
-from paca_jax.data.dealing import Shape
-from paca_jax.data.detection import DetectionEvalTransform, DetectionShapes, DetectionTrainTransform, RandomCrop, object_rows
-from paca_jax.data.facts import zero_is_unlabelled
-from paca_jax.data.imagenet import IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
-from paca_jax.data.images import ImageError, convert_image, decode_image, image_sizes
-from paca_jax.data.masks import IGNORED, MaskError, decode_mask
-from paca_jax.data.object_masks import unpack_masks
-from paca_jax.data.objects import ObjectDataset, Objects
-from paca_jax.data.preprocessing import preprocess
-from paca_jax.data.random_placement import DETR_CROP
-from paca_jax.data.run_lengths import encode_bitmap
-from paca_jax.data.segmentation import SegmentationEvalTransform, SegmentationTrainTransform
-from paca_jax.data.sources import describe_dataset, open_dataset
-from paca_jax.data.transforms import MEAN, STD, EvalTransform, TrainTransform, normalise, normalise_inside
-from paca_jax.data.workers import Batches
+from paca_jax.data.class_names import ADE20K_CLASSES, COCO_CLASSES, IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
+from paca_jax.data.codecs.images import ImageError, convert_image, decode_image, image_sizes
+from paca_jax.data.codecs.label_maps import IGNORED, MaskError, decode_mask
+from paca_jax.data.codecs.rle import encode_bitmap
+from paca_jax.data.loader.batches import eval_batches, train_batches
+from paca_jax.data.loader.bucketing import Shape
+from paca_jax.data.loader.workers import Batches
+from paca_jax.data.sources.dataset import Dataset
+from paca_jax.data.sources.metadata import zero_is_unlabeled
+from paca_jax.data.sources.objects import ObjectDataset, Objects
+from paca_jax.data.sources.tfds import describe_dataset, open_dataset
+from paca_jax.data.transforms.classification import EvalTransform, TrainTransform
+from paca_jax.data.transforms.detection import (
+    DetectionEvalTransform,
+    DetectionShapes,
+    DetectionTrainTransform,
+    RandomCrop,
+    object_rows,
+)
+from paca_jax.data.transforms.object_masks import unpack_masks
+from paca_jax.data.transforms.preprocessing import preprocess
+from paca_jax.data.transforms.random_placement import DETR_CROP
+from paca_jax.data.transforms.segmentation import SegmentationEvalTransform, SegmentationTrainTransform
 
 __all__ = [
     "ADE20K_CLASSES",
@@ -27,8 +31,6 @@ __all__ = [
     "IGNORED",
     "IMAGENET_CLASSES",
     "IMAGENET_SYNSETS",
-    "MEAN",
-    "STD",
     "Batches",
     "Dataset",
     "DetectionEvalTransform",
@@ -51,13 +53,11 @@ __all__ = [
     "encode_bitmap",
     "eval_batches",
     "image_sizes",
-    "normalise",
-    "normalise_inside",
     "object_rows",
     "open_dataset",
     "preprocess",
     "readable_names",
     "train_batches",
     "unpack_masks",
-    "zero_is_unlabelled",
+    "zero_is_unlabeled",
 ]

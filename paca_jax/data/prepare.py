@@ -10,7 +10,7 @@ import argparse
 import difflib
 from typing import Any
 
-from paca_jax.data.sources import check_format, find_builder
+from paca_jax.data.sources.tfds import check_format, find_builder
 from paca_jax.errors import UserError, told_on_the_command_line
 
 

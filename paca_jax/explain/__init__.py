@@ -1,6 +1,6 @@
 """Pictures of clusters, what each of them gathers, drawn over the image; and of segmentations and detections."""
 
-from paca_jax.explain.colours import mask_png, palette
+from paca_jax.explain.colors import mask_png, palette
 from paca_jax.explain.columns import LARGEST
 from paca_jax.explain.detections import Found, detection_overlay, detection_sheet
 from paca_jax.explain.heat import overlay

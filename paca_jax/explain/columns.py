@@ -30,12 +30,12 @@ class LegendLine(NamedTuple):
     """One class of a legend.
 
     Attributes:
-        colour: red, green and blue.
+        color: red, green and blue.
         name: the class.
         value: what there is of it.
     """
 
-    colour: tuple[int, ...]
+    color: tuple[int, ...]
     name: str
     value: str
 
@@ -81,7 +81,7 @@ def draw_columns(
 def _draw_legend(draw: ImageDraw.ImageDraw, lines: Sequence[LegendLine], left: int, top: int) -> None:
     for number, line in enumerate(lines[:MAX_NAMED]):
         middle = top + number * LEGEND_LINE + 9
-        draw.rounded_rectangle((left, middle - 8, left + 16, middle + 8), 3, line.colour, LINE)
+        draw.rounded_rectangle((left, middle - 8, left + 16, middle + 8), 3, line.color, LINE)
         draw.text((left + 26, middle), fitted(draw, line.name, LEGEND_WIDTH - 86, 15), INK, font(15), anchor="lm")
         draw.text((left + LEGEND_WIDTH, middle), line.value, SOFT, font(15), anchor="rm")
     if len(lines) > MAX_NAMED:

@@ -1,4 +1,4 @@
-"""Pictures of detections: objects in the colours of their classes over the picture, and a legend."""
+"""Pictures of detections: objects in the colors of their classes over the picture, and a legend."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from PIL import Image
 from paca_jax import ops
 from paca_jax.errors import UserError
 from paca_jax.explain.columns import LegendLine, Strip, draw_columns, shown_pictures
-from paca_jax.explain.marking import Marked, by_score, class_colour, mark
+from paca_jax.explain.marking import Marked, by_score, class_color, mark
 
 TITLES = ("picture", "objects", "truth")
 _LEAST_OVERLAP = 0.5  # of a box with that of the true object which it has found
@@ -53,7 +53,7 @@ def detection_overlay(
 def detection_sheet(rows: Sequence[Found], class_names: Sequence[str]) -> Image.Image:
     """Draws pictures below each other, beside each the objects found in it and the true ones where they are known.
 
-    Objects are in the colours of their classes over the picture in grey; white lines around the masks tell those of one class
+    Objects are in the colors of their classes over the picture in gray; white lines around the masks tell those of one class
     apart. The legend counts the objects of each class, most first, at most 12 classes. Below a picture whose true objects are
     known stands how many of them were found: a box of the same class overlaps theirs by half or more (intersection over
     union), each box counting once.
@@ -108,7 +108,7 @@ def _legend(rows: Sequence[Found], class_names: Sequence[str]) -> tuple[str, lis
         found += np.bincount(row.objects.labels, minlength=len(class_names))
         there += 0 if row.truth is None else np.bincount(row.truth.labels, minlength=len(class_names))
     lines = [
-        LegendLine(class_colour(label), class_names[label], f"{found[label]} / {there[label]}" if known else f"{found[label]}")
+        LegendLine(class_color(label), class_names[label], f"{found[label]} / {there[label]}" if known else f"{found[label]}")
         for label in np.lexsort((-there, -found)).tolist()
         if found[label] or there[label]
     ]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from paca_jax.explain.heat import colour_map
+from paca_jax.explain.heat import color_map
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -87,7 +87,7 @@ def _draw_header(sheet: Image.Image, draw: ImageDraw.ImageDraw, rows: Sequence[R
     draw.text((MARGIN, 57), subtitle, SOFT, font(15))
 
     length, right = 130, sheet.width - MARGIN
-    ramp = colour_map(np.tile(np.linspace(0, 1, length), (12, 1)))
+    ramp = color_map(np.tile(np.linspace(0, 1, length), (12, 1)))
     label_width = draw.textlength("more weight", font(13))
     left = int(right - label_width - 8 - length)
     sheet.paste(Image.fromarray(np.round(ramp).astype(np.uint8)), (left, 31))
@@ -105,16 +105,16 @@ def _draw_answer(draw: ImageDraw.ImageDraw, answer: Answer, left: int, top: int)
     draw.text((left + room, top + 39), f"{answer.probability:.0%}", INK, font(15), anchor="rm")
     if answer.right is None:
         return
-    colour = RIGHT if answer.right else WRONG
+    color = RIGHT if answer.right else WRONG
     x, y = left, top + 60
     if answer.right:
-        draw.line([(x + 1, y + 7), (x + 5, y + 11), (x + 13, y + 2)], colour, 3, joint="curve")
-        draw.text((x + 22, y - 2), "right", colour, font(16))
+        draw.line([(x + 1, y + 7), (x + 5, y + 11), (x + 13, y + 2)], color, 3, joint="curve")
+        draw.text((x + 22, y - 2), "right", color, font(16))
     else:
-        draw.line([(x + 2, y + 2), (x + 11, y + 11)], colour, 3)
-        draw.line([(x + 2, y + 11), (x + 11, y + 2)], colour, 3)
-        draw.text((x + 22, y - 2), "wrong, it is", colour, font(16))
-        draw.text((x + 22, y + 18), fitted(draw, answer.true_name or "", room - 22, 16), colour, font(16))
+        draw.line([(x + 2, y + 2), (x + 11, y + 11)], color, 3)
+        draw.line([(x + 2, y + 11), (x + 11, y + 2)], color, 3)
+        draw.text((x + 22, y - 2), "wrong, it is", color, font(16))
+        draw.text((x + 22, y + 18), fitted(draw, answer.true_name or "", room - 22, 16), color, font(16))
 
 
 def font(size: int) -> Font:

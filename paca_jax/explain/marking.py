@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
-from paca_jax.explain.colours import MAX_CLASSES, palette
+from paca_jax.explain.colors import MAX_CLASSES, palette
 from paca_jax.explain.drawing import INK, PAPER, fitted, font
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
 _FINE = 2  # lines are drawn in twice the size and made smaller then, which smooths them
@@ -38,14 +38,14 @@ class Marked(NamedTuple):
     masks: Bool[np.ndarray, "n H W"] | None = None
 
 
-def class_colour(label: int) -> Colour:
-    """Returns the colour of a class of objects, one of `palette` but not its background's; they repeat after 254 classes."""
+def class_color(label: int) -> Color:
+    """Returns the color of a class of objects, one of `palette` but not its background's; they repeat after 254 classes."""
     red, green, blue = palette(MAX_CLASSES)[1 + label % (MAX_CLASSES - 1)].tolist()
     return red, green, blue
 
 
 def mark(picture: Image.Image, objects: Marked, original: tuple[int, int], class_names: Sequence[str]) -> Image.Image:
-    """Returns the picture in grey with objects in their classes' colours, small ones over large ones.
+    """Returns the picture in gray with objects in their classes' colors, small ones over large ones.
 
     A label stands at its box, inside the picture and beside the other labels; those of lower scores are left out where there
     is no room for them.
@@ -57,26 +57,26 @@ def mark(picture: Image.Image, objects: Marked, original: tuple[int, int], class
         class_names: the classes in their order.
     """
     fine = (_FINE * picture.width, _FINE * picture.height)
-    grey = np.asarray(picture.convert("L").resize(fine, Image.Resampling.NEAREST), np.float32)[..., None]
-    pixels = np.repeat(grey, 3, -1).round().astype(np.uint8)
-    colours = [class_colour(label) for label in objects.labels.tolist()]
+    gray = np.asarray(picture.convert("L").resize(fine, Image.Resampling.NEAREST), np.float32)[..., None]
+    pixels = np.repeat(gray, 3, -1).round().astype(np.uint8)
+    colors = [class_color(label) for label in objects.labels.tolist()]
     boxes = np.clip(objects.boxes / np.tile(original, 2), 0, 1)
     by_size = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], -1), kind="stable").tolist()
     if objects.masks is not None:
         for k in by_size:
-            _blend(pixels, grey, objects.masks[k], colours[k])
+            _blend(pixels, gray, objects.masks[k], colors[k])
     drawn = Image.fromarray(pixels)
     draw = ImageDraw.Draw(drawn)
     for k in by_size:
         edges = np.round(boxes[k] * (np.tile(fine, 2) - 1)).astype(int).tolist()
-        draw.rounded_rectangle(edges, 2 * _FINE, outline=colours[k], width=_BOX_WIDTH)
+        draw.rounded_rectangle(edges, 2 * _FINE, outline=colors[k], width=_BOX_WIDTH)
     drawn = drawn.reduce(_FINE)
-    _draw_labels(drawn, objects, np.round(boxes * np.tile(picture.size, 2)).astype(int), colours, class_names)
+    _draw_labels(drawn, objects, np.round(boxes * np.tile(picture.size, 2)).astype(int), colors, class_names)
     return drawn
 
 
-def _blend(pixels: UInt8[np.ndarray, "H W 3"], grey: Float[np.ndarray, "H W 1"], mask: np.ndarray, colour: Colour) -> None:
-    """Colours a mask and draws a thin line along the inside of its edge."""
+def _blend(pixels: UInt8[np.ndarray, "H W 3"], gray: Float[np.ndarray, "H W 1"], mask: np.ndarray, color: Color) -> None:
+    """Colors a mask and draws a thin line along the inside of its edge."""
     whole = Image.fromarray(mask.astype(np.uint8) * 255).resize(pixels.shape[1::-1], Image.Resampling.BICUBIC)
     whole = whole.filter(ImageFilter.GaussianBlur(_BLUR * whole.width / mask.shape[1])).point([0] * 128 + [255] * 128)
     extent = whole.getbbox()
@@ -87,7 +87,7 @@ def _blend(pixels: UInt8[np.ndarray, "H W 3"], grey: Float[np.ndarray, "H W 1"],
     framed = Image.fromarray(np.pad(part, _OUTLINE_WIDTH).astype(np.uint8))
     inner = np.asarray(framed.filter(ImageFilter.MinFilter(2 * _OUTLINE_WIDTH + 1))) > 0
     inner = inner[_OUTLINE_WIDTH:-_OUTLINE_WIDTH, _OUTLINE_WIDTH:-_OUTLINE_WIDTH]
-    mixed = grey[top:bottom, left:right] * (1 - _OPACITY) + np.array(colour) * _OPACITY
+    mixed = gray[top:bottom, left:right] * (1 - _OPACITY) + np.array(color) * _OPACITY
     seen = pixels[top:bottom, left:right]
     seen[part] = np.round(mixed[part])
     seen[part & ~inner] = _OUTLINE
@@ -97,7 +97,7 @@ def _draw_labels(
     picture: Image.Image,
     objects: Marked,
     boxes: Integer[np.ndarray, "n 4"],
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     class_names: Sequence[str],
 ) -> None:
     draw = ImageDraw.Draw(picture)
@@ -112,9 +112,9 @@ def _draw_labels(
         if place is None:
             continue
         taken.append(place)
-        draw.rounded_rectangle((place[0], place[1], place[2] - 1, place[3] - 1), 3, colours[k])
+        draw.rounded_rectangle((place[0], place[1], place[2] - 1, place[3] - 1), 3, colors[k])
         middle = (place[0] + _LABEL_PADDING, (place[1] + place[3]) / 2)
-        draw.text(middle, text, INK if _luminance(colours[k]) >= _BRIGHT else PAPER, font(_LABEL_SIZE), anchor="lm")
+        draw.text(middle, text, INK if _luminance(colors[k]) >= _BRIGHT else PAPER, font(_LABEL_SIZE), anchor="lm")
 
 
 def _free_place(box: Sequence[int], width: int, size: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle | None:
@@ -139,5 +139,5 @@ def _overlap(a: Rectangle, b: Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _luminance(colour: Colour) -> float:
-    return float(np.dot(colour, (0.299, 0.587, 0.114)))
+def _luminance(color: Color) -> float:
+    return float(np.dot(color, (0.299, 0.587, 0.114)))

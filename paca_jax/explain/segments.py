@@ -1,4 +1,4 @@
-"""Pictures of segmentations: the classes of pixels in colours over the picture, and a legend."""
+"""Pictures of segmentations: the classes of pixels in colors over the picture, and a legend."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from jaxtyping import Bool, Integer, UInt8
 from PIL import Image
 
 from paca_jax.errors import UserError
-from paca_jax.explain.colours import IGNORED, checked_labels, palette
+from paca_jax.explain.colors import IGNORED, checked_labels, palette
 from paca_jax.explain.columns import LegendLine, Strip, draw_columns, shown_pictures
 
 TITLES = ("picture", "segments", "truth")
@@ -36,7 +36,7 @@ def segment_overlay(
     class_names: Sequence[str],
     truth: Integer[np.ndarray, "H W"] | None = None,
 ) -> Image.Image:
-    """Draws a picture, beside it its classes in colours, then the right ones where they are known, and a legend.
+    """Draws a picture, beside it its classes in colors, then the right ones where they are known, and a legend.
 
     Args:
         picture: any mode.
@@ -54,7 +54,7 @@ def segment_overlay(
 
 
 def segment_sheet(rows: Sequence[Segments], class_names: Sequence[str]) -> Image.Image:
-    """Draws pictures below each other, beside each its classes in colours and the right ones where they are known.
+    """Draws pictures below each other, beside each its classes in colors and the right ones where they are known.
 
     The legend names the classes by the share that they have of all pixels with a class, largest first, at most 12.
 
@@ -76,22 +76,22 @@ def segment_sheet(rows: Sequence[Segments], class_names: Sequence[str]) -> Image
 
 
 def _strip(row: Segments, shown: Image.Image) -> Strip:
-    pictures = [shown, _coloured(shown, row.labels)]
+    pictures = [shown, _colored(shown, row.labels)]
     if row.truth is None:
         return Strip(pictures)
     counts = row.truth != IGNORED
     right = f"{(row.labels == row.truth)[counts].mean():.1%} of the pixels right" if counts.any() else ""
-    return Strip([*pictures, _coloured(shown, row.truth)], right)
+    return Strip([*pictures, _colored(shown, row.truth)], right)
 
 
-def _coloured(picture: Image.Image, labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
-    """Returns the picture in grey with its classes in colours and a thin line around each region; no class stays grey."""
+def _colored(picture: Image.Image, labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
+    """Returns the picture in gray with its classes in colors and a thin line around each region; no class stays gray."""
     fine = np.asarray(Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST))
-    grey = np.asarray(picture.convert("L"), np.float32)[..., None]
-    colours = np.zeros((256, 3), np.float32)
-    colours[:IGNORED] = palette(IGNORED)
+    gray = np.asarray(picture.convert("L"), np.float32)[..., None]
+    colors = np.zeros((256, 3), np.float32)
+    colors[:IGNORED] = palette(IGNORED)
     opacity = np.where(fine == IGNORED, 0, _OPACITY)[..., None]
-    mixed = grey * (1 - opacity) + colours[fine] * opacity
+    mixed = gray * (1 - opacity) + colors[fine] * opacity
     mixed[_boundaries(fine)] = _BOUNDARY
     return Image.fromarray(np.round(mixed).astype(np.uint8))
 
@@ -111,8 +111,8 @@ def _legend(rows: Sequence[Segments], class_names: Sequence[str]) -> list[Legend
         there += 0 if row.truth is None else np.bincount(row.truth.ravel(), minlength=256)
     counts[IGNORED] = there[IGNORED] = 0
     present = [int(label) for label in np.lexsort((-there, -counts)) if counts[label] or there[label]]
-    total, colours = max(counts.sum(), 1), palette(len(class_names)).tolist()
-    return [LegendLine(tuple(colours[label]), class_names[label], f"{counts[label] / total:.1%}") for label in present]
+    total, colors = max(counts.sum(), 1), palette(len(class_names)).tolist()
+    return [LegendLine(tuple(colors[label]), class_names[label], f"{counts[label] / total:.1%}") for label in present]
 
 
 def _checked(row: Segments, num_classes: int) -> Segments:

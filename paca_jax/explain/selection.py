@@ -45,8 +45,8 @@ def strongest_clusters(
     """
     strengths = np.asarray(_strengths(assignment[None]))[0]
     maps = np.asarray(assignment, np.float32).reshape(len(strengths), -1)
-    centred = maps - maps.mean(axis=1, keepdims=True)
-    directions = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    centered = maps - maps.mean(axis=1, keepdims=True)
+    directions = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     taken: list[int] = []
     for index in np.argsort(-strengths, kind="stable"):
         if len(taken) == count or strengths[index] < least_strength:

@@ -39,7 +39,7 @@ def cluster_sheet(
         variables: what `model.apply` takes.
         pictures: the B pictures that `images` were made of, of any size. Where `images` are of the model's native size, as
             `paca_jax.preprocess` makes them, the part that it keeps of a picture is drawn, else the whole picture.
-        images: the same ones, normalised.
+        images: the same ones, normalized.
         class_names: the model's classes in their order.
         labels: the right classes' indices, where they are known.
         clusters_per_image: the most heat maps in a row.
@@ -116,7 +116,7 @@ def _cell_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _seen_by_model(picture: Image.Image, config: Any, shape: tuple[int, ...]) -> Image.Image:
-    """Returns the part of the picture that the image shows, as RGB: the centred square that `preprocess` keeps, or all."""
+    """Returns the part of the picture that the image shows, as RGB: the centered square that `preprocess` keeps, or all."""
     picture = picture.convert("RGB")
     if tuple(shape) != (config.image_size, config.image_size):
         return picture

@@ -38,15 +38,15 @@ class PaCaConfig:
         clustering: how a block computes its assignment: "conv", "mlp" or "linear".
         clustering_periods: 0: only the stage's first block computes an assignment, 1: every block does, i: every i-th.
         clustering_kernel_sizes: sides of the convolution clustering's depthwise kernels, odd.
-        cluster_norm: whether clusters are normalised before keys and values are taken.
+        cluster_norm: whether clusters are normalized before keys and values are taken.
         cluster_position_embedding: whether each block adds a learned vector to each cluster.
         teacher: the network that computes every assignment instead of the blocks, or None.
         mlp_depthwise: whether a 3x3 depthwise convolution follows the MLP's first layer.
         mlp_shortcut: whether that convolution adds its own input.
         position_embedding: whether each stage's first block adds a learned vector to each patch.
         layer_scale: first value of the learned scale of each residual branch; None for no scale.
-        post_norm: normalise each branch after, not before, its layer.
-        sub_norm: normalise before and after (sub-LN).
+        post_norm: normalize each branch after, not before, its layer.
+        sub_norm: normalize before and after (sub-LN).
         dropout_rate: rate after projections and in the MLP.
         attention_dropout_rate: rate on attention weights.
         drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.

@@ -46,7 +46,7 @@ class Detector(nn.Module):
         remat: whether a gradient computes each block of the backbone anew rather than keep what happens within it.
         split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
 
-    Images are normalised (see `paca_jax.preprocess`) and padded with zeros on the right and below. Boxes are (x1, y1, x2, y2)
+    Images are normalized (see `paca_jax.preprocess`) and padded with zeros on the right and below. Boxes are (x1, y1, x2, y2)
     in their pixels.
     """
 
@@ -134,7 +134,7 @@ class Detector(nn.Module):
         return masks.reshape(*valid.shape, *masks.shape[1:])
 
     def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
-        """Returns each stage's normalised map, at strides 4, 8, 16 and 32."""
+        """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
         return self.backbone.features(images, train)
 
     def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:

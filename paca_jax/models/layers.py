@@ -88,7 +88,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"]) -> Float[Array, "B *S C"]:
-        """Returns the normalised patches, in their type."""
+        """Returns the normalized patches, in their type."""
         return ops.layer_norm(x, _norm_parameters(self, x.shape[-1]))
 
 
@@ -123,9 +123,9 @@ class DepthwiseConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as torch does it.
+    """Batch normalization as torch does it.
 
-    It normalises with the biased variance and keeps the unbiased one, with momentum 0.1 and a counter of batches. Statistics
+    It normalizes with the biased variance and keeps the unbiased one, with momentum 0.1 and a counter of batches. Statistics
     are float32. Under jit on a sharded batch they are those of the global batch.
     """
 
@@ -133,7 +133,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *spatial C"], train: bool) -> Float[Array, "B *spatial C"]:
-        """Normalises by the batch's statistics, which enter `batch_stats`, when training, else by the running ones."""
+        """Normalizes by the batch's statistics, which enter `batch_stats`, when training, else by the running ones."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
@@ -153,8 +153,8 @@ class BatchNorm(nn.Module):
                 count.value += 1
         else:
             mean, variance = running_mean.value, running_variance.value
-        normalised = (wide - mean) * (jax.lax.rsqrt(variance + BATCH_NORM_EPSILON) * scale) + bias
-        return normalised.astype(self.dtype)
+        normalized = (wide - mean) * (jax.lax.rsqrt(variance + BATCH_NORM_EPSILON) * scale) + bias
+        return normalized.astype(self.dtype)
 
 
 class Conv(nn.Module):

@@ -18,7 +18,7 @@ class Segmentor(nn.Module):
         remat: whether a gradient computes each block of the backbone anew rather than keep what happens within it.
         split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
 
-    Images are normalised (see `paca_jax.preprocess`), of any height and width. With `train=True` give
+    Images are normalized (see `paca_jax.preprocess`), of any height and width. With `train=True` give
     `mutable=["batch_stats"]`, and `rngs={"dropout": key}` where a rate is positive.
     """
 
@@ -48,7 +48,7 @@ class Segmentor(nn.Module):
         The latter are the PaCa head's clustering logits (stride 4), or the FCN head's beside UPerNet (stride 16).
 
         Args:
-            images: normalised.
+            images: normalized.
             train: whether dropout and stochastic depth act, and BatchNorm takes the batch's statistics.
             train_backbone: the same for the backbone alone; None for `train`.
         """
@@ -59,7 +59,7 @@ class Segmentor(nn.Module):
         return outputs, self.auxiliary_head(features, train)
 
     def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
-        """Returns each stage's normalised map, at strides 4, 8, 16 and 32."""
+        """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
         return self.backbone.features(images, train)
 
     def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:

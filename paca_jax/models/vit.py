@@ -62,7 +62,7 @@ class PaCaViT(nn.Module):
         remat: whether a gradient computes each block anew rather than keep what happens within it.
         split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
 
-    Images are normalised (see `paca_jax.preprocess`), of any height and width; a side of n pixels has ceil(n / 4), ceil(n / 8),
+    Images are normalized (see `paca_jax.preprocess`), of any height and width; a side of n pixels has ceil(n / 4), ceil(n / 8),
     ... patches. With `train=True` give `rngs={"dropout": key}` where a rate is positive, and `mutable=["batch_stats"]` where
     there is a teacher.
     """
@@ -77,7 +77,7 @@ class PaCaViT(nn.Module):
         return self.outputs(images, train).logits
 
     def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
-        """Returns each stage's normalised map, at strides 4, 8, 16 and 32."""
+        """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
         return self.outputs(images, train).features
 
     def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:

@@ -1,7 +1,7 @@
 """Pure array functions: no parameters, no modules, no state."""
 
-from paca_jax.ops.anchors import anchor_grid
-from paca_jax.ops.attention import (
+from paca_jax.ops.attention.api import residual_attention
+from paca_jax.ops.attention.reference import (
     AttentionWeights,
     ClusterWeights,
     assign_patches,
@@ -10,25 +10,28 @@ from paca_jax.ops.attention import (
     gather_clusters,
 )
 from paca_jax.ops.augmentation import mix, random_erasing
-from paca_jax.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
-from paca_jax.ops.conv_clustering import ClusteringWeights, conv_clustering
-from paca_jax.ops.convolution import conv
-from paca_jax.ops.dense import channels_dot
-from paca_jax.ops.depthwise import binomial_blur, depthwise_conv
-from paca_jax.ops.gelu import gelu
-from paca_jax.ops.kernels.norm import LAYER_NORM_EPSILON, NormWeights
-from paca_jax.ops.masks import mask_targets, paste_masks
-from paca_jax.ops.matching import assign_boxes, sample
-from paca_jax.ops.nms import batched_nms, nms
-from paca_jax.ops.norm import layer_norm
+from paca_jax.ops.clustering.api import ClusteringWeights, conv_clustering
+from paca_jax.ops.detection.anchors import anchor_grid
+from paca_jax.ops.detection.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
+from paca_jax.ops.detection.masks import mask_targets, paste_masks
+from paca_jax.ops.detection.matching import assign_boxes, sample
+from paca_jax.ops.detection.nms import batched_nms, nms
+from paca_jax.ops.detection.roi_align import pyramid_level, pyramid_roi_align, roi_align
+from paca_jax.ops.mlp.api import MlpWeights, residual_mlp
+from paca_jax.ops.nn.convolution import conv
+from paca_jax.ops.nn.dense import channels_dot
+from paca_jax.ops.nn.depthwise import binomial_blur, depthwise_conv
+from paca_jax.ops.nn.gelu import gelu
+from paca_jax.ops.nn.pixels import MEAN, STD, normalize, normalize_inside
+from paca_jax.ops.nn.resize import adaptive_average_pool, resize_bilinear, resize_matrix, resize_nearest
+from paca_jax.ops.norm.api import layer_norm
+from paca_jax.ops.norm.reference import LAYER_NORM_EPSILON, NormWeights
 from paca_jax.ops.residual import Residual
-from paca_jax.ops.residual_attention import residual_attention
-from paca_jax.ops.residual_mlp import MlpWeights, residual_mlp
-from paca_jax.ops.resize import adaptive_average_pool, resize_bilinear, resize_matrix, resize_nearest
-from paca_jax.ops.roi_align import pyramid_level, pyramid_roi_align, roi_align
 
 __all__ = [
     "LAYER_NORM_EPSILON",
+    "MEAN",
+    "STD",
     "AttentionWeights",
     "ClusterWeights",
     "ClusteringWeights",
@@ -58,6 +61,8 @@ __all__ = [
     "mask_targets",
     "mix",
     "nms",
+    "normalize",
+    "normalize_inside",
     "paste_masks",
     "pyramid_level",
     "pyramid_roi_align",

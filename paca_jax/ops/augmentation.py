@@ -1,6 +1,6 @@
 """Augmentation of whole batches on the device: random erasing, mixup and cutmix.
 
-Images are normalised float arrays (B, H, W, C). All randomness comes from one key and depends on the row alone, not on how the
+Images are normalized float arrays (B, H, W, C). All randomness comes from one key and depends on the row alone, not on how the
 batch is split over devices.
 """
 
@@ -21,7 +21,7 @@ def random_erasing(key: Array, images: Float[Array, "B H W C"], probability: flo
 
     Args:
         key: decides everything.
-        images: normalised images.
+        images: normalized images.
         probability: share of the images that lose a rectangle.
     """
     batch, height, width, _ = images.shape
@@ -48,7 +48,7 @@ def mix(
     key: Array,
     images: Float[Array, "B H W C"],
     targets: Float[Array, "B K"],
-    mask: Float[Array, "B"],
+    valid: Float[Array, "B"],
     *,
     mixup_alpha: float,
     cutmix_alpha: float,
@@ -64,9 +64,9 @@ def mix(
 
     Args:
         key: decides everything.
-        images: normalised images.
+        images: normalized images.
         targets: a distribution over the classes for each.
-        mask: 0 for rows that do not count; they are nobody's partner.
+        valid: 0 for rows that do not count; they are nobody's partner.
         mixup_alpha: a of mixup; 0 for cutmix only.
         cutmix_alpha: a of cutmix; 0 for mixup only.
         switch_probability: share of the groups that are mixed by cutmix, where both are on.
@@ -88,7 +88,7 @@ def mix(
     def by_row(x: Array) -> Array:
         return jnp.repeat(x, group, axis=0, total_repeat_length=batch)
 
-    partnered = partner(mask) > 0
+    partnered = partner(valid) > 0
     # Each pixel's share of its own image: lam everywhere for mixup, 0 or 1 for cutmix.
     shares = jnp.where(use_cutmix[:, None, None], 1.0 - box, mixup_lam[:, None, None])
     shares = jnp.where(partnered[:, None, None], by_row(shares), 1.0)[..., None].astype(images.dtype)
@@ -102,11 +102,11 @@ def _beta(key: Array, alpha: float, count: int) -> Float[Array, "G"]:
 
 
 def _cutmix_box(key: Array, lam: Float[Array, "G"], size: tuple[int, int]) -> tuple[Bool[Array, "G H W"], Float[Array, "G"]]:
-    """Returns each group's rectangle as a mask, and the share of the image outside it."""
+    """Returns each group's rectangle as a bitmap, and the share of the image outside it."""
     sides = jnp.asarray(size)[:, None]
     lengths = jnp.floor(sides * jnp.sqrt(1 - lam)).astype(int)
-    centres = jnp.floor(jax.random.uniform(key, (2, lam.shape[0])) * sides).astype(int)
-    (top, left), (bottom, right) = (jnp.clip(centres + sign * (lengths // 2), 0, sides) for sign in (-1, 1))
+    centers = jnp.floor(jax.random.uniform(key, (2, lam.shape[0])) * sides).astype(int)
+    (top, left), (bottom, right) = (jnp.clip(centers + sign * (lengths // 2), 0, sides) for sign in (-1, 1))
     outside = 1 - (bottom - top) * (right - left) / (size[0] * size[1])
     return _inside(size, top, bottom, left, right), outside
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, Float
 
-from paca_jax.ops.norm import NormWeights, layer_norm
+from paca_jax.ops.norm.api import NormWeights, layer_norm
 
 Images = Float[Array, "B *S C"]
 

@@ -75,7 +75,7 @@ class Estimate:
         return self.batch_size / self.seconds
 
     @property
-    def utilisation(self) -> float:
+    def utilization(self) -> float:
         """Share of the peak that matrix products and convolutions reach."""
         return self.matrix_flops / self.seconds / self.peak_flops
 
@@ -86,7 +86,7 @@ class Estimate:
 
     def as_json(self) -> dict[str, Any]:
         """Returns every number by its name."""
-        derived = {name: getattr(self, name) for name in ("seconds", "images_per_second", "utilisation", "hours")}
+        derived = {name: getattr(self, name) for name in ("seconds", "images_per_second", "utilization", "hours")}
         memory = {**dataclasses.asdict(self.memory), "total": self.memory.total}
         return {"fits": True, **dataclasses.asdict(self), "memory": memory, **derived}
 

@@ -1,4 +1,4 @@
-"""Reading an optimised, scheduled HLO module: which instructions run, how often, and what the compiler says of them.
+"""Reading an optimized, scheduled HLO module: which instructions run, how often, and what the compiler says of them.
 
 The text is what `jax.stages.Compiled.as_text()` gives for a TPU: the program of one chip. Only what estimates need is parsed.
 """
@@ -187,7 +187,7 @@ def parse(text: str) -> Module:
             if instruction:
                 computations[current][instruction.name] = instruction
     if not entry:
-        raise ValueError("The text has no entry computation, so it is no optimised HLO module.")
+        raise ValueError("The text has no entry computation, so it is no optimized HLO module.")
     return _follow(computations, entry)
 
 

@@ -45,7 +45,7 @@ def describe(found: Estimate) -> str:
         ),
         _row("time of collectives, ms", _milliseconds(found.exchange_seconds), "at best, over all links of the chip"),
         _row("time of the step, ms", _milliseconds(found.seconds), "the longest of these"),
-        _row("matrix operations of the peak", f"{found.utilisation:.1%}"),
+        _row("matrix operations of the peak", f"{found.utilization:.1%}"),
         "",
         "The run",
         _row("images a second", f"{found.images_per_second:,.0f}", f"{found.images_per_second / found.chips:,.1f} a chip"),

@@ -22,7 +22,7 @@ class Chip:
         usable_hbm_bytes: what the compiler lets a program use of the main memory, which is published as 32, 16, 95 and 32 GB
             (libtpu 0.0.42.1 names it where a program is too large: "exceeds available HBM (15.75G)").
         bandwidth: of the main memory, in bytes a second, as published.
-        links: bytes a second that it sends to its neighbours, over all links together: half of the published bidirectional
+        links: bytes a second that it sends to its neighbors, over all links together: half of the published bidirectional
             bandwidth between chips.
         peak_flops: bfloat16 operations a second, as published.
         clock_hz: `peak_flops` over the operations of a cycle: two for each cell of its matrix units (8 units of 128 x 128 for

@@ -1,6 +1,6 @@
 """One table: from the path of a parameter to the names of its axes, and from those names to axes of the mesh.
 
-Every parameter of every model matches exactly one row. An axis named None is never split. Normalisation vectors and the other
+Every parameter of every model matches exactly one row. An axis named None is never split. Normalization vectors and the other
 short vectors are kept whole on every device on purpose: splitting them would cost a collective and save nothing.
 """
 
@@ -54,7 +54,7 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"mask_head/project/kernel", ("embed", None)),
     (r"box_head/hidden\d/bias", ("mlp",)),
     (r"(neck/(lateral|output)\d|rpn_head/(conv|score|delta)|box_head/(score|delta)|mask_head/\w+)/bias", (None,)),
-    # Vectors of a block, position embeddings, normalisation, classifier.
+    # Vectors of a block, position embeddings, normalization, classifier.
     (rf".*{_NORM}/(scale|bias)", (None,)),
     (r".*(attention_scale|mlp_scale)", (None,)),
     (r".*block\d+/position_embedding", (None, "embed")),

@@ -1,8 +1,8 @@
 """What is learned: losses, metrics and predictions, behind one protocol that the loop speaks."""
 
 from paca_jax.tasks.base import LossOutput, Task
-from paca_jax.tasks.classification import Classification
-from paca_jax.tasks.detection import Detection
-from paca_jax.tasks.segmentation import Segmentation
+from paca_jax.tasks.classification.task import Classification
+from paca_jax.tasks.detection.task import Detection
+from paca_jax.tasks.segmentation.task import Segmentation
 
 __all__ = ["Classification", "Detection", "LossOutput", "Segmentation", "Task"]

@@ -91,7 +91,7 @@ class Mergeable:
         """Merges the metrics of one more batch: sums and counts, divided once at the end."""
         return outputs if total is None else total.merge(outputs)
 
-    def summarise(self, total: metrics.Collection) -> dict[str, float]:
+    def summarize(self, total: metrics.Collection) -> dict[str, float]:
         """Returns the metrics as numbers."""
         return {name: float(value) for name, value in total.compute().items()}
 
@@ -127,7 +127,7 @@ class Task(Protocol):
         """The network."""
 
     def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> Batches:
-        """Yields the given rows of the batches `start_step` to `num_steps` - 1, each with a `mask` of valid examples."""
+        """Yields the given rows of the batches `start_step` to `num_steps` - 1, with `valid`, 1 for rows that count."""
 
     def eval_batches(self, rows: Sequence[int]) -> Batches:
         """Yields the given rows of the evaluation set's batches, every example once, as many batches in every process."""
@@ -144,7 +144,7 @@ class Task(Protocol):
     def gather(self, total: Any, outputs: PyTree) -> Any:
         """Returns what is known of the evaluation set after one more batch; `total` is None at first."""
 
-    def summarise(self, total: Any) -> dict[str, float]:
+    def summarize(self, total: Any) -> dict[str, float]:
         """Returns the metrics over the evaluation set, by name, the same in every process."""
 
     def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:

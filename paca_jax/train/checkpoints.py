@@ -9,7 +9,7 @@ from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
-from paca_jax.convert.workdir import FOLDER, open_manager, read_metadata, told_as_damage
+from paca_jax.checkpoints.workdir import FOLDER, open_manager, read_metadata, told_as_damage
 from paca_jax.errors import UserError
 from paca_jax.train.state import TrainState, as_variables
 

@@ -34,7 +34,7 @@ def default_config() -> ConfigDict:
     config.dataset.train_split = "train"
     config.dataset.eval_split = "validation"
     config.dataset.mask_feature = "mask"  # segmentation: the feature that holds the index maps
-    config.dataset.ignore_zero = placeholder(bool)  # index 0 means unlabelled, class k is k + 1; None: as in ADE20K or not
+    config.dataset.ignore_zero = placeholder(bool)  # index 0 means unlabeled, class k is k + 1; None: as in ADE20K or not
     config.dataset.skip_corrupt = False  # leave out images that cannot be read, and count them
     config.dataset.num_workers = 0  # processes that read and augment; 0: threads
 

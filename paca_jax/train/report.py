@@ -10,8 +10,8 @@ import jax
 from etils import epath
 
 import paca_jax.version
+from paca_jax.train.metrics import best_evaluation, finite_or_null, seconds_so_far
 from paca_jax.train.setup import Run
-from paca_jax.train.writers import best_evaluation, finite_or_null, seconds_so_far
 
 REPORT_FILE = "report.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "pillow", "numpy")

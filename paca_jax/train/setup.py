@@ -19,7 +19,7 @@ from paca_jax.tasks import Classification, Detection, Segmentation, Task
 from paca_jax.train.config import Steps, check_config, count_steps, model_overrides
 from paca_jax.train.optimizer import make_optimizer, make_schedule
 from paca_jax.train.state import TrainState, make_initializer, state_of, state_shardings
-from paca_jax.train.step import make_eval_step, make_train_step, stream
+from paca_jax.train.train_step import make_eval_step, make_train_step, stream
 
 _TASKS: dict[str, type[Task]] = {"classification": Classification, "detection": Detection, "segmentation": Segmentation}
 

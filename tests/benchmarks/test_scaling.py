@@ -17,7 +17,7 @@ def row(size, temporaries, durations=None, clusters=None):
 def test_time_and_memory_a_patch_are_multiples_of_the_smallest_sizes():
     linear = [row(224, 10**6, [0.1, 0.2, 0.1]), row(448, 4 * 10**6, [0.44, 0.8, 0.4])]
     quadratic = [row(224, 10**6, [0.3, 0.3, 0.3], scaling.PLAIN), row(448, 16 * 10**6, None, scaling.PLAIN)]
-    found = scaling.normalise([*linear, *quadratic])
+    found = scaling.normalize([*linear, *quadratic])
     assert [one["patches"] for one in found] == [3136, 12544, 3136, 12544]
     assert [one["relative_memory"] for one in found] == [1, 1, 1, 4]
     assert [one["relative_time"]["median"] for one in found[:3]] == pytest.approx([1, 1, 1])
@@ -27,7 +27,7 @@ def test_time_and_memory_a_patch_are_multiples_of_the_smallest_sizes():
 
 def test_the_table_says_why_a_size_was_not_run():
     rows = [row(224, 2**20, [0.1, 0.1]), row(448, 8 * 2**20), row(448, 2**20, None, scaling.PLAIN)]
-    assert scaling.markdown(scaling.normalise(rows)).splitlines()[2:] == [
+    assert scaling.markdown(scaling.normalize(rows)).splitlines()[2:] == [
         "| `a` | 224 | 3,136 | 100.0 (100.0 to 100.0) | 1.00 (1.00 to 1.00) | 1.0 | 1.00 |",
         "| `a` | 448 | 12,544 | needs 3.00 GiB | - | 8.0 | 2.00 |",
         "| `a`, plain attention | 448 | 12,544 | needs 3.00 GiB | - | 1.0 | 1.00 |",

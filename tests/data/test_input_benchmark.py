@@ -43,7 +43,7 @@ def test_the_script_times_both(tmp_path, monkeypatch, capsys):
     assert benchmark.markdown(result["rows"]) in capsys.readouterr().out
 
 
-def test_the_other_pipeline_gives_normalised_tensors(tmp_path):
+def test_the_other_pipeline_gives_normalized_tensors(tmp_path):
     pytest.importorskip("torch")
     benchmark.write_images(tmp_path, 10)
     tensor, label = benchmark.TorchStyle(tmp_path)[9]

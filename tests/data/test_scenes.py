@@ -14,7 +14,7 @@ from PIL import Image
 from paca_jax.data import open_dataset
 from paca_jax.data.prepare import main
 from paca_jax.data.scenes.compose import MIN_VISIBLE_PIXELS, Garment, Piece, compose, cut_out, paint, resample, settle
-from paca_jax.data.sources import find_builder
+from paca_jax.data.sources.tfds import find_builder
 from paca_jax.errors import UserError
 from tests.data.tiny import DATASETS, encode
 
@@ -152,11 +152,11 @@ def test_what_is_painted_later_covers():
 def test_what_is_hardly_visible_is_left_out_and_hides_nothing():
     bottom, middle, top = square(1, 12, 0, 0), square(2, 12, 1, 0), square(3, 14, 1, 0)
     staying = settle([bottom, middle, top], 40, 40)
-    assert [piece.colours[0, 0, 0] for piece, _ in staying] == [3]
+    assert [piece.colors[0, 0, 0] for piece, _ in staying] == [3]
     # The middle one goes, so the bottom one keeps the part that only the middle one covered.
     bottom, middle, top = square(1, 12, 0, 0), square(2, 12, 2, 0), square(3, 12, 3, 0)
     staying = settle([bottom, middle, top], 40, 40)
-    assert [(piece.colours[0, 0, 0], visible.sum()) for piece, visible in staying] == [(1, 36), (3, 144)]
+    assert [(piece.colors[0, 0, 0], visible.sum()) for piece, visible in staying] == [(1, 36), (3, 144)]
 
 
 def test_a_piece_may_leave_the_picture():
@@ -184,17 +184,17 @@ def test_dark_cloth_belongs_to_a_garment_and_openings_to_the_ground():
 def test_garments_are_scaled_mirrored_and_turned():
     mask = np.zeros((28, 28), bool)
     mask[4:24, 8:18] = True
-    grey = np.where(mask, np.arange(28, dtype=np.uint8) * 5, 0).astype(np.uint8)
-    shade, alpha = resample(grey, mask, 2.0, 0.0, mirrored=False)
+    gray = np.where(mask, np.arange(28, dtype=np.uint8) * 5, 0).astype(np.uint8)
+    shade, alpha = resample(gray, mask, 2.0, 0.0, mirrored=False)
     assert (alpha >= 0.5).sum() == pytest.approx(4 * 200, rel=0.02)
     assert ((alpha > 0) & (alpha < 1)).any()
     row = shade[20][alpha[20] == 1]
     assert (np.diff(row) >= 0).all()
     assert row[0] < row[-1]
-    mirrored_shade, mirrored_alpha = resample(grey, mask, 2.0, 0.0, mirrored=True)
+    mirrored_shade, mirrored_alpha = resample(gray, mask, 2.0, 0.0, mirrored=True)
     np.testing.assert_allclose(mirrored_alpha, alpha[:, ::-1], atol=1e-4)
     np.testing.assert_allclose(mirrored_shade, shade[:, ::-1], atol=1e-2)
-    _, turned = resample(grey, mask, 2.0, 0.25, mirrored=False)
+    _, turned = resample(gray, mask, 2.0, 0.25, mirrored=False)
     assert (turned >= 0.5).sum() == pytest.approx(4 * 200, rel=0.02)
     rows, columns = np.nonzero(turned >= 0.5)
     assert np.corrcoef(rows, columns)[0, 1] < -0.2
@@ -248,7 +248,7 @@ def test_missing_sources_are_told(tmp_path):
         builder(tmp_path, source=tmp_path)
 
 
-def test_photographs_are_small_and_have_their_licences():
+def test_photographs_are_small_and_have_their_licenses():
     files = sorted(PHOTOGRAPHS.glob("*/*.jpg"))
     assert sum(file.stat().st_size for file in files) < 2**20
     table = (PHOTOGRAPHS / "README.md").read_text("utf-8").splitlines()

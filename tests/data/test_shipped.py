@@ -41,7 +41,7 @@ def test_fashion_mnist_looks_like_its_labels():
     assert boot[20:24].mean() > 2 * boot[:4].mean()  # a sole, and nothing above the shaft
 
 
-def test_fashion_mnist_is_small_and_has_its_licence():
+def test_fashion_mnist_is_small_and_has_its_license():
     files = [path for path in FASHION.rglob("*") if path.is_file()]
     assert max(path.stat().st_size for path in files) < 2**21
     assert sum(path.stat().st_size for path in files) < 10_000_000

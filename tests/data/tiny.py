@@ -22,7 +22,7 @@ def encode(pixels: np.ndarray, file_format: str = "PNG", **options: Any) -> byte
 
 
 class Numbers(Dataset):
-    """Example i is a 1x1 grey image of value i and label i; some can be corrupt."""
+    """Example i is a 1x1 gray image of value i and label i; some can be corrupt."""
 
     name, split, class_names = "numbers", "train", ()
 

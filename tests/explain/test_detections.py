@@ -9,8 +9,8 @@ NAMES = ["apple", "bicycle", "cat", "a class with a name that is far too long fo
 SIZE = (320, 240)  # is shown as it is
 
 
-def picture(size=SIZE, colour=(90, 90, 90)):
-    return Image.new("RGB", size, colour)
+def picture(size=SIZE, color=(90, 90, 90)):
+    return Image.new("RGB", size, color)
 
 
 def marked(boxes, labels, scores=None, size=SIZE):
@@ -28,7 +28,7 @@ def cells(sheet, columns, size=SIZE):
     return [pixels[top : top + size[1], x : x + size[0]] for x in (left + k * (size[0] + 14) for k in range(columns))]
 
 
-def test_masks_have_the_colours_of_their_classes_and_white_outlines_between_them():
+def test_masks_have_the_colors_of_their_classes_and_white_outlines_between_them():
     masks = marked([(40, 60, 100, 200), (100, 60, 160, 200), (200, 60, 280, 200)], [1, 1, 4], [0.9, 0.8, 0.7])
     objects = masks._replace(boxes=masks.boxes + np.array([-9, -9, 9, 9]))
     before, after = cells(explain.detection_overlay(picture(), objects, NAMES), 2)
@@ -128,15 +128,15 @@ def test_objects_are_drawn_in_the_size_of_their_picture(size, longer):
     shown = (round(longer * width / max(size)), round(longer * height / max(size)))
     before, after = cells(sheet, 2, shown)
     assert (before == 90).all()
-    coloured = (after != 90).any(-1)[shown[1] // 2]
-    assert coloured.sum() == pytest.approx(shown[0] / 2, abs=2)
-    assert coloured[: shown[0] // 2 - 2].all()
+    colored = (after != 90).any(-1)[shown[1] // 2]
+    assert colored.sum() == pytest.approx(shown[0] / 2, abs=2)
+    assert colored[: shown[0] // 2 - 2].all()
 
 
 def test_a_sheet_has_a_row_for_each_picture():
     objects = marked([(10, 20, 60, 80)], [2])
-    row, grey = explain.Found(picture(), objects, objects), explain.Found(picture().convert("L"), objects)
-    one, three = explain.detection_sheet([row], NAMES), explain.detection_sheet([row, grey, row], NAMES)
+    row, gray = explain.Found(picture(), objects, objects), explain.Found(picture().convert("L"), objects)
+    one, three = explain.detection_sheet([row], NAMES), explain.detection_sheet([row, gray, row], NAMES)
     assert three.size == (one.width, one.height + 2 * (240 + 26 + 18))
     with pytest.raises(UserError, match="at least one picture"):
         explain.detection_sheet([], NAMES)

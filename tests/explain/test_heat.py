@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from paca_jax import explain
-from paca_jax.explain.heat import COLOURS, colour_map
+from paca_jax.explain.heat import COLORS, color_map
 
 
 def test_heat_is_where_the_mass_is():
@@ -33,10 +33,10 @@ def test_a_uniform_map_shows_the_dim_picture_alone():
     assert drawn[-1, -1].mean() > drawn[0, 0].mean() + 100
 
 
-def test_the_colours_grow_lighter():
-    lightness = COLOURS @ [0.2126, 0.7152, 0.0722]
+def test_the_colors_grow_lighter():
+    lightness = COLORS @ [0.2126, 0.7152, 0.0722]
     assert np.all(np.diff(lightness) > 0)
-    np.testing.assert_allclose(colour_map(np.array([0.0, 1.0])), COLOURS[[0, -1]])
+    np.testing.assert_allclose(color_map(np.array([0.0, 1.0])), COLORS[[0, -1]])
 
 
 def test_png():

@@ -23,28 +23,28 @@ def blocks(width=120, height=100):
     return labels
 
 
-def has(image, colour, tolerance=0):
-    return (np.abs(np.asarray(image).reshape(-1, 3).astype(int) - colour).max(-1) <= tolerance).sum()
+def has(image, color, tolerance=0):
+    return (np.abs(np.asarray(image).reshape(-1, 3).astype(int) - color).max(-1) <= tolerance).sum()
 
 
-def to_lab(colours):
+def to_lab(colors):
     """Another measure of what the eye tells apart than the palette's own."""
     from skimage.color import rgb2lab
 
-    return rgb2lab(colours[None])[0]
+    return rgb2lab(colors[None])[0]
 
 
 @pytest.mark.parametrize(("count", "least"), [(11, 25), (21, 15), (150, 4), (255, 2)])
-def test_colours_are_told_apart(count, least):
-    colours = explain.palette(count)
-    assert colours.shape == (count, 3)
-    assert colours.dtype == np.uint8
-    lab = to_lab(colours)
+def test_colors_are_told_apart(count, least):
+    colors = explain.palette(count)
+    assert colors.shape == (count, 3)
+    assert colors.dtype == np.uint8
+    lab = to_lab(colors)
     distances = np.linalg.norm(lab[:, None] - lab, axis=-1)[np.triu_indices(count, 1)]
     assert distances.min() > least
 
 
-def test_the_first_colours_do_not_depend_on_the_number_of_classes():
+def test_the_first_colors_do_not_depend_on_the_number_of_classes():
     np.testing.assert_array_equal(explain.palette(255)[:7], explain.palette(7))
     assert explain.palette(1).max() < 100  # the background is not bright
     explain.palette(3)[:] = 0
@@ -52,8 +52,8 @@ def test_the_first_colours_do_not_depend_on_the_number_of_classes():
 
 
 @pytest.mark.parametrize("count", [0, 256])
-def test_more_or_fewer_classes_cannot_be_coloured(count):
-    with pytest.raises(UserError, match=f"Expected 1 to 255 classes to colour, got {count}"):
+def test_more_or_fewer_classes_cannot_be_colored(count):
+    with pytest.raises(UserError, match=f"Expected 1 to 255 classes to color, got {count}"):
         explain.palette(count)
 
 
@@ -65,10 +65,10 @@ def test_a_mask_file_keeps_the_labels(count):
     image = Image.open(io.BytesIO(explain.mask_png(labels, count)))
     assert (image.format, image.mode) == ("PNG", "P")
     np.testing.assert_array_equal(np.asarray(image), labels)
-    colours = np.asarray(image.convert("RGBA"))
-    assert (colours[labels == 255] == (0, 0, 0, 0)).all()
+    colors = np.asarray(image.convert("RGBA"))
+    assert (colors[labels == 255] == (0, 0, 0, 0)).all()
     for label in (0, 1, count - 1):
-        assert (colours[labels == label] == (*explain.palette(count)[label], 255)).all()
+        assert (colors[labels == label] == (*explain.palette(count)[label], 255)).all()
 
 
 @pytest.mark.parametrize(
@@ -90,19 +90,19 @@ def test_wrong_labels_are_refused(labels, words):
         explain.segment_overlay(Image.new("RGB", (2, 2)), np.zeros((2, 2), int), NAMES, labels)
 
 
-def test_classes_are_coloured_over_the_grey_picture():
+def test_classes_are_colored_over_the_gray_picture():
     white = Image.new("RGB", (120, 100), (255, 0, 0))
     labels = blocks()
     drawn = explain.segment_overlay(white, labels, NAMES)
     assert drawn.mode == "RGB"
-    grey = np.asarray(white.convert("L"))[0, 0]
-    colours = explain.palette(len(NAMES)).astype(float)
-    areas = {label: has(drawn, 0.38 * grey + 0.62 * colours[label], 1) for label in (0, 1, 2, 4)}
+    gray = np.asarray(white.convert("L"))[0, 0]
+    colors = explain.palette(len(NAMES)).astype(float)
+    areas = {label: has(drawn, 0.38 * gray + 0.62 * colors[label], 1) for label in (0, 1, 2, 4)}
     assert areas[2] == 0
     assert areas[0] == pytest.approx(2 * areas[1], rel=0.05)
     assert areas[1] == pytest.approx(areas[4], rel=0.05)
     nothing = explain.segment_overlay(white, np.full((100, 120), 255), NAMES)
-    assert has(nothing, grey) > 50_000
+    assert has(nothing, gray) > 50_000
 
 
 def test_the_truth_is_drawn_beside():

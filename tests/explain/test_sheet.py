@@ -40,13 +40,13 @@ def smooth(count, shape=(28, 28)):
     return [Image.fromarray(pixels).resize(shape[::-1], Image.Resampling.BICUBIC) for pixels in coarse]
 
 
-def normalised(pictures, size=(32, 32)):
+def normalized(pictures, size=(32, 32)):
     return np.stack([np.asarray(p.resize(size[::-1]), np.float32) / 64 - 2 for p in pictures])
 
 
 def sheet(count=2, **options):
     pictures = smooth(count)
-    return explain.cluster_sheet(*nano(), pictures, normalised(pictures), NAMES, **options)
+    return explain.cluster_sheet(*nano(), pictures, normalized(pictures), NAMES, **options)
 
 
 def test_the_sheet_grows_with_its_images_and_heat_maps():
@@ -72,7 +72,7 @@ def test_another_block_gives_other_heat_maps():
 
 def test_images_of_another_shape_keep_their_proportions():
     pictures = smooth(1, (40, 80))
-    drawn = explain.cluster_sheet(*nano(), pictures, normalised(pictures, (32, 64)), NAMES)
+    drawn = explain.cluster_sheet(*nano(), pictures, normalized(pictures, (32, 64)), NAMES)
     assert drawn.height < sheet(1).height
 
 
@@ -80,13 +80,13 @@ def test_a_crop_is_drawn_as_the_model_sees_it():
     model, variables = nano(crop=0.5)
     ring = Image.new("RGB", (64, 64), (255, 0, 0))
     ring.paste((0, 0, 255), (16, 16, 48, 48))
-    drawn = explain.cluster_sheet(model, variables, [ring], normalised([ring.crop((16, 16, 48, 48))]), NAMES)
+    drawn = explain.cluster_sheet(model, variables, [ring], normalized([ring.crop((16, 16, 48, 48))]), NAMES)
     pixels = np.asarray(drawn).reshape(-1, 3)
     assert (pixels == (0, 0, 255)).all(-1).sum() > 20_000
     assert not (pixels == (255, 0, 0)).all(-1).any()
 
 
-def test_grey_models_take_grey_pictures():
+def test_gray_models_take_gray_pictures():
     images = np.zeros((1, 32, 32, 1), np.float32)
     assert explain.cluster_sheet(*nano(image_channels=1), [smooth(1)[0].convert("L")], images, NAMES).mode == "RGB"
 
@@ -108,9 +108,9 @@ def test_wrong_options_are_refused(options, words):
 def test_wrong_numbers_are_refused():
     pictures = smooth(2)
     with pytest.raises(UserError, match="2 pictures and 1 images"):
-        explain.cluster_sheet(*nano(), pictures, normalised(pictures[:1]), NAMES)
+        explain.cluster_sheet(*nano(), pictures, normalized(pictures[:1]), NAMES)
     with pytest.raises(UserError, match="4 classes, got 3"):
-        explain.cluster_sheet(*nano(), pictures, normalised(pictures), NAMES[:3])
+        explain.cluster_sheet(*nano(), pictures, normalized(pictures), NAMES[:3])
     with pytest.raises(UserError, match="at least one picture"):
         explain.cluster_sheet(*nano(), [], np.zeros((0, 32, 32, 3)), NAMES)
 
@@ -118,6 +118,6 @@ def test_wrong_numbers_are_refused():
 def test_models_without_clusters_or_classes_are_refused():
     pictures = smooth(1)
     with pytest.raises(UserError, match="no clusters to draw"):
-        explain.cluster_sheet(*nano(clusters=(0, 0)), pictures, normalised(pictures), NAMES)
+        explain.cluster_sheet(*nano(clusters=(0, 0)), pictures, normalized(pictures), NAMES)
     with pytest.raises(UserError, match="no classifier"):
-        explain.cluster_sheet(*nano(num_classes=0), pictures, normalised(pictures), NAMES)
+        explain.cluster_sheet(*nano(num_classes=0), pictures, normalized(pictures), NAMES)

@@ -8,7 +8,7 @@ import pytest
 from paca_jax import convert, ops
 from paca_jax.errors import UserError
 from paca_jax.models import create_model, list_models
-from paca_jax.tasks.segmentation_loss import segmentation_loss
+from paca_jax.tasks.segmentation.loss import segmentation_loss
 from tests import golden
 from tests.golden import Differences
 
@@ -63,7 +63,7 @@ def _check_training(found, reference, model, variables, images):
     shape = images.shape[:3]
     labels = np.random.default_rng(seed + 1000).integers(0, 150, shape)
     labels[np.random.default_rng(seed + 2000).random(shape) < 0.1] = 255
-    batch = {"image": images, "label": labels.astype(np.uint8), "mask": np.ones(len(images), np.float32)}
+    batch = {"image": images, "label": labels.astype(np.uint8), "valid": np.ones(len(images), np.float32)}
 
     @jax.jit
     def loss(params, batch_stats):

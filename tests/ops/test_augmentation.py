@@ -81,9 +81,9 @@ def batch(size=8, side=SIDE):
     return images, jnp.eye(size), jnp.ones(size)
 
 
-def mixed(seed, size=8, mask=None, **options):
+def mixed(seed, size=8, valid=None, **options):
     images, targets, ones = batch(size)
-    found = ops.mix(jax.random.key(seed), images, targets, ones if mask is None else mask, **options)
+    found = ops.mix(jax.random.key(seed), images, targets, ones if valid is None else valid, **options)
     return tuple(np.asarray(x) for x in found)
 
 
@@ -129,8 +129,8 @@ def test_cutmix_covers_as_an_independent_simulation_does():
     expected = []
     for _ in range(20000):
         length = int(16 * np.sqrt(1 - rng.random()))
-        centre = rng.integers(16, size=2)
-        low, high = np.clip(centre - length // 2, 0, 16), np.clip(centre + length // 2, 0, 16)
+        center = rng.integers(16, size=2)
+        low, high = np.clip(center - length // 2, 0, 16), np.clip(center + length // 2, 0, 16)
         expected.append(1 - np.prod(high - low) / 256)
     for quantile in (0.1, 0.25, 0.5, 0.75, 0.9):
         assert np.quantile(share, quantile) == pytest.approx(np.quantile(expected, quantile), abs=0.04)
@@ -153,7 +153,7 @@ def test_groups_mix_among_themselves():
 def test_a_row_that_does_not_count_is_nobodys_partner():
     mask = np.array([1, 1, 1, 1, 1, 1, 0, 1], np.float32)
     for options in ({"mixup_alpha": 1.0, "cutmix_alpha": 0.0}, {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}):
-        images, targets = mixed(2, mask=jnp.asarray(mask), **options)
+        images, targets = mixed(2, valid=jnp.asarray(mask), **options)
         np.testing.assert_array_equal(targets[1], np.eye(8)[1])
         assert (images[1] == 2).all()
         assert targets[0, 0] < 1

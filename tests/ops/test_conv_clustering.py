@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from paca_jax import ops
-from paca_jax.ops.kernels import clustering_tiling
-from paca_jax.ops.kernels.clustering import fits, fused_clustering
+from paca_jax.ops.clustering import tpu_tiling as clustering_tiling
+from paca_jax.ops.clustering.tpu import fits, fused_clustering
 from paca_jax.sharding import make_mesh
 from tests.ops.agreement import assert_agree
 from tests.planning.test_plan import needs_libtpu
@@ -61,7 +61,7 @@ def test_kernels_compute_in_bfloat16_what_the_operations_do_in_float32():
 
 
 @pytest.mark.parametrize(("height", "width", "window", "rows"), [(11, 9, 3, 4), (20, 10, 7, 6), (7, 60, 5, 4)])
-def test_steps_of_a_large_image_see_the_rows_of_their_neighbours(height, width, window, rows, monkeypatch):
+def test_steps_of_a_large_image_see_the_rows_of_their_neighbors(height, width, window, rows, monkeypatch):
     columns = -(-width // 8) * 8
     monkeypatch.setattr(clustering_tiling, "_STEP_BYTES", rows * columns * 128 * 4)
     monkeypatch.setattr(clustering_tiling, "_ROUND_PATCHES", 2 * columns)
@@ -93,10 +93,10 @@ def test_a_mesh_that_splits_heads_and_patches_without_norm_take_no_kernel(kernel
     called.clear()
     with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
         split = with_gradients(ops.conv_clustering, x, norm, weights, g)
-    normalised_outside = ops.conv_clustering(ops.layer_norm(x, norm), None, weights)
+    normalized_outside = ops.conv_clustering(ops.layer_norm(x, norm), None, weights)
     assert not called
     assert_agree(expected, split, 1e-5)
-    np.testing.assert_allclose(normalised_outside, expected[0], atol=1e-5)
+    np.testing.assert_allclose(normalized_outside, expected[0], atol=1e-5)
 
 
 def test_sizes_that_the_kernels_do_not_take():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from paca_jax import ops
-from paca_jax.ops.kernels import patches as patch_tiling
+from paca_jax.ops.pallas import patches as patch_tiling
 from paca_jax.sharding import make_mesh
 from tests.ops.agreement import assert_agree
 
@@ -56,7 +56,7 @@ def test_kernels_compute_what_the_operations_do(shape, step, kernels_called, mon
     assert_agree(expected, found, 2e-2)
 
 
-def test_devices_normalise_their_own_images_and_share_no_patches(kernels_called):
+def test_devices_normalize_their_own_images_and_share_no_patches(kernels_called):
     drawn = draw(8, 5, 12)
     expected = with_gradients(*drawn)
     called = kernels_called("norm", "fused_layer_norm")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from paca_jax import ops
-from paca_jax.ops.kernels import attention_tiling
-from paca_jax.ops.kernels import patches as patch_tiling
-from paca_jax.ops.kernels.attention import fits, fused_attention
+from paca_jax.ops.attention import tpu_tiling as attention_tiling
+from paca_jax.ops.attention.tpu import fits, fused_attention
+from paca_jax.ops.pallas import patches as patch_tiling
 from paca_jax.sharding import make_mesh
 from tests.planning.test_plan import needs_libtpu
 from tests.runs import run_for_tpus

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from paca_jax import ops
-from paca_jax.ops.kernels import mlp_tiling
-from paca_jax.ops.kernels.mlp import fits, fused_mlp
+from paca_jax.ops.mlp import tpu_tiling as mlp_tiling
+from paca_jax.ops.mlp.tpu import fits, fused_mlp
 from paca_jax.sharding import make_mesh
 from tests.ops.agreement import assert_agree
 from tests.planning.test_plan import needs_libtpu
@@ -73,7 +73,7 @@ def test_kernels_compute_in_bfloat16_what_the_operations_do_in_float32():
 
 
 @pytest.mark.parametrize(("height", "width", "rows"), [(11, 9, 4), (4, 60, 2)])
-def test_steps_of_a_large_image_see_the_rows_of_their_neighbours(height, width, rows, monkeypatch):
+def test_steps_of_a_large_image_see_the_rows_of_their_neighbors(height, width, rows, monkeypatch):
     monkeypatch.setattr(mlp_tiling, "_STEP", 2 * rows * 8)
     x, *rest = draw(2, height, width, 16, 24)
     cut = mlp_tiling.tile(x)
@@ -113,10 +113,10 @@ def test_a_branch_with_more_around_the_mlp_takes_no_kernel(kernels_called):
     assert called
     called.clear()
     doubled = ops.residual_mlp(x, weights, True, ops.Residual(norm, after=(lambda y: 2 * y,)))
-    normalised_outside = ops.residual_mlp(ops.layer_norm(x, norm), weights, True, ops.Residual())
+    normalized_outside = ops.residual_mlp(ops.layer_norm(x, norm), weights, True, ops.Residual())
     assert not called
     np.testing.assert_allclose(doubled, x + 2 * branch, atol=1e-5)
-    np.testing.assert_allclose(normalised_outside, ops.layer_norm(x, norm) + branch, atol=1e-5)
+    np.testing.assert_allclose(normalized_outside, ops.layer_norm(x, norm) + branch, atol=1e-5)
 
 
 def test_sizes_that_the_kernels_do_not_take():

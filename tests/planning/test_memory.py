@@ -38,7 +38,7 @@ def test_another_word_is_not_about_memory():
 
 
 @pytest.mark.parametrize("fsdp", [1, 8])
-def test_the_state_of_a_chip_is_what_an_initialised_one_holds(fsdp):
+def test_the_state_of_a_chip_is_what_an_initialized_one_holds(fsdp):
     run = prepare(small_config(mesh__fsdp=fsdp))
     with jax.set_mesh(run.mesh):
         state = run.start_from(golden.random_variables(run.task.model))

@@ -72,7 +72,7 @@ def test_time_and_hours_follow_from_the_cycles(planned):
     assert found["images_per_second"] == pytest.approx(32 / found["seconds"])
     assert found["steps"] == round(7 * 12000 / 32)
     assert found["hours"] == pytest.approx(found["steps"] * found["seconds"] / 3600)
-    assert found["utilisation"] == pytest.approx(found["matrix_flops"] / found["seconds"] / 197e12)
+    assert found["utilization"] == pytest.approx(found["matrix_flops"] / found["seconds"] / 197e12)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from paca_jax.train import loop
+from paca_jax.train import run as loop
 from tests.prepared import Prepare, prepare_once
 from tests.runs import small_config
 

@@ -8,10 +8,10 @@ import optax
 import pytest
 
 import paca_jax
-from paca_jax.convert.workdir import read_variables, write_variables
+from paca_jax.checkpoints.workdir import read_variables, write_variables
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
-from paca_jax.train import loop
+from paca_jax.train import run as loop
 from paca_jax.train.checkpoints import Checkpoints
 from paca_jax.train.state import state_of
 from tests import golden

@@ -11,7 +11,7 @@ import pytest
 
 import paca_jax
 from paca_jax.errors import UserError
-from paca_jax.train import loop
+from paca_jax.train import run as loop
 from tests.runs import scalars, small_config
 
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share

@@ -1,4 +1,4 @@
-"""Meshes, rematerialisation and accumulation change where a step is computed, not what it learns."""
+"""Meshes, rematerialization and accumulation change where a step is computed, not what it learns."""
 
 import shutil
 
@@ -9,7 +9,7 @@ import pytest
 import paca_jax
 from paca_jax.planning.collectives import collectives
 from paca_jax.planning.hlo import parse
-from paca_jax.train import loop
+from paca_jax.train import run as loop
 from paca_jax.train.setup import prepare
 from tests.runs import scalars, small_config
 

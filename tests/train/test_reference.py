@@ -8,11 +8,11 @@ import pytest
 
 from paca_jax import convert
 from paca_jax.models import create_model
-from paca_jax.tasks.classification import cross_entropy
+from paca_jax.tasks.classification.task import cross_entropy
 from paca_jax.train.config import default_config
 from paca_jax.train.optimizer import make_optimizer
 from paca_jax.train.state import state_of
-from paca_jax.train.step import make_train_step
+from paca_jax.train.train_step import make_train_step
 from tests import golden as golden_models
 from tests.golden import reference_weights
 
@@ -42,7 +42,7 @@ def test_twelve_steps(name, tolerance):
             labels = np.random.default_rng(seed + 500 + s).integers(0, 10, shape[0])
             image = golden_models.images(seed + s, shape)
             target = (1 - smoothing) * np.eye(10, dtype=np.float32)[labels] + smoothing / 10
-            batch = {"image": image, "target": target, "mask": np.ones(shape[0], np.float32)}
+            batch = {"image": image, "target": target, "valid": np.ones(shape[0], np.float32)}
             state, scalars = step(state, batch)
             for key, values in found.items():
                 values.append(float(scalars[key]))

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from paca_jax.data.dataset import Dataset, quoted
-from paca_jax.data.images import decode_image
+from paca_jax.data.codecs.images import decode_image
 from paca_jax.data.scenes.compose import Garment, Scene, compose
-from paca_jax.data.sources import open_dataset
+from paca_jax.data.sources.dataset import Dataset, quoted
+from paca_jax.data.sources.tfds import open_dataset
 from paca_jax.errors import UserError
 
 SOURCE = Path(__file__).parents[3] / "datasets"

@@ -13,8 +13,8 @@ SIDES = (96, 160)  # height and width of a scene in pixels, both ends included
 GARMENTS = (2, 4)
 SCALES = (1.75, 3.0)
 MAX_DEGREES = 10.0
-# How much of a photograph's colours and of its contrast a scene keeps: with few photographs, clothes must stand out from any.
-COLOURFULNESS, CONTRAST = (0.2, 0.5), (0.4, 0.7)
+# How much of a photograph's colors and of its contrast a scene keeps: with few photographs, clothes must stand out from any.
+COLORFULNESS, CONTRAST = (0.2, 0.5), (0.4, 0.7)
 INSIDE = 0.8  # how much of a garment's height and of its width lies inside the scene at least
 
 # An object of which less is visible is left out of the scene.
@@ -35,7 +35,7 @@ class Garment(NamedTuple):
     """An image of Fashion-MNIST.
 
     Attributes:
-      pixels: grey, on black.
+      pixels: gray, on black.
       label: its class, 0 to 9.
     """
 
@@ -75,7 +75,7 @@ class Piece(NamedTuple):
     """A garment as it is laid over a picture, which it may leave.
 
     Attributes:
-      colours: red, green and blue, 0 to 255.
+      colors: red, green and blue, 0 to 255.
       alpha: opacity, 0 to 1; the garment's mask is where it is at least a half.
       top: the row of the piece's first row in the picture.
       left: the column of its first column.
@@ -83,7 +83,7 @@ class Piece(NamedTuple):
       garment: its place in the sequence of garments.
     """
 
-    colours: Float[np.ndarray, "h w 3"]
+    colors: Float[np.ndarray, "h w 3"]
     alpha: Float[np.ndarray, "h w"]
     top: int
     left: int
@@ -125,8 +125,8 @@ def background(
     box = (left, top, left + scale * width, top + scale * height)
     part = Image.fromarray(photograph).resize((width, height), Image.Resampling.BICUBIC, box)
     pixels = np.asarray(part, np.float32)
-    grey = pixels.mean(-1, keepdims=True)
-    pixels = grey + np.float32(rng.uniform(*COLOURFULNESS)) * (pixels - grey)
+    gray = pixels.mean(-1, keepdims=True)
+    pixels = gray + np.float32(rng.uniform(*COLORFULNESS)) * (pixels - gray)
     pixels = pixels.mean() + np.float32(rng.uniform(*CONTRAST)) * (pixels - pixels.mean())
     pixels = pixels * np.float32(rng.uniform(0.8, 1.15))
     return np.clip(pixels[:, ::-1] if rng.random() < 0.5 else pixels, 0, 255)
@@ -180,7 +180,7 @@ def paint(image: Float[np.ndarray, "H W 3"], piece: Piece) -> Float[np.ndarray, 
     there, here = _overlap(piece, *image.shape[:2])
     alpha = piece.alpha[here][..., None]
     painted = image.copy()
-    painted[there] = image[there] * (1 - alpha) + piece.colours[here] * alpha
+    painted[there] = image[there] * (1 - alpha) + piece.colors[here] * alpha
     return painted
 
 
@@ -188,11 +188,11 @@ def _piece(rng: np.random.Generator, garment: Garment, index: int, height: int, 
     scale, angle = rng.uniform(*SCALES), math.radians(rng.uniform(-MAX_DEGREES, MAX_DEGREES))
     shade, alpha = resample(garment.pixels, cut_out(garment), scale, angle, mirrored=bool(rng.random() < 0.5))
     tint = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.5, 0.95), rng.uniform(0.7, 1))
-    colours = 255 * np.array(tint, np.float32) * (_DARKEST + (1 - _DARKEST) * shade[..., None] / 255)
+    colors = 255 * np.array(tint, np.float32) * (_DARKEST + (1 - _DARKEST) * shade[..., None] / 255)
     rows, columns = alpha.shape
     top = rng.integers(round((INSIDE - 1) * rows), round(height - INSIDE * rows) + 1)
     left = rng.integers(round((INSIDE - 1) * columns), round(width - INSIDE * columns) + 1)
-    return Piece(colours, alpha, int(top), int(left), garment.label, index)
+    return Piece(colors, alpha, int(top), int(left), garment.label, index)
 
 
 def resample(
@@ -220,7 +220,7 @@ def resample(
 
 
 def _turned(values: Shaped[np.ndarray, "h w"], scale: float, angle: float, mirrored: bool) -> Float[np.ndarray, "H W"]:
-    """Mirrors, turns and enlarges an array about its centre; the result holds all of it but the margin."""
+    """Mirrors, turns and enlarges an array about its center; the result holds all of it but the margin."""
     high, wide = (side - 2 * _MARGIN for side in values.shape)
     cosine, sine = math.cos(angle), math.sin(angle)
     width = math.ceil(scale * (wide * cosine + high * abs(sine))) + 2
@@ -248,9 +248,9 @@ def _regions(mask: Bool[np.ndarray, "h w"]) -> list[Bool[np.ndarray, "h w"]]:
     padded = np.full((mask.shape[0] + 2, mask.shape[1] + 2), outside)
     names = padded[1:-1, 1:-1]  # each pixel takes the least name around it until all of a region have that of its first pixel
     names[mask] = np.flatnonzero(mask)
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    neighbors = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     while True:
-        least = np.where(mask, np.minimum.reduce([names, *neighbours]), outside)
+        least = np.where(mask, np.minimum.reduce([names, *neighbors]), outside)
         if (least == names).all():
             return [names == name for name in np.unique(names[mask])]
         names[:] = least

@@ -12,7 +12,7 @@ xavier_init = nn.initializers.xavier_uniform()
 
 
 class FeaturePyramid(nn.Module):
-    """Laterals, a top-down path of nearest neighbours, a 3x3 convolution at each level, and every other cell of the last.
+    """Laterals, a top-down path of nearest neighbors, a 3x3 convolution at each level, and every other cell of the last.
 
     Attributes:
         channels: of every level.

@@ -1,0 +1,1 @@
+"""Transforms of pictures and their targets, on the host."""

@@ -1,0 +1,179 @@
+"""Augmentation for training, and the evaluation view."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from paca_jax.data.codecs.images import decode_image
+from paca_jax.data.transforms.randaugment import MAX_MAGNITUDE, rand_augment
+from paca_jax.errors import UserError
+
+_ATTEMPTS = 10
+# What color jitter changes; the last, saturation, leaves gray images as they are.
+_JITTERED = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """The pixels of a Pillow image of mode "RGB" or "L" as a (H, W, C) uint8 array."""
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Random resized crop, bicubic, a horizontal flip with probability one half, color jitter and RandAugment.
+
+    The crop covers a uniformly random part of the area in `crop_scale`, at a width-to-height ratio that is log-uniform in
+    `crop_ratio`. Where ten draws do not fit into the picture, it is the largest centered crop of a ratio in `crop_ratio`.
+
+    Attributes:
+      image_size: side of the result in pixels.
+      channels: 3 for color, 1 for gray.
+      crop_scale: least and largest part of the area, in (0, 1].
+      crop_ratio: least and largest ratio of width to height.
+      flip: whether to flip.
+      rand_operations: operations that RandAugment draws for an image, ImageNet's recipe 2; 0 is without RandAugment.
+      rand_magnitude: mean of RandAugment's magnitudes, 0 to 10.
+      rand_magnitude_std: their standard deviation.
+      color_jitter: the strength s of changes of brightness, contrast and saturation, in random order and each by a factor that
+        is uniform in max(0, 1 - s) to 1 + s; 0 is without. For recipes without RandAugment.
+
+    Raises:
+      UserError: a value is out of its range.
+    """
+
+    image_size: int
+    channels: int = 3
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = True
+    rand_operations: int = 0
+    rand_magnitude: float = 9.0
+    rand_magnitude_std: float = 0.5
+    color_jitter: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_size_and_channels(self.image_size, self.channels)
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise UserError(f"Expected crop_scale to be two numbers, 0 < low <= high <= 1, got {self.crop_scale}; correct it.")
+        if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise UserError(f"Expected crop_ratio to be two numbers, 0 < low <= high, got {self.crop_ratio}; correct it.")
+        if not isinstance(self.rand_operations, int) or self.rand_operations < 0:
+            raise UserError(
+                f"Expected rand_operations to be a whole number, 0 or more, got {self.rand_operations}; correct it."
+            )
+        if not 0 <= self.rand_magnitude <= MAX_MAGNITUDE:
+            raise UserError(f"Expected rand_magnitude to be 0 to {MAX_MAGNITUDE:g}, got {self.rand_magnitude}; correct it.")
+        for name in ("rand_magnitude_std", "color_jitter"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"Expected {name} to be 0 or more, got {getattr(self, name)}; correct it.")
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Decodes and augments one example.
+
+        Args:
+          example: {"image": bytes of an image file, "label": int}.
+          rng: decides everything that is random; used during the call only.
+
+        Returns:
+          {"image": (S, S, C) uint8; "label": int32}.
+
+        Raises:
+          ImageError: (a UserError) the image cannot be decoded.
+        """
+        image = decode_image(example["image"], self.channels)
+        image = image.crop(self._box(image.width, image.height, rng))
+        image = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
+        if self.flip and rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.color_jitter:
+            image = _jitter(image, rng, self.color_jitter)
+        if self.rand_operations:
+            image = rand_augment(image, rng, self.rand_operations, self.rand_magnitude, self.rand_magnitude_std)
+        return {"image": _pixels(image), "label": np.int32(example["label"])}
+
+    def _box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Draws a crop as (left, top, right, bottom) in pixels."""
+        low, high = self.crop_ratio
+        for _ in range(_ATTEMPTS):
+            area = width * height * _uniform(rng, *self.crop_scale)
+            ratio = math.exp(_uniform(rng, math.log(low), math.log(high)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = int(rng.random() * (width - w + 1)), int(rng.random() * (height - h + 1))
+                return left, top, left + w, top + h
+        ratio = min(max(width / height, low), high)
+        w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """The short side resized to floor(image_size / crop), bicubic, and the center cut out.
+
+    Attributes:
+      image_size: side of the result in pixels.
+      channels: 3 for color, 1 for gray.
+      crop: the part of the short side that the result shows, in (0, 1].
+
+    Raises:
+      UserError: a value is out of its range.
+    """
+
+    image_size: int
+    channels: int = 3
+    crop: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check_size_and_channels(self.image_size, self.channels)
+        if not 0 < self.crop <= 1:
+            raise UserError(f"Expected crop to be above 0 and at most 1, got {self.crop}; correct it.")
+
+    def __call__(self, example: dict[str, Any], rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Decodes one example.
+
+        Args:
+          example: {"image": bytes of an image file, "label": int}.
+          rng: not used; there so that both transforms are called alike.
+
+        Returns:
+          {"image": (S, S, C) uint8; "label": int32}.
+
+        Raises:
+          ImageError: (a UserError) the image cannot be decoded.
+        """
+        del rng
+        image = decode_image(example["image"], self.channels)
+        return {"image": self.view(image), "label": np.int32(example["label"])}
+
+    def view(self, image: Image.Image) -> np.ndarray:
+        """Returns the (S, S, C) uint8 view of a Pillow image of mode "RGB" or "L"."""
+        short = math.floor(self.image_size / self.crop)
+        width, height = image.size
+        size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = round((size[0] - self.image_size) / 2), round((size[1] - self.image_size) / 2)
+        if size != (self.image_size, self.image_size):
+            image = image.crop((left, top, left + self.image_size, top + self.image_size))
+        return _pixels(image)
+
+
+def _check_size_and_channels(image_size: int, channels: int) -> None:
+    if not isinstance(image_size, int) or image_size < 1:
+        raise UserError(f"Expected image_size to be a whole number of pixels above 0, got {image_size!r}; correct it.")
+    if channels not in (1, 3):
+        raise UserError(f"Expected 1 (gray) or 3 (color) image channels, got {channels!r}; correct image_channels.")
+
+
+def _jitter(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:
+    for index in rng.permutation(len(_JITTERED)):
+        image = _JITTERED[index](image).enhance(_uniform(rng, max(0.0, 1 - strength), 1 + strength))
+    return image
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return low + (high - low) * rng.random()

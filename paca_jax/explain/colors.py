@@ -1,0 +1,108 @@
+"""Colors of classes, and label maps as files."""
+
+import functools
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image
+
+from paca_jax.errors import UserError
+from paca_jax.explain.png import to_png
+
+MAX_CLASSES = 255
+IGNORED = 255  # the label of pixels that do not count
+
+_FIRST = (70, 76, 92)  # slate: class 0 is often the background
+_STEPS = 18  # levels of red, of green and of blue to choose from
+# Neither dark, pale nor garish, in the units of Oklab.
+_LIGHTNESS, _CHROMA = (0.50, 0.88), (0.11, 0.18)
+_LIGHTNESS_WEIGHT = 0.4  # on a picture hues tell classes apart better than lightness does
+# From linear light to the cones' answers, and from their cube roots to Oklab (Ottosson 2020).
+_TO_CONES = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+_TO_OKLAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
+
+
+def palette(num_classes: int) -> UInt8[np.ndarray, "K 3"]:
+    """Returns a color for each class: red, green and blue.
+
+    Class 0 is slate; every further one is as far as possible, to the eye, from those before it, and from black and white. So
+    the first colors are the same for any number of classes, and the fewer there are, the better they are told apart.
+
+    Args:
+        num_classes: 1 to 255.
+
+    Raises:
+        UserError: if there are more or fewer classes.
+    """
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise UserError(f"Expected 1 to {MAX_CLASSES} classes to color, got {num_classes}; leave some out.")
+    return _colors()[:num_classes].copy()
+
+
+def mask_png(labels: Integer[np.ndarray, "H W"], num_classes: int) -> bytes:
+    """Returns a label map as the bytes of a palette PNG: its indices are the labels, its colors those of `palette`.
+
+    Args:
+        labels: classes from 0, and 255 where a pixel does not count, which is black and transparent.
+        num_classes: 1 to 255.
+
+    Raises:
+        UserError: if there are labels of other classes, or `labels` has not two axes.
+    """
+    labels = checked_labels(labels, num_classes)
+    image = Image.fromarray(labels).convert("P")
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:num_classes] = palette(num_classes)
+    image.putpalette(colors.tobytes())
+    image.info["transparency"] = IGNORED
+    return to_png(image)
+
+
+def checked_labels(labels: Integer[np.ndarray, "H W"], num_classes: int) -> UInt8[np.ndarray, "H W"]:
+    """Returns the labels as bytes.
+
+    Raises:
+        UserError: if one is neither a class nor 255, or `labels` has not two axes.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or labels.dtype.kind not in "iu":
+        raise UserError(f"Expected whole numbers of shape (H, W) as labels, got {labels.dtype} of shape {labels.shape}.")
+    wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_classes))]
+    if wrong.size:
+        raise UserError(f"Expected labels from 0 to {num_classes - 1}, or {IGNORED} for none, got {wrong[0]}; correct them.")
+    return labels.astype(np.uint8)
+
+
+@functools.cache
+def _colors() -> UInt8[np.ndarray, "255 3"]:
+    levels = np.linspace(0, 255, _STEPS).round().astype(np.uint8)
+    candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
+    lightness, *hue = _oklab(candidates).T
+    chroma = np.hypot(*hue)
+    candidates = candidates[
+        (lightness >= _LIGHTNESS[0]) & (lightness <= _LIGHTNESS[1]) & (chroma >= _CHROMA[0]) & (chroma <= _CHROMA[1])
+    ]
+    places = _oklab(candidates) * (_LIGHTNESS_WEIGHT, 1, 1)
+    taken = _oklab(np.array([(0, 0, 0), (255, 255, 255), _FIRST], np.uint8)) * (_LIGHTNESS_WEIGHT, 1, 1)
+    distance = np.square(places[:, None] - taken).sum(-1).min(1)
+    chosen = [np.array(_FIRST, np.uint8)]
+    while len(chosen) < MAX_CLASSES:
+        farthest = distance.argmax()
+        chosen.append(candidates[farthest])
+        distance = np.minimum(distance, np.square(places - places[farthest]).sum(-1))
+    return np.stack(chosen)
+
+
+def _oklab(colors: UInt8[np.ndarray, "n 3"]) -> np.ndarray:
+    """Returns (n, 3): lightness, and two axes of hue. Distances are roughly what the eye makes of them."""
+    values = colors / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return np.cbrt(linear @ np.transpose(_TO_CONES)) @ np.transpose(_TO_OKLAB)

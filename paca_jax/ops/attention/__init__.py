@@ -1,0 +1,1 @@
+"""Patch-to-cluster attention and its residual."""

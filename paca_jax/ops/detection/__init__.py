@@ -1,0 +1,1 @@
+"""Anchors, boxes, matching, NMS, RoIAlign and masks."""

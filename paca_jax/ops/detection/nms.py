@@ -1,0 +1,112 @@
+"""Greedy non-maximum suppression with static shapes.
+
+The boxes, sorted by score, are settled tile by tile: a tile loses what kept boxes of earlier tiles suppress, and the
+suppression within it is repeated until nothing changes. That is exactly the greedy result, in a few large steps instead of one
+for each box.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from paca_jax.ops.detection.boxes import box_iou
+
+_TILE = 256
+
+
+def nms(
+    boxes: Float[Array, "N 4"], scores: Float[Array, "N"], valid: Bool[Array, "N"], iou_threshold: float
+) -> Bool[Array, "N"]:
+    """Tells which boxes remain when each, from the highest score down, suppresses those that overlap it by more.
+
+    Args:
+        boxes: in pixels.
+        scores: of equal ones the first comes first.
+        valid: which boxes exist; the others neither remain nor suppress.
+        iou_threshold: suppresses above it, not at it.
+    """
+    order = _by_score(scores, valid)
+    kept = _settle(order, boxes, jnp.zeros(len(order), jnp.int32), valid, iou_threshold, len(order))
+    return jnp.zeros_like(valid).at[order].set(kept)
+
+
+def batched_nms(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, "N"],
+    groups: Int[Array, "N"],
+    valid: Bool[Array, "N"],
+    iou_threshold: float,
+    max_outputs: int,
+) -> tuple[Int[Array, "K"], Bool[Array, "K"]]:
+    """Returns the boxes of highest score that remain when boxes suppress only those of their own group (see `nms`).
+
+    Args:
+        boxes: in pixels.
+        scores: of equal ones the first comes first.
+        groups: the class or the pyramid level of each box.
+        valid: which boxes exist.
+        iou_threshold: suppresses above it, not at it.
+        max_outputs: K, the most boxes to return.
+
+    Returns:
+        Indices of the boxes by falling score, 0 where there are no more, and which of these entries there are.
+    """
+    order = _by_score(scores, valid)
+    kept = _settle(order, boxes, groups, valid, iou_threshold, max_outputs)
+    (positions,) = jnp.nonzero(kept, size=max_outputs, fill_value=len(order))
+    return order.at[positions].get(mode="fill", fill_value=0), positions < len(order)
+
+
+def _by_score(scores: Float[Array, "N"], valid: Bool[Array, "N"]) -> Int[Array, "N"]:
+    return jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
+
+
+def _settle(
+    order: Int[Array, "N"],
+    boxes: Float[Array, "N 4"],
+    groups: Int[Array, "N"],
+    valid: Bool[Array, "N"],
+    iou_threshold: float,
+    enough: int,
+) -> Bool[Array, "N"]:
+    """Tells which of the boxes remain, in the order given; once `enough` do, later tiles are left out."""
+    boxes = jax.lax.stop_gradient(boxes)  # a loop of unknown length has no gradient, nor has a choice
+    boxes, groups, valid = (jnp.asarray(x)[order] for x in (boxes, groups, valid))
+    count = len(boxes)
+    tile = min(_TILE, max(count, 1))
+    padding = -count % tile
+    boxes = jnp.pad(boxes, ((0, padding), (0, 0)))
+    groups, valid = jnp.pad(groups, (0, padding)), jnp.pad(valid, (0, padding))
+
+    def suppressing(rows: tuple[Array, ...], columns: tuple[Array, ...]) -> Bool[Array, "rows columns"]:
+        return (box_iou(rows[0], columns[0]) > iou_threshold) & (rows[1][:, None] == columns[1])
+
+    def unfinished(state: tuple[Array, Array]) -> Bool[Array, ""]:
+        start, kept = state
+        return (start < len(valid)) & (jnp.sum(kept) < enough)
+
+    def settle_tile(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        start, kept = state
+        here = tuple(jax.lax.dynamic_slice_in_dim(x, start, tile) for x in (boxes, groups))
+        by_earlier = jnp.any(suppressing((boxes, groups), here) & kept[:, None], axis=0)
+        candidates = jax.lax.dynamic_slice_in_dim(valid, start, tile) & ~by_earlier
+        within = jnp.triu(suppressing(here, here), k=1)
+        settled = _greedy(candidates, within)
+        return start + tile, jax.lax.dynamic_update_slice_in_dim(kept, settled, start, 0)
+
+    _, kept = jax.lax.while_loop(unfinished, settle_tile, (jnp.asarray(0), jnp.zeros_like(valid)))
+    return kept[:count]
+
+
+def _greedy(candidates: Bool[Array, "T"], suppressing: Bool[Array, "T T"]) -> Bool[Array, "T"]:
+    """Returns the candidates that no remaining earlier one suppresses.
+
+    After i rounds the first i are settled for good, so what a round does not change is the answer.
+    """
+
+    def again(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        kept, _ = state
+        following = candidates & ~jnp.any(suppressing & kept[:, None], axis=0)
+        return following, jnp.any(following != kept)
+
+    return jax.lax.while_loop(lambda state: state[1], again, (candidates, jnp.asarray(True)))[0]

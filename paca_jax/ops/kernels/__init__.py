@@ -1,1 +1,0 @@
-"""TPU kernels in Pallas, and what they need."""

@@ -1,0 +1,1 @@
+"""The depthwise MLP and its residual."""

@@ -1,0 +1,52 @@
+"""LayerNorm over the last axis, forward and backward, within a kernel or not.
+
+The parameters are one array of two rows, scale and bias.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LAYER_NORM_EPSILON = 1e-6
+
+
+class NormWeights(NamedTuple):
+    """The parameters of a LayerNorm."""
+
+    scale: Float[Array, "C"]
+    bias: Float[Array, "C"]
+
+
+def stack(weights: NormWeights) -> Float[Array, "2 C"]:
+    """Returns the parameters as one array."""
+    return jnp.stack([weights.scale, weights.bias]).astype(jnp.float32)
+
+
+@partial(jax.jit, inline=True)
+def normalize(x: Float[Array, "*R C"], weights: Float[Array, "2 C"]) -> Float[Array, "*R C"]:
+    """Returns the LayerNorm of rows, in their type."""
+    centered, deviation = _moments(x)
+    return (centered * (deviation * weights[:1]) + weights[1:]).astype(x.dtype)
+
+
+@partial(jax.jit, inline=True)
+def normalize_backward(
+    x: Float[Array, "*R C"], dy: Float[Array, "*R C"], weights: Float[Array, "2 C"]
+) -> tuple[Float[Array, "*R C"], Float[Array, "*R C"]]:
+    """Returns the gradient of rows and, to be summed over rows, that of the scale; `dy` is float32."""
+    centered, deviation = _moments(x)
+    standard = centered * deviation
+    dstandard = dy * weights[:1]
+    mean = jnp.mean(dstandard, axis=-1, keepdims=True)
+    slope = jnp.mean(dstandard * standard, axis=-1, keepdims=True)
+    return (dstandard - mean - standard * slope) * deviation, dy * standard
+
+
+def _moments(x: Float[Array, "*R C"]) -> tuple[Float[Array, "*R C"], Float[Array, "*R 1"]]:
+    """Returns rows less their means, and one over their standard deviations."""
+    wide = x.astype(jnp.float32)
+    centered = wide - jnp.mean(wide, axis=-1, keepdims=True)
+    return centered, jax.lax.rsqrt(jnp.mean(centered * centered, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)

@@ -1,0 +1,177 @@
+"""From logits at stride 4 to a class for every pixel of a picture: whole or by windows, flipped, at several scales.
+
+A view is what the model says of one version of a batch. Resizing is linear and acts on one axis at a time, so a view is a map
+of logits and two matrices, one for the rows of the final canvas and one for its columns. Windows fit into the same form: their
+maps stand side by side in a mosaic, and the matrices put them where they belong and average them where they overlap.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from paca_jax import ops
+from paca_jax.errors import check
+
+STRIDE = 4
+_ROWS_AT_ONCE = 64
+
+Logits = Callable[[Float[Array, "B H W C"]], Float[Array, "B H/4 W/4 K"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Viewing:
+    """How pictures are shown to a segmentor.
+
+    Attributes:
+        flip: whether also mirrored.
+        window: side of the windows in pixels of the resized picture; 0 shows it whole.
+        window_stride: pixels from one window to the next.
+
+    Raises:
+        UserError: if windows have no size, or leave pixels out between them.
+    """
+
+    flip: bool = False
+    window: int = 0
+    window_stride: int = 341
+
+    def __post_init__(self) -> None:
+        check(self.window >= 0, f"test.window is 0 (whole pictures) or the side of a window, but got {self.window}.")
+        most = self.window or self.window_stride
+        fits = 1 <= self.window_stride <= most
+        check(fits, f"test.window_stride is 1 to test.window={most}, but got {self.window_stride}.")
+
+
+class View(NamedTuple):
+    """What the model says of a batch, and how it lies on the canvas of the original pictures."""
+
+    logits: Float[Array, "B h w K"]
+    rows: Float[Array, "B H h"]
+    columns: Float[Array, "B W w"]
+
+
+def predict_labels(
+    logits: Logits,
+    images: list[Float[Array, "B Hi Wi C"]],
+    sizes: list[Int[Array, "B 2"]],
+    original_sizes: Int[Array, "B 2"],
+    canvas: tuple[int, int],
+    viewing: Viewing,
+) -> Int[Array, "B H W"]:
+    """Returns the likeliest class of every pixel of the original pictures (uint8); beyond their sizes it means nothing.
+
+    With one view these are the classes of the largest logits; of several views the probabilities are averaged.
+
+    Args:
+        logits: the model: from normalized images to logits at stride 4.
+        images: the batch at each scale, padded on the right and below.
+        sizes: the true height and width of each image at each scale.
+        original_sizes: those of the pictures.
+        canvas: height and width of the result.
+        viewing: how to show the pictures.
+    """
+    views = []
+    for image, size in zip(images, sizes, strict=True):
+        views.append(_view(logits, image, size, original_sizes, canvas, viewing))
+        if viewing.flip:
+            mirrored = _view(logits, _mirror(image, size[:, 1]), size, original_sizes, canvas, viewing)
+            columns = jax.vmap(_reverse_rows)(mirrored.columns, original_sizes[:, 1])
+            views.append(mirrored._replace(columns=columns))
+    return jax.vmap(_likeliest)(views)
+
+
+def _view(
+    logits: Logits,
+    images: Float[Array, "B Hi Wi C"],
+    sizes: Int[Array, "B 2"],
+    original_sizes: Int[Array, "B 2"],
+    canvas: tuple[int, int],
+    viewing: Viewing,
+) -> View:
+    padded = images.shape[1:3]
+    window = [min(viewing.window or side, side) for side in padded]
+    counts = [1 + max(0, -(-(side - part) // viewing.window_stride)) for side, part in zip(padded, window, strict=True)]
+    axes = [
+        jax.vmap(
+            lambda size, original, axis=axis: _window_axis(
+                size, original, canvas[axis], padded[axis], window[axis], counts[axis], viewing.window_stride
+            )
+        )(sizes[:, axis], original_sizes[:, axis])
+        for axis in (0, 1)
+    ]
+    (rows, tops), (columns, lefts) = axes
+    return View(_mosaic(logits, images, tops, lefts, (window[0], window[1])), rows, columns)
+
+
+def _window_axis(
+    size: Int[Array, ""], original: Int[Array, ""], canvas: int, padded: int, window: int, count: int, stride: int
+) -> tuple[Float[Array, "H h"], Int[Array, "n"]]:
+    """Returns how the maps of an axis's windows make the canvas, and where the windows start.
+
+    The last window ends where the picture does. Windows that only repeat it, for there are as many as the largest picture
+    needs, get no weight.
+    """
+    wanted = jnp.arange(count) * stride
+    starts = jnp.clip(wanted, 0, jnp.maximum(size - window, 0))
+    used = (wanted == 0) | (wanted - stride + window < size)
+    seen = jnp.minimum(window, size)  # pixels of a window that are picture
+    # Window pixels to feature cells, then picture pixels to windows, then canvas to picture.
+    upsample = ops.resize_matrix(-(-seen // STRIDE), seen, -(-window // STRIDE), window)
+    position = jnp.arange(padded)[None, :, None] - starts[:, None, None] == jnp.arange(window)[None, None, :]
+    placed = (position & used[:, None, None]).astype(jnp.float32) * (jnp.arange(window) < seen)
+    placed = placed / jnp.maximum(jnp.sum(placed, axis=(0, 2)), 1)[None, :, None]
+    to_canvas = ops.resize_matrix(size, original, padded, canvas)
+    matrix = jnp.einsum("yp,npu,uf->ynf", to_canvas, placed, upsample, precision="highest")
+    return matrix.reshape(canvas, -1), starts
+
+
+def _mosaic(
+    logits: Logits, images: Float[Array, "B H W C"], tops: Int[Array, "B n"], lefts: Int[Array, "B m"], window: tuple[int, int]
+) -> Float[Array, "B n*h m*w K"]:
+    """Returns the logits of every window, side by side."""
+    batch, n, m = len(images), tops.shape[1], lefts.shape[1]
+    if (n, m) == (1, 1):
+        return logits(images)
+
+    def of_window(index: Int[Array, ""]) -> Float[Array, "B h w K"]:
+        def cut(image: Array, top: Array, left: Array) -> Array:
+            return jax.lax.dynamic_slice(image, (top, left, 0), (*window, image.shape[-1]))
+
+        return logits(jax.vmap(cut)(images, tops[:, index // m], lefts[:, index % m]))
+
+    maps = jax.lax.map(of_window, jnp.arange(n * m))
+    height, width, classes = maps.shape[2:]
+    maps = maps.reshape(n, m, batch, height, width, classes).transpose(2, 0, 3, 1, 4, 5)
+    return maps.reshape(batch, n * height, m * width, classes)
+
+
+def _mirror(images: Float[Array, "B H W C"], widths: Int[Array, "B"]) -> Float[Array, "B H W C"]:
+    """Mirrors each image within its true width."""
+    return jax.vmap(lambda image, width: _reverse_rows(image.swapaxes(0, 1), width).swapaxes(0, 1))(images, widths)
+
+
+def _reverse_rows(x: Float[Array, "N ..."], count: Int[Array, ""]) -> Float[Array, "N ..."]:
+    """Reverses the first `count` rows; the others stay."""
+    index = jnp.arange(len(x))
+    return x[jnp.where(index < count, count - 1 - index, index)]
+
+
+def _likeliest(views: list[View]) -> Int[Array, "H W"]:
+    """Returns the likeliest class of each pixel of one picture, some rows at a time, for all scores at once may be large."""
+    along_columns = [jnp.einsum("xw,hwk->hxk", view.columns, view.logits, precision="highest") for view in views]
+
+    def of_rows(rows: list[Float[Array, "r h"]]) -> Int[Array, "r W"]:
+        scores = [jnp.einsum("yh,hxk->yxk", r, x, precision="highest") for r, x in zip(rows, along_columns, strict=True)]
+        if len(scores) > 1:
+            scores = [jax.nn.softmax(score, axis=-1) for score in scores]
+        return jnp.argmax(sum(scores[1:], scores[0]), axis=-1).astype(jnp.uint8)
+
+    height = views[0].rows.shape[0]
+    chunk = min(_ROWS_AT_ONCE, height)
+    parts = [jnp.pad(view.rows, ((0, -height % chunk), (0, 0))).reshape(-1, chunk, view.rows.shape[1]) for view in views]
+    labels = jax.lax.map(of_rows, parts)
+    return labels.reshape(-1, labels.shape[-1])[:height]

@@ -1,0 +1,145 @@
+"""`python -m paca_jax.predict` with a classifier, a segmentor and a detector."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paca_jax import create_model
+from paca_jax.checkpoints import write_state_dict
+from paca_jax.checkpoints.workdir import write_variables
+from paca_jax.cli.predict import main
+from paca_jax.convert import to_torch
+from tests import golden
+from tests.runs import run_main
+
+SMALL = {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+CLASSIFIER = {"name": "pacavit_nano", "num_classes": 4, **SMALL}
+SEGMENTOR = {"name": "pacahead_nano", "num_classes": 3, "short_side": 32, "long_side": 64, "head_channels": 8, **SMALL}
+
+DETECTOR = {
+    "name": "mask_rcnn_nano",
+    "num_classes": 3,
+    "short_side": 32,
+    "long_side": 64,
+    "head_channels": 8,
+    "box_channels": 8,
+    "candidates": 20,
+    "proposals": 10,
+    "detections": 5,
+    **SMALL,
+}
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """A classifier's workdir, a segmentor's and a detector's file, and two pictures of one name."""
+    root = tmp_path_factory.mktemp("places")
+    model = create_model(**CLASSIFIER)
+    names = {"model": CLASSIFIER, "class_names": ["ant", "bee", "cat", "dog"]}
+    write_variables(root / "run", golden.random_variables(model), names)
+    for name, recipe in (("segmentor", SEGMENTOR), ("detector", DETECTOR)):
+        model = create_model(**recipe)
+        write_state_dict(root / f"{name}.safetensors", to_torch(golden.random_variables(model), model), recipe)
+    rng = np.random.default_rng(0)
+    pictures = []
+    for folder, size in (("a", (50, 37)), ("b", (61, 90))):
+        (root / folder).mkdir()
+        pictures.append(root / folder / "photo.png")
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(pictures[-1])
+    return root, pictures
+
+
+def test_a_classifier(places, tmp_path, capsys):
+    root, pictures = places
+    main(["--checkpoint", str(root / "run"), *map(str, pictures), "--out", str(tmp_path / "out")])
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert list(found) == [str(path) for path in pictures]
+    for answer in found.values():
+        assert {entry["name"] for entry in answer} == {"ant", "bee", "cat", "dog"}
+        shares = [entry["share"] for entry in answer]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"photo.clusters.png", "photo_2.clusters.png"}
+    assert f"{pictures[0]}: {found[str(pictures[0])][0]['name']} " in capsys.readouterr().out
+
+
+def test_a_segmentor(places, tmp_path):
+    root, pictures = places
+    main(["--checkpoint", str(root / "segmentor.safetensors"), *map(str, pictures), "--out", str(tmp_path)])
+    found = json.loads((tmp_path / "predictions.json").read_text())
+    for path, name in zip(pictures, ("photo", "photo_2"), strict=True):
+        mask = Image.open(tmp_path / f"{name}.mask.png")
+        assert (mask.mode, mask.size) == ("P", Image.open(path).size)
+        labels = np.asarray(mask)
+        shares = {entry["name"]: entry["share"] for entry in found[str(path)]}
+        assert shares == pytest.approx({f"class {k}": np.mean(labels == k) for k in np.unique(labels)})
+        assert Image.open(tmp_path / f"{name}.overlay.png").size[0] > 320
+
+
+def test_a_detector(places, tmp_path, capsys):
+    root, pictures = places
+    main(["--checkpoint", str(root / "detector.safetensors"), str(pictures[1]), "--out", str(tmp_path)])
+    (found,) = json.loads((tmp_path / "predictions.json").read_text()).values()
+    assert found
+    for entry in found:
+        assert entry["name"] in {"class 0", "class 1", "class 2"}
+        left, top, right, bottom = entry["box"]
+        assert 0 <= left <= right <= 90
+        assert 0 <= top <= bottom <= 61
+    assert max(entry["box"][2] for entry in found) > 64  # in pixels of the picture, not of what the model saw
+    scores = [entry["score"] for entry in found]
+    assert scores == sorted(scores, reverse=True)
+    assert 0.05 < scores[-1] <= scores[0] <= 1
+    said = capsys.readouterr().out.split(": ", 1)[1].splitlines()[0]
+    assert sum(int(part.split(" x ")[0]) for part in said.split(", ")) == sum(score > 0.5 for score in scores) > 0
+    assert Image.open(tmp_path / "photo.overlay.png").size[0] > 640
+
+
+def test_a_turned_photo_is_seen_upright(places, tmp_path):
+    root, pictures = places
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(pictures[1]).save(tmp_path / "turned.png", exif=exif)
+    Image.open(pictures[1]).transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    names = ("turned", "upright")
+    files = [str(tmp_path / f"{name}.png") for name in names]
+    main(["--checkpoint", str(root / "segmentor.safetensors"), *files, "--out", str(tmp_path / "out")])
+    turned, upright = (np.asarray(Image.open(tmp_path / "out" / f"{name}.mask.png")) for name in names)
+    assert turned.shape == (90, 61)
+    np.testing.assert_array_equal(turned, upright)
+
+
+def test_no_picture_takes_the_files_of_another(places, tmp_path):
+    root, pictures = places
+    third = tmp_path / "photo_2.png"
+    shutil.copy(pictures[0], third)
+    main(["--checkpoint", str(root / "segmentor.safetensors"), *map(str, (*pictures, third)), "--out", str(tmp_path / "out")])
+    written = {path.name.removesuffix(".mask.png"): Image.open(path).size for path in (tmp_path / "out").glob("*.mask.png")}
+    assert written == {"photo": (37, 50), "photo_2": (90, 61), "photo_2_2": (37, 50)}
+
+
+def test_a_picture_that_cannot_be_read_keeps_what_was_said_before_it(places, tmp_path, capsys):
+    root, pictures = places
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no image")
+    for bad, told in ((broken, "cannot decode"), (tmp_path / "absent.png", "No such file")):
+        out = tmp_path / bad.stem
+        with pytest.raises(SystemExit) as ended:
+            main(["--checkpoint", str(root / "segmentor.safetensors"), str(pictures[0]), str(bad), "--out", str(out)])
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert str(bad) in error
+        assert told in error
+        assert list(json.loads((out / "predictions.json").read_text())) == [str(pictures[0])]
+
+
+def test_a_checkpoint_that_is_not_there_ends_with_one_line(places, tmp_path):
+    done = run_main(
+        sys.executable, "-m", "paca_jax.predict", "--checkpoint", "nowhere", str(places[1][0]), "--out", str(tmp_path)
+    )
+    assert done.returncode == 2
+    assert "error: There is nothing to load at 'nowhere'" in done.stderr
