@@ -15,10 +15,9 @@ import paca_jax
 from configs.ade20k import get_config as ade20k
 from paca_jax import ops
 from paca_jax.checkpoints.initial import initial_variables
-from paca_jax.data import 
-from paca_jax.ops import normalize
 from paca_jax.data.transforms.resampling import bilinear
 from paca_jax.errors import UserError
+from paca_jax.ops import normalize
 from paca_jax.train import run as loop
 from paca_jax.train.config import default_config
 from paca_jax.train.evaluation import evaluate
