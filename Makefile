@@ -1,9 +1,10 @@
-# make demo   trains a small model on real images that ship with the library, and draws its clusters
-# make demo-segmentation   a small PaCa-head model on scenes of garments, from the demo's weights; draws what it sees
-# make demo-detection      a small Mask R-CNN on the same scenes; draws what it finds
-# make test   lint, types and every test
-# make proof  the long campaigns: kills at random moments, meshes; writes runs/proof/*.json and a table
-# make lint   lint and types only
+# make demo                trains a small model on real images that come with the repository, and draws its clusters
+# make demo-segmentation   trains a small PaCa-head model on scenes of garments, from the demo's weights, and draws its predictions
+# make demo-detection      trains a small Mask R-CNN on the same scenes, and draws its predictions
+# make test                lint, types and every test
+# make lint                lint and types only
+# make proof               long runs that are killed at random moments, or use other meshes; writes runs/proof/*.json and a table
+# make clean               removes the environment and everything in runs/
 #
 # Each sets up a virtual environment in .venv first; PYTHON chooses the interpreter (3.11 or later).
 
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-# Compiled programs are kept, so that a run that goes on starts in seconds.
+# Keeps compiled programs, so that a resumed run starts in seconds.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/compiled
 
 .PHONY: demo demo-segmentation demo-detection test lint proof clean

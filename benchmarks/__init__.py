@@ -1,1 +1,1 @@
-"""Scripts that print a table and write JSON; run them from the repository's root."""
+"""Benchmarks that print a table and write JSON; run them from the root of the repository."""

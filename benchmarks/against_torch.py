@@ -1,15 +1,15 @@
-"""Times a model beside the same model in the official PyTorch code, in turn.
+"""Times a model against the same model in the official PyTorch code, in alternating steps.
 
     python -m benchmarks.against_torch --official FOLDER [--model NAME ...] [--batch N ...] [--image-size N ...]
         [--dtype bfloat16] [--torch eager channels_last compiled] [--rounds 10] [--json FILE]
 
 FOLDER is a checkout of https://github.com/iVMCL/PaCaViT; its code needs torch, timm 0.9, mmengine, mmcv and einops. Inference
-is the forward pass; training is cross-entropy, gradient and AdamW. Each code has a process of its own. A round makes one step
-of each, one after the other, so that whatever else the machine does strikes them alike; the ratio is taken in each round, and
-above 1 ours is faster. PyTorch is run as it comes, with images and weights in the channels-last layout, and so compiled by
-torch.compile, as asked for; its AdamW is fused, and where the type is bfloat16 it runs under autocast. Both compute on the GPU
-where JAX finds one, in TensorFloat-32 where the type is float32, else on the CPU with the threads each takes by itself
-(OMP_NUM_THREADS sets PyTorch's); ours keeps freed memory, as `main.py` does.
+is the forward pass; training is cross-entropy, gradient and AdamW. Each code runs in its own process. A round runs one step of
+each in turn, so that other load on the machine affects them equally; the ratio is computed per round, and above 1 ours is
+faster. The settings of PyTorch are `eager`, `channels_last` (the layout of images and weights) and `compiled` (channels-last
+with torch.compile); its AdamW is fused, and bfloat16 runs under autocast. Both run on the GPU if JAX finds one, with
+TensorFloat-32 for float32, and otherwise on the CPU with their default numbers of threads (OMP_NUM_THREADS sets PyTorch's).
+Ours keeps freed memory, as `main.py` does.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from benchmarks.programs import (
     cases,
     programs,
 )
-from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.errors import UserError, exit_on_user_error
 from paca_jax.memory import keep_freed_memory
 
 OURS = "paca_jax"
@@ -48,12 +48,12 @@ SETTINGS = ("eager", "channels_last", "compiled")
 
 
 def torch_calls(case: Case, network: Any, setting: str) -> dict[str, Callable[[], None]]:
-    """Returns the forward pass and the training step of a PyTorch network, each to call without arguments.
+    """Returns the forward pass and the training step of a PyTorch network, as functions without arguments.
 
     Args:
         case: the input and its type.
-        network: a `torch.nn.Module`, which stays as it is.
-        setting: one of `SETTINGS`; what is compiled is in the channels-last layout as well.
+        network: a `torch.nn.Module`, which is not changed.
+        setting: one of `SETTINGS`.
     """
     torch = importlib.import_module("torch")
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -91,14 +91,14 @@ def measure(case: Case, folder: Path, settings: Sequence[str], rounds: int) -> l
     """Times both codes.
 
     Returns:
-        For each program and code its `seconds` (quartiles) and `images_per_second`; for PyTorch also `ratio`: our images a
-        second over its, as quartiles over the rounds.
+        For each program and code, `seconds` (quartiles) and `images_per_second`; for PyTorch also `ratio`: our images per
+        second divided by its own, as quartiles over the rounds.
 
     Raises:
-        UserError: if the official code cannot be built, or is of another size than ours.
+        UserError: if the official model cannot be built or differs from ours in size.
     """
     if case.model == VIT:
-        raise UserError(f"Expected a model of the official code, got {VIT!r}; give a name that starts with pacavit_.")
+        raise UserError(f"Expected a model of the official code, got {VIT!r}. Choose a name that starts with pacavit_.")
     rows = []
     with ExitStack() as processes:
         calls = processes.enter_context(apart(official_calls, case, folder, settings))
@@ -111,16 +111,16 @@ def measure(case: Case, folder: Path, settings: Sequence[str], rounds: int) -> l
 
 
 def our_calls(case: Case) -> Calls:
-    """Returns the steps of our code, by code and program."""
+    """Returns the programs of our code, by code and program."""
     keep_freed_memory()
     return {(OURS, name): program.compile().runner() for name, program in programs(case).items()}
 
 
 def official_calls(case: Case, folder: Path, settings: Sequence[str]) -> Calls:
-    """Returns the steps of the official code with each setting, by setting and program.
+    """Returns the programs of the official code, by setting and program.
 
     Raises:
-        UserError: if it cannot be built, or is of another size than ours.
+        UserError: if the model cannot be built or differs from ours in size.
     """
     network = build_official(folder, case.model, case.build().config)
     _check_same_size(programs(case)[FORWARD], network)
@@ -129,7 +129,7 @@ def official_calls(case: Case, folder: Path, settings: Sequence[str]) -> Calls:
 
 
 def compare(durations: Mapping[str, Sequence[float]], batch: int) -> list[dict[str, Any]]:
-    """Returns what the durations of each code in each round, in seconds, come to."""
+    """Returns the results for the durations of each code, in seconds per round."""
     rows = []
     for code, values in durations.items():
         seconds = quartiles(values)
@@ -151,7 +151,7 @@ def _check_same_size(forward: Program, network: Any) -> None:
     theirs = sum(parameter.numel() for parameter in network.parameters())
     if ours != theirs:
         raise UserError(
-            f"Expected equal models, got {ours:,} parameters and the official code's {theirs:,}; choose a model that it has."
+            f"Expected equal models, got {ours:,} parameters and the official code's {theirs:,}. Choose another model."
         )
 
 
@@ -177,19 +177,19 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Prints the table, and writes all numbers where asked."""
+    """Prints the table and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--official", type=Path, required=True, metavar="FOLDER", help="a checkout of the official code")
     add_cases(parser, model="pacavit_tiny_p2cconv_100_0", batch=8, dtype="float32")
-    parser.add_argument("--torch", nargs="+", choices=SETTINGS, default=SETTINGS[:2], help="by default eager and channels_last")
-    parser.add_argument("--rounds", type=int, default=10, help="rounds that count, by default 10")
+    parser.add_argument("--torch", nargs="+", choices=SETTINGS, default=SETTINGS[:2], help="default: eager channels_last")
+    parser.add_argument("--rounds", type=int, default=10, help="timed rounds, by default 10")
     add_json(parser)
-    asked = parser.parse_args()
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes most of a GPU's memory
-    rows = [row for case in cases(asked) for row in measure(case, asked.official, asked.torch, asked.rounds)]
-    publish(markdown(rows), rows, asked.json, device_name())
+    args = parser.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise JAX allocates most of a GPU's memory
+    rows = [row for case in cases(args) for row in measure(case, args.official, args.torch, args.rounds)]
+    publish(markdown(rows), rows, args.json, device_name())
 
 
 if __name__ == "__main__":
-    with told_on_the_command_line():
+    with exit_on_user_error():
         main()

@@ -1,4 +1,4 @@
-"""Calls that run in a process of their own, so that what is compared shares neither memory nor threads."""
+"""Calls that run in a separate process, so that the compared programs share neither memory nor threads."""
 
 import multiprocessing
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -14,17 +14,17 @@ Calls = Mapping[Hashable, Callable[[], object]]
 
 @contextmanager
 def apart(make: Callable[..., Calls], *arguments: Any) -> Iterator[dict[Hashable, Callable[[], None]]]:
-    """Makes calls in a new process, and ends it afterwards.
+    """Creates calls in a new process, which ends with the context.
 
     Args:
-        make: a function of a module, which returns the calls.
-        arguments: what it takes; they are pickled.
+        make: a function of a module that returns the calls.
+        arguments: its arguments, which are pickled.
 
     Yields:
-        For each of the calls one that lets the other process make it, and returns when it is done.
+        For each call, one that runs it in the other process and returns when it is done.
 
     Raises:
-        UserError: that `make` or a call raises, or if the process ends.
+        UserError: if `make` or a call raises one, or the process ends.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -47,7 +47,7 @@ def _answer(connection: Connection) -> Any:
     try:
         answer = connection.recv()
     except EOFError as error:
-        raise UserError("Expected an answer of a process that was started, but it has ended; see what it printed.") from error
+        raise UserError("Expected a result from a benchmark process, got its end. See its output.") from error
     if isinstance(answer, UserError):
         raise answer
     return answer

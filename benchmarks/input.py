@@ -1,13 +1,13 @@
-"""Times the input pipeline of ImageNet's training recipe, and beside it the usual one of PyTorch.
+"""Times the input pipeline of the ImageNet recipe against the usual one of PyTorch.
 
     python -m benchmarks.input [--images 2000] [--workers 0 1 2] [--json FILE]
 
-Both read the same folder of JPEG files of ImageNet's usual size, decode them, cut a random resized crop (bicubic, 224 pixels),
-flip it and apply RandAugment (two operations, magnitude 9) with Pillow, and stack batches. Ours are bytes, which the training
-step normalizes on the device; those of PyTorch are normalized float32 tensors, as its users make them. The pipelines run in
-turn, in several rounds; start-up does not count. With 0 workers ours uses threads, PyTorch the main process.
+Both read the same folder of JPEG files of ImageNet's typical size, decode them, take a random resized crop (bicubic, 224
+pixels), flip it, apply RandAugment (two operations, magnitude 9) with Pillow, and stack batches. Our batches are uint8 and
+normalized on the device in the training step; those of PyTorch are normalized float32 tensors, as is usual there. The pipelines
+run in turn, in several rounds; start-up does not count. With 0 workers ours uses threads, and PyTorch the main process.
 
-Images a core-second are images divided by the processor time of all processes, so other programs on the machine matter less.
+Images per core-second are images divided by the CPU time of all processes, which other load on the machine affects less.
 """
 
 import argparse
@@ -29,19 +29,19 @@ from PIL import Image
 from benchmarks.measure import add_json, publish, table
 from paca_jax.data import TrainTransform, open_dataset, train_batches
 from paca_jax.data.transforms.randaugment import OPERATIONS
-from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.errors import UserError, exit_on_user_error
 from paca_jax.ops import MEAN, STD
 
 WIDTH, HEIGHT, QUALITY, CLASSES = 500, 375, 90, 10
 OURS = "paca_jax"
 SIZE, OPERATIONS_DRAWN, MAGNITUDE, MAGNITUDE_STD = 224, 2, 9.0, 0.5
 
-# (workers, steps) -> an iterator over batches.
+# (workers, steps) -> iterator over batches.
 Pipeline = Callable[[int, int], Iterator[Any]]
 
 
 def write_images(folder: Path, count: int) -> int:
-    """Fills a folder of class folders with photograph-like JPEG files: shapes, texture and grain of decreasing strength.
+    """Writes photograph-like JPEG files into class folders: noise at several scales, the coarsest strongest.
 
     Returns:
         The mean size of a file in bytes.
@@ -72,7 +72,7 @@ def ours(folder: Path, batch: int, workers: int, steps: int) -> Iterator[Any]:
 
 
 class TorchStyle:
-    """A data set as PyTorch users write it: (path, label) pairs, and an item is a normalized tensor and its label."""
+    """A data set in the usual style of PyTorch: an item is a normalized tensor and its label."""
 
     def __init__(self, folder: Path) -> None:
         classes = sorted(folder.iterdir())
@@ -111,7 +111,7 @@ class TorchStyle:
 
 
 def torch_style(folder: Path, batch: int, workers: int, steps: int) -> Iterator[Any]:
-    """Returns the batches of PyTorch's DataLoader."""
+    """Returns the batches of the PyTorch DataLoader."""
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)
     dataset = TorchStyle(folder)
@@ -124,14 +124,14 @@ def torch_style(folder: Path, batch: int, workers: int, steps: int) -> Iterator[
 
 
 def cpu_seconds() -> float:
-    """Returns the processor time that this process and its living children have used."""
+    """Returns the CPU time that this process and its living children have used."""
     processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def rates(pipeline: Pipeline, workers: int, batch: int, steps: int) -> tuple[float, float]:
-    """Returns images per second and images per core-second, over `steps` batches that follow on those of the start."""
-    ahead = 3 * max(workers, 1)  # at the start, and left over at the end so that no worker runs out of work
+    """Returns images per second and images per core-second over `steps` batches, after those of start-up."""
+    ahead = 3 * max(workers, 1)  # not timed, at the start and at the end, so that all workers are busy in between
     batches = pipeline(workers, ahead + steps + ahead)
     for _ in range(ahead):
         next(batches)
@@ -145,7 +145,7 @@ def rates(pipeline: Pipeline, workers: int, batch: int, steps: int) -> tuple[flo
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Returns the rows as a table; the ratio is ours over PyTorch's, in images per second and per core-second."""
+    """Returns the rows as a table; ratios are ours over PyTorch's."""
     columns = ("images_per_second", "images_per_core_second")
     lines = []
     for row in rows:
@@ -160,7 +160,7 @@ def measure(images: int, workers: list[int], batch: int, rounds: int) -> list[di
     """Times both pipelines with each number of workers, in turn.
 
     Returns:
-        Rows: workers, pipeline and the medians of the rounds, with what was read and how.
+        Rows with workers, pipeline, the medians of the rounds, and the settings.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -183,24 +183,24 @@ def measure(images: int, workers: list[int], batch: int, rounds: int) -> list[di
 
 
 def main() -> None:
-    """Prints the table, and writes it as JSON where asked."""
+    """Prints the table and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2000, help="images of the data set, read once in a round")
+    parser.add_argument("--images", type=int, default=2000, help="images in the data set, read once per round")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of worker processes to time")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=3, help="rounds that the medians are of")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take medians of")
     add_json(parser)
-    asked = parser.parse_args()
-    if asked.images < asked.batch:
-        raise UserError(f"Expected at least as many images as a batch has, {asked.batch}, got {asked.images}; raise --images.")
-    rows = measure(asked.images, asked.workers, asked.batch, asked.rounds)
+    args = parser.parse_args()
+    if args.images < args.batch:
+        raise UserError(f"Expected at least as many images as a batch has, {args.batch}, got {args.images}. Raise --images.")
+    rows = measure(args.images, args.workers, args.batch, args.rounds)
     read = (
-        f"{asked.images} JPEG files of {WIDTH} x {HEIGHT} pixels, {rows[0]['mean_bytes'] / 1000:.0f} kB on average; "
-        f"batches of {asked.batch}"
+        f"{args.images} JPEG files of {WIDTH} x {HEIGHT} pixels, {rows[0]['mean_bytes'] / 1000:.0f} kB on average; "
+        f"batches of {args.batch}"
     )
-    publish(f"{read}\n\n{markdown(rows)}", rows, asked.json)
+    publish(f"{read}\n\n{markdown(rows)}", rows, args.json)
 
 
 if __name__ == "__main__":
-    with told_on_the_command_line():
+    with exit_on_user_error():
         main()

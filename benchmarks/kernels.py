@@ -1,9 +1,9 @@
-"""What Pallas kernels take on a TPU: the compiler gives them no cycles, but their schedules can be read.
+"""The cycles of Pallas kernels on a TPU, from their schedules, since the compiler has no estimate for them.
 
     python -m benchmarks.kernels --model NAME ... --batch N ... --image-size N ... --dtype bfloat16 --topology v5e:1x1
 
-prints each kernel of the models' programs and its cycles as one line of JSON. `benchmarks.tpu_estimate` calls it with its own
-options; it is a program of its own because libtpu takes its options when it starts.
+prints the kernels of the models' programs and their cycles as one line of JSON. `benchmarks.tpu_estimate` calls it with its own
+options; it is a separate program because libtpu reads its options at start-up.
 """
 
 import argparse
@@ -21,20 +21,20 @@ from jax.extend.core import Jaxpr, JaxprEqn
 
 from benchmarks.programs import add_cases, cases, programs
 from benchmarks.schedules import cycles
-from paca_jax.errors import told_on_the_command_line
-from paca_jax.planning.flops import inner_jaxprs
+from paca_jax.errors import exit_on_user_error
+from paca_jax.planning.flops import equations
 from paca_jax.planning.hlo import parse
-from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+from paca_jax.planning.topology import Chip, compile_only_devices, parse_topology, prepare_environment
 
 Key = tuple[str, tuple[tuple[int, ...], ...]]
 CUSTOM_CALL = '"tpu_custom_call"'
 
 
-def kernel_cycles(asked: argparse.Namespace) -> dict[Key, int]:
-    """Returns the cycles of each kernel by its name and its operands' shapes, from a process of its own."""
-    options = {"model": asked.model, "batch": asked.batch, "image-size": asked.image_size or []}
+def kernel_cycles(args: argparse.Namespace) -> dict[Key, int]:
+    """Returns the cycles of each kernel, by name and operand shapes, computed in a separate process."""
+    options = {"model": args.model, "batch": args.batch, "image-size": args.image_size or []}
     lists = [part for name, values in options.items() if values for part in (f"--{name}", *map(str, values))]
-    command = [sys.executable, "-m", "benchmarks.kernels", *lists, "--dtype", asked.dtype, "--topology", asked.topology]
+    command = [sys.executable, "-m", "benchmarks.kernels", *lists, "--dtype", args.dtype, "--topology", args.topology]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     rows = json.loads(done.stdout.splitlines()[-1])
     return {(row["name"], tuple(map(tuple, row["operands"]))): row["cycles"] for row in rows}
@@ -42,12 +42,7 @@ def kernel_cycles(asked: argparse.Namespace) -> dict[Key, int]:
 
 def kernels(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """Yields the calls of Pallas kernels in a traced program."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "pallas_call":
-            yield equation
-        else:
-            for inner in inner_jaxprs(equation.params):
-                yield from kernels(inner)
+    return (equation for equation in equations(jaxpr) if equation.primitive.name == "pallas_call")
 
 
 def _key(equation: JaxprEqn) -> Key:
@@ -55,15 +50,15 @@ def _key(equation: JaxprEqn) -> Key:
 
 
 def compiled_cycles(equation: JaxprEqn, device: jax.Device, folder: Path) -> int:
-    """Compiles a kernel alone and reads its cycles from the schedule that libtpu writes.
+    """Compiles a single kernel and returns its cycles, from the schedule that libtpu writes.
 
     Args:
-        equation: the call of a kernel.
-        device: a chip that need not be there.
-        folder: where libtpu was told to write; nothing else is in it.
+        equation: the call of the kernel.
+        device: a compile-only device.
+        folder: the folder that libtpu writes to; all of its files are deleted.
 
     Raises:
-        ValueError: if the schedule does not tell how often a loop runs.
+        ValueError: if the schedule does not contain the number of iterations of a loop.
     """
     for path in folder.iterdir():
         path.unlink()
@@ -78,23 +73,29 @@ def compiled_cycles(equation: JaxprEqn, device: jax.Device, folder: Path) -> int
 
 
 def add_topology(parser: argparse.ArgumentParser, *, batch: int = 128) -> None:
-    """Adds what tells models and a chip, with this batch by default."""
+    """Adds the options for models and a chip, with this batch size by default."""
     add_cases(parser, model="pacavit_small_p2cconv_100_0", batch=batch, dtype="bfloat16")
     parser.add_argument("--topology", default="v5e:1x1", help="one chip, by default v5e:1x1")
 
 
+def compile_only_chip(topology: str) -> tuple[jax.Device, Chip]:
+    """Returns a compile-only device of a topology and its specification; the compilation cache is off from then on."""
+    prepare_environment()
+    jax.config.update("jax_enable_compilation_cache", False)
+    found = parse_topology(topology)
+    return compile_only_devices(found)[0], found.chip
+
+
 def main() -> None:
-    """Prints the kernels of models as one line of JSON."""
+    """Prints the kernels and their cycles as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_topology(parser)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LIBTPU_INIT_ARGS"] = f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true"
-        prepare_environment()
-        jax.config.update("jax_enable_compilation_cache", False)
-        device = compile_only_devices(parse_topology(asked.topology))[0]
+        device, _ = compile_only_chip(args.topology)
         found = {}
-        for case in cases(asked):
+        for case in cases(args):
             for program in programs(case).values():
                 traced = program.trace(device)
                 found.update({_key(equation): equation for equation in kernels(traced.jaxpr.jaxpr)})
@@ -106,5 +107,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told_on_the_command_line():
+    with exit_on_user_error():
         main()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: calls timed in turn, Markdown tables, and JSON that tells where its numbers come from."""
+"""Common parts of the benchmarks: interleaved timing, Markdown tables, and JSON with the circumstances of a measurement."""
 
 import argparse
 import datetime
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 _PACKAGES = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin", "flax", "optax", "torch", "timm", "pillow")
 _VARIABLES = (
     "GLIBC_TUNABLES",
@@ -42,10 +42,10 @@ def quartiles(values: Sequence[float]) -> Spread:
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Returns the durations of each call in seconds, one a round, after rounds of warm-up that do not count.
+    """Returns the durations of each call in seconds, one per round, after rounds of warm-up.
 
-    A round makes each call once, so that whatever else the machine does strikes them alike. A call returns when its work is
-    done.
+    A round runs each call once, so that other load on the machine affects them equally. A call must return only when its work
+    is done.
     """
     durations: dict[str, list[float]] = {name: [] for name in calls}
     for index in range(warm_up + rounds):
@@ -58,12 +58,12 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up:
 
 
 def device_memory(name: str) -> int:
-    """Returns a number of the device's own account of its memory in bytes, 0 where it keeps none."""
+    """Returns an entry of the device's own memory statistics in bytes; 0 if it has none."""
     return (jax.devices()[0].memory_stats() or {}).get(name, 0)
 
 
 def memory() -> int:
-    """Returns the bytes that programs may use: the device's, or what is free of this machine's where it does not tell."""
+    """Returns the bytes that programs may use: the limit that the device reports, or else the free memory of this machine."""
     return device_memory("bytes_limit") or os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -80,25 +80,25 @@ def spread(values: Mapping[str, float], scale: float, digits: int) -> str:
 
 
 def gib(size: int) -> str:
-    """Returns bytes as GiB, with two digits after the point."""
+    """Returns bytes as GiB with two decimals."""
     return f"{size / GIB:.2f}"
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Adds the option that `publish` takes."""
+    """Adds the `--json` option, for `publish`."""
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write all numbers there, with command, hardware and versions"
+        "--json", type=Path, metavar="FILE", help="also write all numbers to this file, with command, hardware and versions"
     )
 
 
 def publish(text: str, rows: Sequence[Mapping[str, Any]], path: Path | None, device: str | None = None) -> None:
-    """Prints a benchmark's tables, and writes its rows where asked, with what they depend on.
+    """Prints the tables of a benchmark and writes its rows, with the circumstances, to a JSON file.
 
     Args:
         text: the tables.
         rows: all numbers, in SI units and bytes.
         path: the JSON file, if any.
-        device: what was measured or estimated, by default this machine's processor.
+        device: the device that was measured or estimated; by default the processor of this machine.
     """
     found = circumstances(device or _processor())
     print(
@@ -110,7 +110,7 @@ def publish(text: str, rows: Sequence[Mapping[str, Any]], path: Path | None, dev
 
 
 def circumstances(device: str) -> dict[str, Any]:
-    """Returns the command, the date, the machine, the versions of packages, and variables that change how programs run."""
+    """Returns the command, the date, the machine, package versions, and environment variables that affect performance."""
     installed = {package.metadata["Name"]: package.version for package in metadata.distributions()}
     return {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -125,7 +125,7 @@ def circumstances(device: str) -> dict[str, Any]:
 
 
 def device_name() -> str:
-    """Returns the kind of the device that JAX computes on."""
+    """Returns the kind of device that JAX uses by default."""
     device = jax.devices()[0]
     return _processor() if device.platform == "cpu" else device.device_kind
 

@@ -1,9 +1,9 @@
-"""Prints every model's parameters and multiply-adds beside the published figures.
+"""Prints the parameters and multiply-adds of every model next to the published figures.
 
     python benchmarks/model_table.py [--json PATH]
 
-Ours are exact counts at the model's native image size; published ones are those of the official repository's README
-(ImageNet-1k, 224 pixels). Nothing is trained or timed: accuracies are the published ones alone.
+Ours are exact counts at the model's native image size; the published ones are from the README of the official repository
+(ImageNet-1k, 224 pixels). Nothing is trained or timed: accuracies are the published ones only.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from paca_jax.models import PaCaConfig, create_model, list_models
 
 
 class Published(NamedTuple):
-    """Figures of the official README.
+    """Figures from the official README.
 
     Attributes:
-        parameters: in millions.
-        gflops: multiply-adds in thousand millions.
-        top1: ImageNet-1k accuracy in percent.
+        parameters: the parameters in millions.
+        gflops: the multiply-adds in billions.
+        top1: the ImageNet-1k accuracy in percent.
     """
 
     parameters: float
@@ -61,7 +61,7 @@ NOTE = (
 
 
 def list_classifiers() -> list[str]:
-    """Returns the models of the table."""
+    """Returns the models in the table."""
     return [name for name in list_models() if name.startswith("pacavit_")]
 
 
@@ -83,7 +83,7 @@ def count_model(name: str) -> dict[str, Any]:
 
 
 def describe_clusters(config: PaCaConfig) -> str:
-    """Returns the numbers of clusters of each stage and who computes the assignments, in a few words."""
+    """Returns a short description of the clusters of each stage and the source of the assignments."""
     numbers = "[" + ", ".join(map(str, config.clusters)) + "]"
     if config.teacher:
         return f"{numbers} teacher"
@@ -91,7 +91,7 @@ def describe_clusters(config: PaCaConfig) -> str:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Returns the rows as a markdown table with a note below."""
+    """Returns the rows as a Markdown table with a note below."""
     lines = []
     for row in rows:
         ours = (f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e9:.{2 if row['multiply_adds'] > 1e8 else 4}f}")
@@ -105,7 +105,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Prints the table of all classifiers, and writes it as JSON where asked."""
+    """Prints the table of all classifiers and writes the JSON file."""
     parser = argparse.ArgumentParser(description="Parameters and multiply-adds of every classifier.")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows as JSON")
     arguments = parser.parse_args()

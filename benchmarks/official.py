@@ -1,4 +1,4 @@
-"""A model of the official PyTorch code, built from our description of it."""
+"""Models of the official PyTorch code, built from our configurations."""
 
 import importlib
 import sys
@@ -13,24 +13,24 @@ _LAYER_NORM = {"type": "LN", "eps": 1e-6}
 
 
 def build_official(folder: Path, name: str, config: PaCaConfig) -> Any:
-    """Returns the official `torch.nn.Module` of a model, with fresh weights.
+    """Returns the official `torch.nn.Module` of a model with initial weights.
 
     Args:
         folder: a checkout of the official repository (https://github.com/iVMCL/PaCaViT).
-        name: the model's name: a teacher is made by the official function of that name.
-        config: its description: any other model is made of it, ours that the official code does not name included.
+        name: the name of the model; with a teacher, the official function of that name builds it.
+        config: its configuration; without a teacher, the model is built from it, even if the official code has no name for it.
 
     Raises:
-        UserError: if the folder is another, or a package that the official code imports is missing.
+        UserError: if the folder is not such a checkout, or a package that the official code imports is missing.
     """
     if not (folder / "models" / "paca_vit.py").is_file():
-        raise UserError(f"Expected a checkout of the official code with models/paca_vit.py, got {folder}; give its folder.")
+        raise UserError(f"Expected a checkout of the official code with models/paca_vit.py, got {folder}. Pass its folder.")
     sys.path.insert(0, str(folder))
     try:
         module = importlib.import_module("models.paca_vit")
     except ImportError as error:
         raise UserError(
-            f"The official code cannot be imported ({error}); it needs torch, timm 0.9, mmengine, mmcv and einops."
+            f"Expected the packages of the official code, got: {error}. Install torch, timm 0.9, mmengine, mmcv and einops."
         ) from error
     if config.teacher:
         return getattr(module, name)(num_classes=config.num_classes, image_size=config.image_size)

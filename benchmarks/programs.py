@@ -1,4 +1,4 @@
-"""The programs that benchmarks compile and run: a classifier's forward pass, and its training step with AdamW."""
+"""The programs that benchmarks compile and run: the forward pass and the training step (AdamW) of a classifier."""
 
 import argparse
 import dataclasses
@@ -28,12 +28,12 @@ class Case:
     """A classifier and its input.
 
     Attributes:
-        model: one of the library's, or `vit_small_patch16` for ViT-S/16.
-        batch: images a step.
-        image_size: their side in pixels; they are float32.
+        model: a model of the library, or `vit_small_patch16` for ViT-S/16.
+        batch: the number of images per step.
+        image_size: the side of the float32 images in pixels.
         dtype: the type to compute in.
-        clusters: of each stage, 0 for plain attention; by default the model's own.
-        remat: whether blocks are computed anew in the gradient.
+        clusters: the clusters of each stage, 0 for plain attention; by default those of the model.
+        remat: whether the backward pass recomputes blocks.
     """
 
     model: str
@@ -47,7 +47,7 @@ class Case:
         """Returns the classifier.
 
         Raises:
-            UserError: if the library has none of that name, or the clusters do not fit.
+            UserError: if the library has no such model, or the clusters do not fit.
         """
         if self.model == VIT:
             return ViT(dtype=jnp.dtype(self.dtype))
@@ -60,9 +60,9 @@ class Program:
     """A function to compile.
 
     Attributes:
-        function: takes the arguments, and returns a tuple: first what takes the place of the state.
-        start: returns the first arguments.
-        states: how many of the arguments, the first ones, are the state; they are donated.
+        function: takes the arguments and returns a tuple that begins with the new state.
+        start: returns the initial arguments.
+        states: the number of leading arguments that are the state; they are donated.
     """
 
     function: Callable[..., tuple[Any, ...]]
@@ -70,7 +70,7 @@ class Program:
     states: int
 
     def trace(self, device: jax.Device) -> jax.stages.Traced:
-        """Traces it for a device that need not be there."""
+        """Traces the program for a device, possibly a compile-only one."""
         mesh = make_mesh(devices=[device])
         place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), jax.eval_shape(self.start))
@@ -78,7 +78,7 @@ class Program:
             return jax.jit(self.function, donate_argnums=tuple(range(self.states))).trace(*arguments)
 
     def compile(self, device: jax.Device | None = None) -> "Compiled":
-        """Traces and compiles it for a device, by default for the first one there is."""
+        """Traces and compiles the program for a device, by default the first one."""
         began = time.perf_counter()
         traced = self.trace(device or jax.devices()[0])
         seen = time.perf_counter()
@@ -91,11 +91,11 @@ class Compiled:
     """A compiled program.
 
     Attributes:
-        program: what was compiled.
-        traced: it as JAX saw it.
-        executable: it as it runs.
-        trace_seconds: what tracing took.
-        compile_seconds: what lowering and compiling took.
+        program: the program.
+        traced: the traced program.
+        executable: the compiled program.
+        trace_seconds: the time of tracing.
+        compile_seconds: the time of lowering and compiling.
     """
 
     program: Program
@@ -105,7 +105,7 @@ class Compiled:
     compile_seconds: float
 
     def costs(self) -> dict[str, Any]:
-        """Returns the seconds of tracing and compiling, and the bytes: of temporaries, and of all that lives at once."""
+        """Returns the seconds of tracing and compiling, and the bytes of temporaries and in total."""
         stats: Any = self.executable.memory_analysis()
         held = stats.argument_size_in_bytes + stats.output_size_in_bytes - stats.alias_size_in_bytes
         return {
@@ -116,7 +116,7 @@ class Compiled:
         }
 
     def runner(self) -> Callable[[], None]:
-        """Returns a call that runs one step and waits for its end; each step goes on from the state of the one before."""
+        """Returns a call that runs one step and waits for its end; each step continues from the state of the previous one."""
         arguments = jax.jit(self.program.start)()
 
         def run() -> None:
@@ -130,7 +130,7 @@ class Compiled:
 def programs(case: Case) -> dict[str, Program]:
     """Returns the forward pass and the training step of a case: cross-entropy, its gradient, AdamW.
 
-    In training, stochastic depth acts at the model's own rate.
+    In training, stochastic depth has the rate of the model.
     """
     model = case.build()
     optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -173,24 +173,26 @@ def programs(case: Case) -> dict[str, Program]:
 def add_cases(parser: argparse.ArgumentParser, *, model: str, batch: int, dtype: str) -> None:
     """Adds the options that `cases` takes, with these defaults."""
     parser.add_argument("--model", nargs="+", default=[model], metavar="NAME", help=f"by default {model}")
-    parser.add_argument("--batch", type=int, nargs="+", default=[batch], metavar="N", help=f"images a step, by default {batch}")
-    parser.add_argument("--image-size", type=int, nargs="+", metavar="N", help="sides in pixels; by default the model's own")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[batch], metavar="N", help=f"images per step, by default {batch}"
+    )
+    parser.add_argument("--image-size", type=int, nargs="+", metavar="N", help="sides in pixels; by default the native one")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help=f"by default {dtype}")
 
 
-def cases(asked: argparse.Namespace) -> Iterator[Case]:
+def cases(args: argparse.Namespace) -> Iterator[Case]:
     """Yields each model with each batch and each image size.
 
     Raises:
-        UserError: if a model is no classifier of the library.
+        UserError: if a model is not a classifier of the library.
     """
-    for model, batch in itertools.product(asked.model, asked.batch):
-        for size in asked.image_size or [native_size(model)]:
-            yield Case(model, batch, size, asked.dtype)
+    for model, batch in itertools.product(args.model, args.batch):
+        for size in args.image_size or [native_size(model)]:
+            yield Case(model, batch, size, args.dtype)
 
 
 def native_size(model: str) -> int:
-    """Returns the side in pixels of the images that a model is made for.
+    """Returns the native image side of a model in pixels.
 
     Raises:
         UserError: if the library has no classifier of that name.
@@ -199,5 +201,5 @@ def native_size(model: str) -> int:
         return VIT_SIZE
     config = model_config(model)
     if not isinstance(config, PaCaConfig):
-        raise UserError(f"Expected a classifier, got {model!r}; give a name that starts with pacavit_, or {VIT}.")
+        raise UserError(f"Expected a classifier, got {model!r}. Choose a name that starts with pacavit_, or {VIT}.")
     return config.image_size

@@ -1,13 +1,13 @@
-"""Time and memory of inference against the size of the image, beside the same model with plain attention.
+"""Measures time and memory of inference by image size, also for the same model with plain attention.
 
     python -m benchmarks.scaling [--model NAME ...] [--image-size 224 448 ... 2048] [--batch 1] [--dtype bfloat16]
         [--rounds 5] [--memory GIB] [--json FILE]
 
-The default models have 100 clusters in every stage, and in all but the last; the first one with no clusters at all stands
-beside. A round makes one step of each model and size, so that whatever else the machine does strikes them alike, and a small
-image finds no warmer caches than a large one. Memory is what the compiler says of temporaries; what needs more in all than
---memory, by default than there is, is compiled and not run. Time and memory a patch are multiples of those at the smallest
-size, time in the same round.
+The default models have 100 clusters in every stage and in all stages but the last; the first model also runs without clusters.
+A round runs one step of each model and size, so that other load on the machine affects them equally and small images do not
+find warmer caches than large ones. Memory is the compiler's number for temporaries; a program that needs more than --memory in
+total, by default the available memory, is compiled but not run. Time and memory per patch are multiples of those at the
+smallest size, the time in the same round.
 """
 
 import argparse
@@ -15,24 +15,23 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from benchmarks.measure import GIB, add_json, device_name, gib, interleaved, memory, publish, quartiles, spread, table
+from benchmarks.measure import GIB, MIB, add_json, device_name, gib, interleaved, memory, publish, quartiles, spread, table
 from benchmarks.programs import FORWARD, Case, native_size, programs
-from paca_jax.errors import told_on_the_command_line
+from paca_jax.errors import exit_on_user_error
 from paca_jax.memory import keep_freed_memory
 
 MODELS = ("pacavit_small_p2cconv_100", "pacavit_small_p2cconv_100_0")
 SIZES = (224, 448, 896, 1344, 1792, 2048)
 PLAIN = (0, 0, 0, 0)
-PATCH = 4  # pixels a side, in the first stage
-_MIB = 2**20
+PATCH = 4  # side in pixels, in the first stage
 
 
 def measure(cases: Iterable[Case], rounds: int, most_bytes: float) -> list[dict[str, Any]]:
-    """Compiles the forward pass of each case, and times in turn those that need no more memory than there is.
+    """Compiles the forward pass of each case, and times those in turn that fit into the memory.
 
     Returns:
-        For each case its fields, what compiling took and what a step needs; then either `durations`, the seconds of each
-        round, or why it was `skipped`.
+        For each case its fields, the costs of compiling and of a step, and either `durations`, the seconds of each round, or
+        `skipped`, the reason.
     """
     rows, calls = [], {}
     for case in cases:
@@ -49,10 +48,10 @@ def measure(cases: Iterable[Case], rounds: int, most_bytes: float) -> list[dict[
 
 
 def normalize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows with patches, quartiles of seconds, and time and memory a patch against those of the smallest size.
+    """Returns the rows with patches, quartiles of seconds, and time and memory per patch relative to the smallest size.
 
     Args:
-        rows: of `measure`; a model's smallest size comes first.
+        rows: the rows of `measure`, with the smallest size of each model first.
     """
     result = []
     smallest: dict[tuple[str, Any], dict[str, Any]] = {}
@@ -83,7 +82,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
                 f"{row['patches']:,}",
                 spread(row["seconds"], 1e3, 1) if "seconds" in row else row["skipped"],
                 spread(row["relative_time"], 1, 2) if "relative_time" in row else "-",
-                f"{row['temporary_bytes'] / _MIB:,.1f}",
+                f"{row['temporary_bytes'] / MIB:,.1f}",
                 f"{row['relative_memory']:.2f}",
             )
             for row in rows
@@ -92,28 +91,28 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Prints the table, and writes all numbers where asked."""
+    """Prints the table and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=list(MODELS), metavar="NAME", help=f"by default {' and '.join(MODELS)}")
     parser.add_argument("--image-size", type=int, nargs="+", default=SIZES, metavar="N", help="by default 224 to 2048")
-    parser.add_argument("--batch", type=int, default=1, help="images a step, by default 1")
+    parser.add_argument("--batch", type=int, default=1, help="images per step, by default 1")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="by default float32")
-    parser.add_argument("--rounds", type=int, default=5, help="steps that count, by default 5")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="do not run what needs more, by default than there is")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps, by default 5")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="skip programs that need more; default: free memory")
     add_json(parser)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     keep_freed_memory()
-    for model in asked.model:
+    for model in args.model:
         native_size(model)
-    kinds = [*((model, None) for model in asked.model), (asked.model[0], PLAIN)]
-    asked_for = [
-        Case(model, asked.batch, size, asked.dtype, clusters) for model, clusters in kinds for size in sorted(asked.image_size)
+    kinds = [*((model, None) for model in args.model), (args.model[0], PLAIN)]
+    selected = [
+        Case(model, args.batch, size, args.dtype, clusters) for model, clusters in kinds for size in sorted(args.image_size)
     ]
-    most_bytes = memory() if asked.memory is None else asked.memory * GIB
-    rows = normalize(measure(asked_for, asked.rounds, most_bytes))
-    publish(markdown(rows), rows, asked.json, device_name())
+    most_bytes = memory() if args.memory is None else args.memory * GIB
+    rows = normalize(measure(selected, args.rounds, most_bytes))
+    publish(markdown(rows), rows, args.json, device_name())
 
 
 if __name__ == "__main__":
-    with told_on_the_command_line():
+    with exit_on_user_error():
         main()

@@ -1,13 +1,13 @@
-"""Times inference and training on whatever device JAX finds: images a second, memory, compile time.
+"""Measures inference and training on the default device of JAX: images per second, memory, compile time.
 
     python -m benchmarks.step [--model NAME ...] [--batch N ...] [--image-size N ...] [--dtype bfloat16] [--rounds 10]
         [--program forward training] [--clusters 0 0 0 0] [--remat] [--memory GIB] [--json FILE]
 
-Inference is the forward pass to the logits; training is the whole step: cross-entropy, gradient, AdamW. Images a second are of
-the median of the rounds, a step each, after two that do not count; images are on the device beforehand. Batch 1 gives latency.
-Compile time is that of an empty cache. Memory is what the compiler says a step holds at most: state, images, temporaries; where
-the device counts its own (GPUs and TPUs do), its peak stands beside. What needs more than there is, is compiled and not run.
-JAX_PLATFORMS=cpu chooses the CPU where there is another device.
+Inference is the forward pass to the logits; training is the whole step: cross-entropy, gradient, AdamW. Images per second are
+those of the median of the rounds, of one step each, after two rounds of warm-up; images are on the device beforehand. Batch 1
+measures latency. Compile time is that with an empty cache. Memory is the compiler's number for a step: state, images and
+temporaries; if the device reports its own peak, as GPUs and TPUs do, the table shows it, too. Programs that need more than the
+available memory are compiled but not run. JAX_PLATFORMS=cpu selects the CPU if there is another device.
 """
 
 import argparse
@@ -30,22 +30,22 @@ from benchmarks.measure import (
     table,
 )
 from benchmarks.programs import FORWARD, TRAINING, Program, add_cases, cases, programs
-from paca_jax.errors import told_on_the_command_line
+from paca_jax.errors import exit_on_user_error
 from paca_jax.memory import keep_freed_memory
 
 
 def measure(program: Program, batch: int, rounds: int, most_bytes: float) -> dict[str, Any]:
-    """Compiles a program and runs it, unless it needs more memory.
+    """Compiles a program and times it, unless it needs too much memory.
 
     Args:
-        program: a step.
-        batch: its images.
-        rounds: steps that count.
-        most_bytes: of memory.
+        program: the step.
+        batch: the number of images per step.
+        rounds: the number of timed steps.
+        most_bytes: the available memory.
 
     Returns:
-        What compiling took and what a step needs; then either `seconds` (quartiles), `images_per_second` and, where the device
-        tells it and no earlier step has needed more, `device_peak_bytes`; or the reason why it was `skipped`.
+        The costs of compiling and of a step, and either `seconds` (quartiles), `images_per_second` and `device_peak_bytes`
+        (None if the device does not report it or an earlier step needed more), or `skipped`, the reason.
     """
     compiled = program.compile()
     costs = compiled.costs()
@@ -100,32 +100,32 @@ def _speed(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Prints the table, and writes all numbers where asked."""
+    """Prints the table and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_cases(parser, model="pacavit_tiny_p2cconv_100_0", batch=8, dtype="float32")
     parser.add_argument(
         "--program", nargs="+", choices=(FORWARD, TRAINING), default=(FORWARD, TRAINING), help="by default both"
     )
-    parser.add_argument("--clusters", type=int, nargs=4, metavar="N", help="of each stage, 0 for plain attention")
-    parser.add_argument("--remat", action="store_true", help="compute blocks anew in the gradient")
-    parser.add_argument("--rounds", type=int, default=10, help="steps that count, by default 10")
-    parser.add_argument("--memory", type=float, metavar="GIB", help="do not run what needs more, by default than there is")
+    parser.add_argument("--clusters", type=int, nargs=4, metavar="N", help="clusters of each stage, 0 for plain attention")
+    parser.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
+    parser.add_argument("--rounds", type=int, default=10, help="timed steps, by default 10")
+    parser.add_argument("--memory", type=float, metavar="GIB", help="skip programs that need more; default: free memory")
     add_json(parser)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     keep_freed_memory()
     jax.config.update("jax_enable_compilation_cache", False)
-    clusters = tuple(asked.clusters) if asked.clusters else None
-    most_bytes = memory() if asked.memory is None else asked.memory * GIB
+    clusters = tuple(args.clusters) if args.clusters else None
+    most_bytes = memory() if args.memory is None else args.memory * GIB
     rows = []
-    for plain in cases(asked):
-        case = dataclasses.replace(plain, clusters=clusters, remat=asked.remat)
+    for plain in cases(args):
+        case = dataclasses.replace(plain, clusters=clusters, remat=args.remat)
         for name, program in programs(case).items():
-            if name in asked.program:
-                measured = measure(program, case.batch, asked.rounds, most_bytes)
-                rows.append({**dataclasses.asdict(case), "program": name, "rounds": asked.rounds, **measured})
-    publish(markdown(rows), rows, asked.json, device_name())
+            if name in args.program:
+                measured = measure(program, case.batch, args.rounds, most_bytes)
+                rows.append({**dataclasses.asdict(case), "program": name, "rounds": args.rounds, **measured})
+    publish(markdown(rows), rows, args.json, device_name())
 
 
 if __name__ == "__main__":
-    with told_on_the_command_line():
+    with exit_on_user_error():
         main()

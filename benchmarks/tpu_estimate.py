@@ -1,12 +1,12 @@
-"""What the compiler says of models' forward pass and training step on a TPU chip: cycles, and which operations take them.
+"""Estimates the cycles of models' forward pass and training step on a TPU chip, in total and by operation.
 
     python -m benchmarks.tpu_estimate [--model NAME ...] [--batch 128 ...] [--image-size N ...] [--dtype bfloat16]
         [--topology v5e:1x1] [--operations 15] [--json FILE]
 
-Compiled ahead of time with libtpu (pip install "paca-jax[tpu]"), which takes minutes a model; nothing is run. Cycles are the
-compiler's estimates added up over the optimized program; to a Pallas kernel, which it gives none, count the bundles of its
-schedule, loops as often as they run, or the time of its bytes where that is longer. ViT-S/16 stands beside the models.
-ALLOW_MULTIPLE_LIBTPU_LOAD=1 lets it run where another process holds libtpu and no TPU is attached.
+Programs are compiled ahead of time with libtpu (pip install "paca-jax[tpu]"), which takes minutes per model; nothing is run.
+Cycles are the sum of the compiler's estimates over the optimized program. It has none for Pallas kernels: each counts the
+bundles of its schedule, loops as often as they run, or the time of its bytes if that is longer. ViT-S/16 is included for
+comparison. Set ALLOW_MULTIPLE_LIBTPU_LOAD=1 if another process holds libtpu and no TPU is attached.
 """
 
 import argparse
@@ -17,27 +17,27 @@ from typing import Any
 
 import jax
 
-from benchmarks.kernels import CUSTOM_CALL, Key, add_topology, kernel_cycles
+from benchmarks.kernels import CUSTOM_CALL, Key, add_topology, compile_only_chip, kernel_cycles
 from benchmarks.measure import add_json, gib, publish, table
 from benchmarks.programs import VIT, Program, cases, programs
-from paca_jax.errors import told_on_the_command_line
+from paca_jax.errors import exit_on_user_error
 from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.hlo import Computation, Instruction, Module, parse
-from paca_jax.planning.topology import Chip, compile_only_devices, parse_topology, prepare_environment
+from paca_jax.planning.topology import Chip
 
 KERNEL = "kernel "
-# Of the path to an operation: what differs from block to block, what a transformation of JAX has added, classes and einsums.
+# Ignored parts of the path to an operation: block numbers, transformations of JAX, classes and einsums.
 _NO_PART = re.compile(r"(stage|block)\d+|[A-Z].*|.*[.,;(\[].*|cond|branch_\d+_fun|while|body|closed_call|checkpoint|remat\w*")
 
 
 def estimate(program: Program, device: jax.Device, chip: Chip, known: dict[Key, int]) -> dict[str, Any]:
-    """Compiles a program and returns its cycles, whole and by operation, its FLOPs and what else compiling tells.
+    """Compiles a program and returns its cycles, in total and by operation, its FLOPs and the costs of compiling.
 
     Args:
         program: the program.
-        device: a chip that need not be there.
-        chip: what is known of it.
-        known: the cycles of the program's kernels.
+        device: a compile-only device.
+        chip: its specification.
+        known: the cycles of the kernels of the program.
     """
     compiled = program.compile(device)
     by_operation = operations(parse(compiled.executable.as_text() or ""), chip, known)
@@ -63,7 +63,7 @@ def operations(module: Module, chip: Chip, known: dict[Key, int]) -> Counter[str
 
 
 def _kernel(name: str, instruction: Instruction, computation: Computation, chip: Chip, known: dict[Key, int]) -> int:
-    """Returns a kernel's cycles: its schedule's, or those that its bytes take."""
+    """Returns the cycles of a kernel: those of its schedule or those of its bytes, whichever is larger."""
     operands = [shape for operand in instruction.operands for shape in computation[operand].results]
     moved = sum(shape.bytes for shape in (*operands, *instruction.results) if shape.in_hbm)
     scheduled = known[name, tuple(shape.dimensions for shape in operands)]
@@ -77,7 +77,7 @@ def part(source: str) -> str:
 
 
 def markdown(rows: list[dict[str, Any]], chip: Chip, most: int) -> str:
-    """Returns the programs as a table, and below it for each of them its `most` dearest operations."""
+    """Returns a table of the programs and, for each of them, a table of its `most` most expensive operations."""
     programs_ = table(
         ("model", "program"),
         ("batch", "pixels", "cycles an image", "in kernels", "FLOPs a cycle", "of peak", "temporaries, GiB", "compiled in, s"),
@@ -97,39 +97,36 @@ def markdown(rows: list[dict[str, Any]], chip: Chip, most: int) -> str:
             for row in rows
         ),
     )
-    return "\n\n".join([programs_, *(_dearest(row, most) for row in rows if most)])
+    return "\n\n".join([programs_, *(_most_expensive(row, most) for row in rows if most)])
 
 
-def _dearest(row: dict[str, Any], most: int) -> str:
+def _most_expensive(row: dict[str, Any], most: int) -> str:
     title = f"`{row['model']}`, {row['program']}, batch {row['batch']}, {row['image_size']} pixels"
-    shares = list(row["operations"].items())[:most]
-    lines = ((name, f"{cycles / row['batch']:,.0f}", f"{cycles / row['cycles']:.1%}") for name, cycles in shares)
-    return table((title,), ("cycles an image", "share"), lines)
+    listed = list(row["operations"].items())[:most]
+    lines = ((name, f"{cycles / row['batch']:,.0f}", f"{cycles / row['cycles']:.1%}") for name, cycles in listed)
+    return table((title,), ("cycles an image", "fraction"), lines)
 
 
 def main() -> None:
-    """Prints the tables, and writes all numbers where asked."""
+    """Prints the tables and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_topology(parser)
     parser.add_argument(
-        "--operations", type=int, default=15, metavar="N", help="how many of the dearest to list, by default 15"
+        "--operations", type=int, default=15, metavar="N", help="number of the most expensive to list, by default 15"
     )
     add_json(parser)
-    asked = parser.parse_args()
-    prepare_environment()
-    jax.config.update("jax_enable_compilation_cache", False)
-    topology = parse_topology(asked.topology)
-    device = compile_only_devices(topology)[0]
-    known = kernel_cycles(asked)
-    asked.model.append(VIT)
+    args = parser.parse_args()
+    device, chip = compile_only_chip(args.topology)
+    known = kernel_cycles(args)
+    args.model.append(VIT)
     rows = []
-    for case in cases(asked):
+    for case in cases(args):
         for name, program in programs(case).items():
-            found = estimate(program, device, topology.chip, known)
+            found = estimate(program, device, chip, known)
             rows.append({**dataclasses.asdict(case), "program": name, **found})
-    publish(markdown(rows, topology.chip, asked.operations), rows, asked.json, f"estimate for {asked.topology}")
+    publish(markdown(rows, chip, args.operations), rows, args.json, f"estimate for {args.topology}")
 
 
 if __name__ == "__main__":
-    with told_on_the_command_line():
+    with exit_on_user_error():
         main()

@@ -1,12 +1,12 @@
-"""How many images a TPU chip can train on at once, with what a gradient needs kept, and with blocks computed anew.
+"""Estimates how many images a TPU chip can train on at once, with and without rematerialization of blocks.
 
     python -m benchmarks.tpu_memory [--model NAME ...] [--batch 32 ...] [--image-size 224 384 ...] [--dtype bfloat16]
         [--topology v5e:1x1] [--json FILE]
 
-Compiled ahead of time with libtpu (pip install "paca-jax[tpu]"), which takes minutes a program; nothing is run. The step is the
-gradient and AdamW. The compiler tells what --batch images need beside parameters and optimizer state; as many fit as fill the
-rest of the chip's memory at that rate. FLOPs are those of matrix products and convolutions, the ones computed anew among them.
-ALLOW_MULTIPLE_LIBTPU_LOAD=1 lets it run where another process holds libtpu and no TPU is attached.
+Programs are compiled ahead of time with libtpu (pip install "paca-jax[tpu]"), which takes minutes each; nothing is run. The
+step is the gradient and AdamW. The compiler reports the memory of --batch images besides parameters and optimizer state; the
+number that fits is extrapolated to the rest of the chip's memory. FLOPs are those of matrix products and convolutions,
+including recomputed ones. Set ALLOW_MULTIPLE_LIBTPU_LOAD=1 if another process holds libtpu and no TPU is attached.
 """
 
 import argparse
@@ -15,22 +15,20 @@ from typing import Any
 
 import jax
 
-from benchmarks.kernels import add_topology
-from benchmarks.measure import add_json, gib, publish, table
+from benchmarks.kernels import add_topology, compile_only_chip
+from benchmarks.measure import MIB, add_json, gib, publish, table
 from benchmarks.programs import TRAINING, Case, cases, programs
-from paca_jax.errors import told_on_the_command_line
+from paca_jax.errors import exit_on_user_error
 from paca_jax.planning.flops import matrix_flops
-from paca_jax.planning.topology import Chip, compile_only_devices, parse_topology, prepare_environment
-
-_MIB = 2**20
+from paca_jax.planning.topology import Chip
 
 
 def estimate(case: Case, device: jax.Device) -> dict[str, Any]:
-    """Returns the FLOPs of a case's training step, and the bytes that live during it.
+    """Returns the FLOPs and the memory of the training step of a case.
 
     Args:
         case: the model and its input.
-        device: a chip that need not be there.
+        device: a compile-only device.
     """
     program = programs(case)[TRAINING]
     compiled = program.compile(device)
@@ -44,9 +42,9 @@ def estimate(case: Case, device: jax.Device) -> dict[str, Any]:
 
 
 def images(row: dict[str, Any], chip: Chip) -> int:
-    """Returns how many images fit into a chip's memory if each needs as much as those of the compiled step."""
-    an_image = (row["total_bytes"] - row["state_bytes"]) / row["batch"]
-    return int((chip.usable_hbm_bytes - row["state_bytes"]) / an_image)
+    """Returns the number of images that fit into a chip's memory if each needs as much as one of the compiled step."""
+    per_image = (row["total_bytes"] - row["state_bytes"]) / row["batch"]
+    return int((chip.usable_hbm_bytes - row["state_bytes"]) / per_image)
 
 
 def markdown(rows: list[dict[str, Any]], chip: Chip) -> str:
@@ -64,12 +62,12 @@ def markdown(rows: list[dict[str, Any]], chip: Chip) -> str:
         (
             (
                 f"`{row['model']}`",
-                "computed anew" if row["remat"] else "kept",
+                "recomputed" if row["remat"] else "kept",
                 f"{row['image_size']}",
                 f"{row['matrix_flops'] / row['batch'] / 1e9:.1f}",
                 f"{row['batch']}",
                 gib(row["temporary_bytes"]),
-                f"{(row['total_bytes'] - row['state_bytes']) / row['batch'] / _MIB:.1f}",
+                f"{(row['total_bytes'] - row['state_bytes']) / row['batch'] / MIB:.1f}",
                 f"{images(row, chip):,}",
             )
             for row in rows
@@ -78,20 +76,17 @@ def markdown(rows: list[dict[str, Any]], chip: Chip) -> str:
 
 
 def main() -> None:
-    """Prints the table, and writes all numbers where asked."""
+    """Prints the table and writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_topology(parser, batch=32)
     add_json(parser)
-    asked = parser.parse_args()
-    prepare_environment()
-    jax.config.update("jax_enable_compilation_cache", False)
-    topology = parse_topology(asked.topology)
-    device = compile_only_devices(topology)[0]
-    found = (dataclasses.replace(case, remat=remat) for case in cases(asked) for remat in (False, True))
+    args = parser.parse_args()
+    device, chip = compile_only_chip(args.topology)
+    found = (dataclasses.replace(case, remat=remat) for case in cases(args) for remat in (False, True))
     rows = [estimate(case, device) for case in found]
-    publish(markdown(rows, topology.chip), rows, asked.json, f"estimate for {asked.topology}")
+    publish(markdown(rows, chip), rows, args.json, f"estimate for {args.topology}")
 
 
 if __name__ == "__main__":
-    with told_on_the_command_line():
+    with exit_on_user_error():
         main()

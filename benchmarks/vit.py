@@ -1,4 +1,4 @@
-"""ViT-S/16 (Dosovitskiy et al., ICLR 2021; DeiT's small size), to hold other models against."""
+"""ViT-S/16 (Dosovitskiy et al., ICLR 2021; DeiT's small size), as a baseline."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 
 class Block(nn.Module):
-    """Attention among all tokens and an MLP, each behind a LayerNorm and with a residual."""
+    """Self-attention and an MLP, each with pre-normalization and a residual connection."""
 
     heads: int
     dtype: DTypeLike
@@ -43,7 +43,7 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W 3"], **_: Any) -> Float[Array, "B K"]:
-        """Returns class logits."""
+        """Returns the class logits."""
         side = (self.patch, self.patch)
         x = nn.Conv(self.channels, side, strides=side, dtype=self.dtype, name="stem")(images.astype(self.dtype))
         x = x.reshape(len(x), -1, self.channels)

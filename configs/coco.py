@@ -1,12 +1,13 @@
-"""Mask R-CNN on COCO 2017 from ImageNet weights: detection and instance segmentation.
+"""Detection and instance segmentation of COCO 2017 from ImageNet weights, with Mask R-CNN.
 
 Command:   python main.py --config=configs/coco.py:small --workdir=DIR --config.dataset.data_dir=COCO
-           COCO holds annotations/instances_{train,val}2017.json, train2017/ and val2017/; :BACKBONE is tiny, small, base,
-           convmixer_small, small_p2cmlp_100_0, ... : a model's name without its prefix.
-           --config.init_from=FILE for ImageNet weights that are there already.
-Published: box and mask AP, 1x schedule: 43.3/39.6 tiny, 46.4/41.8 small, 48.0/42.9 base: the official PyTorch runs, not
-           measured with this library yet.
-Hardware:  made for 16 images of up to 800 by 1344 pixels over the devices, two for each of eight.
+           COCO holds annotations/instances_{train,val}2017.json, train2017/ and val2017/.
+Variants:  :BACKBONE is tiny, small, base, convmixer_small, small_p2cmlp_100_0 or any other model's name without its prefix.
+Published: box and mask AP with the 1x schedule: 43.3/39.6 tiny, 46.4/41.8 small, 48.0/42.9 base. These are the official PyTorch
+           runs; this library has not measured them yet.
+Hardware:  meant for eight devices with two images of up to 800 x 1344 pixels each. Not measured yet.
+
+--config.init_from=FILE takes ImageNet weights that are already on disk.
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +37,7 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.warmup_steps = 500
     config.warmup_learning_rate = 1e-7
     config.weight_decay = 0.05
-    config.no_decay = r"^backbone/(?!teacher/).*norm"  # the LayerNorms; biases and BatchNorms decay
+    config.no_decay = r"^backbone/(?!teacher/).*norm"  # LayerNorms do not decay; biases and BatchNorms do
 
     config.log_every_steps = 50
     config.eval_every_steps = 7330  # an epoch

@@ -1,7 +1,7 @@
-"""pacavit_nano on Fashion-MNIST: 12,000 real training and 2,000 test images that come with the library.
+"""Image classification of Fashion-MNIST with pacavit_nano, on 12,000 training and 2,000 test images that ship with the library.
 
 Command:   python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist      (or: make demo)
-Reaches:   0.8715 of the 2,000 test images (measured, see benchmarks/RESULTS.md).
+Reaches:   0.8715 top-1 accuracy on the test images (measured, see benchmarks/RESULTS.md).
 Hardware:  2 CPU cores, 4 minutes.
 """
 
@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.dataset.eval_split = "test"
     config.image_size = 32
     config.eval_crop = 1.0
-    config.augment.crop_scale = (1.0, 1.0)  # flips only: crops cost accuracy in so short a run
+    config.augment.crop_scale = (1.0, 1.0)  # only flips: crops cost accuracy in such a short run
     config.augment.crop_ratio = (1.0, 1.0)
 
     config.batch_size = 32

@@ -1,4 +1,4 @@
-"""What the ImageNet experiments share: the paper's recipe (its section 4.1 and the official code's settings)."""
+"""The recipe that the ImageNet configs share: section 4.1 of the paper and the settings of the official code."""
 
 from ml_collections import ConfigDict
 
@@ -10,11 +10,12 @@ def imagenet_config(variants: dict[str, str], variant: str) -> ConfigDict:
     """Returns the config of the model that `variants` names for `variant`.
 
     Args:
-        variants: model names by variant; "" is the default's key.
-        variant: what follows the colon in `--config=FILE:VARIANT`.
+        variants: the model's name for each variant; "" is the default variant.
+        variant: the part after the colon in `--config=FILE:VARIANT`.
     """
     if variant not in variants:
-        raise UserError(f"There is no variant {variant!r}; known are {', '.join(sorted(filter(None, variants)))}, or none.")
+        known = ", ".join(sorted(filter(None, variants)))
+        raise UserError(f"There is no variant {variant!r}; known are {known}. Choose one of them, or leave it out.")
     config = default_config()
     config.model.name = variants[variant]
     config.dataset.name = "imagenet2012"

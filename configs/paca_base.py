@@ -1,8 +1,10 @@
 """PaCa-Base on ImageNet-1k.
 
-Command:   python main.py --config=configs/paca_base.py --workdir=DIR            (:teacher for the ConvMixer teacher)
-Published: 83.96 % top-1 (conv, the default), 84.22 (teacher); the official PyTorch runs, not measured with this library yet.
-Hardware:  made for a TPU slice or GPUs that hold 1024 images of 224 pixels together; `mesh` lays them out.
+Command:   python main.py --config=configs/paca_base.py --workdir=DIR
+Variants:  :teacher for the ConvMixer teacher.
+Published: 83.96 % top-1 (conv, the default), 84.22 % (teacher). These are the official PyTorch runs; this library has not
+           measured them yet.
+Hardware:  meant for a TPU slice or GPUs that hold a batch of 1024 images of 224 x 224 pixels. Not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""PaCa-Small on ImageNet-1k, and the paper's ablations of clustering and cluster numbers.
+"""PaCa-Small on ImageNet-1k, and the paper's ablations of the clustering and the number of clusters.
 
 Command:   python main.py --config=configs/paca_small.py:VARIANT --workdir=DIR
 Published: 83.08 % top-1 (conv, the default), 83.13 (mlp), 83.17 (teacher), 82.28 (2_0), 82.95 (49_0), 82.98 (49_100),
-           82.87 (100_49), 83.05 (100), 82.93 (blockwise); the official PyTorch runs, not measured with this library yet.
-           `linear` has no published figure.
-Hardware:  made for a TPU slice or GPUs that hold 1024 images of 224 pixels together; `mesh` lays them out.
+           82.87 (100_49), 83.05 (100), 82.93 (blockwise). These are the official PyTorch runs; this library has not measured
+           them yet. `linear` has no published number.
+Hardware:  meant for a TPU slice or GPUs that hold a batch of 1024 images of 224 x 224 pixels. Not measured yet.
 """
 
 from ml_collections import ConfigDict

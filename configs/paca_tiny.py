@@ -1,8 +1,9 @@
 """PaCa-Tiny on ImageNet-1k.
 
-Command:   python main.py --config=configs/paca_tiny.py --workdir=DIR            (:teacher for the ConvMixer teacher)
-Published: 80.9 % top-1 (the official PyTorch run; not measured with this library yet).
-Hardware:  made for a TPU slice or GPUs that hold 1024 images of 224 pixels together; `mesh` lays them out.
+Command:   python main.py --config=configs/paca_tiny.py --workdir=DIR
+Variants:  :teacher for the ConvMixer teacher.
+Published: 80.9 % top-1. This is the official PyTorch run; this library has not measured it yet.
+Hardware:  meant for a TPU slice or GPUs that hold a batch of 1024 images of 224 x 224 pixels. Not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,13 @@
-"""Fine-tuning official weights on a folder of one's own photos, one sub-folder a class.
+"""Fine-tuning of official weights on a folder of your own photos, with one sub-folder per class.
 
 Command:   python main.py --config=configs/photos.py --config.dataset.data_dir=photos --workdir=runs/photos
-           `photos` holds a sub-folder a class (a tenth is held out to evaluate), or `train` and `val` with one a class each.
-           --config.init_from=FILE for weights that are there already, --config.model.name=pacavit_small_p2cconv_100_0 for
-           another model, --config.freeze_backbone=True to train the classifier alone.
-Reaches:   depends on the photos; the classes' names are kept in the checkpoints.
-Hardware:  one GPU of 16 GB; on a laptop set --config.image_size=128 --config.batch_size=16.
+           `photos` holds one sub-folder per class (a tenth of the photos is held out for evaluation), or `train` and `val` with
+           one sub-folder per class each.
+Reaches:   depends on the photos. The checkpoints record the names of the classes.
+Hardware:  meant for one GPU of 16 GB; on a laptop add --config.image_size=128 --config.batch_size=16. Not measured yet.
+
+--config.init_from=FILE takes weights that are already on disk, --config.model.name=pacavit_small_p2cconv_100_0 another model.
+--config.freeze_backbone=True trains only the classifier.
 """
 
 from ml_collections import ConfigDict

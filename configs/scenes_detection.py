@@ -1,4 +1,4 @@
-"""Detection and instance segmentation of garments on photographs: a small Mask R-CNN that starts from the Fashion-MNIST demo.
+"""Detection and instance segmentation of garments on photographs, with a small Mask R-CNN, from the Fashion-MNIST demo.
 
 Command:   make demo-detection         or, step by step:
            python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist

@@ -1,4 +1,4 @@
-"""Semantic segmentation of garments on photographs: a small PaCa-head model that starts from the Fashion-MNIST demo.
+"""Semantic segmentation of garments on photographs, with a small PaCa head, from the Fashion-MNIST demo.
 
 Command:   make demo-segmentation      or, step by step:
            python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.short_side = 80
     config.long_side = 160
     config.augment.resize_range = (0.85, 1.2)
-    config.augment.photometric = False  # costs accuracy in so short a run
+    config.augment.photometric = False  # costs accuracy in such a short run
     config.test.size_multiple = 80
     config.test.scales = (1.0, 1.25)
     config.test.flip = True

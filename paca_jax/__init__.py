@@ -5,12 +5,17 @@ image = paca_jax.preprocess("photo.jpg", model)
 logits = jax.jit(model.apply)(variables, image[None])
 """
 
-from paca_jax import convert, explain
-from paca_jax.checkpoints.loading import load
-from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, preprocess
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from paca_jax.errors import UserError
-from paca_jax.models import create_model, list_models
 from paca_jax.version import __version__
+
+if TYPE_CHECKING:
+    from paca_jax import convert, data, explain, memory, models, ops
+    from paca_jax.checkpoints import load
+    from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, preprocess
+    from paca_jax.models import create_model, list_models
 
 __all__ = [
     "IMAGENET_CLASSES",
@@ -19,8 +24,36 @@ __all__ = [
     "__version__",
     "convert",
     "create_model",
+    "data",
     "explain",
     "list_models",
     "load",
+    "memory",
+    "models",
+    "ops",
     "preprocess",
 ]
+
+# Imported at first use, so that `import paca_jax` takes no time: the module of each name, and the modules that are names.
+_HOMES = {
+    "IMAGENET_CLASSES": "paca_jax.data",
+    "IMAGENET_SYNSETS": "paca_jax.data",
+    "create_model": "paca_jax.models",
+    "list_models": "paca_jax.models",
+    "load": "paca_jax.checkpoints",
+    "preprocess": "paca_jax.data",
+}
+_MODULES = ("convert", "data", "explain", "memory", "models", "ops")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"paca_jax.{name}")
+    if name in _HOMES:
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

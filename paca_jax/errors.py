@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause anywhere in the library."""
+"""The error that bad input raises anywhere in the library."""
 
 import difflib
 import sys
@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """A bad name, shape, option or file, told in one sentence.
+    """A bad name, shape, option or file, explained in one sentence.
 
-    The message says what was expected, what came, and what to do. `main.py` and the other command lines print it without a
-    traceback and exit with status 2; in a notebook it is an ordinary `ValueError`.
+    The message says what was expected, what came, and what to do. Command lines print it without a traceback and exit with
+    status 2; in a notebook it is an ordinary `ValueError`.
     """
 
 
 @contextmanager
-def told_on_the_command_line() -> Iterator[None]:
-    """A context in which a `UserError` ends the program: its sentence on the standard error stream, and status 2."""
+def exit_on_user_error() -> Iterator[None]:
+    """A context in which a `UserError` ends the program: the message goes to standard error, and the exit status is 2."""
     try:
         yield
     except UserError as error:
@@ -31,6 +31,6 @@ def check(holds: bool, message: str) -> None:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Returns the end of a sentence about an unknown word: the nearest known ones, or all of them."""
+    """Returns a clause for an error about an unknown word: the known words nearest to it, or all of them."""
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
     return f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""Memory of a CPU that steps use again."""
+"""Reuse of memory by steps on a CPU."""
 
 import ctypes
 import platform
@@ -9,12 +9,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Lets a step on a CPU find the memory that the step before it has freed; call it before JAX computes anything.
+    """Makes steps on a CPU reuse the memory that earlier steps have freed. Call it before JAX computes anything.
 
-    XLA asks for a step's temporaries anew each time, as one piece. The C library takes so large a piece from the system, page
-    by page, and gives it back afterwards, which took up to a third of a training step's time (benchmarks/RESULTS.md). From here
-    on what is freed stays with the process. One thread must ask for the pieces, so steps run in the thread that calls them.
-    Other devices than CPUs, and other C libraries than glibc, are left as they are.
+    XLA allocates the temporaries of each step as one block. The C library takes such a large block from the system, page by
+    page, and returns it afterwards, which took up to a third of the time of a training step (benchmarks/RESULTS.md). After this
+    call freed memory stays with the process. All blocks must be allocated by one thread, so steps run in the thread that calls
+    them. Nothing changes for devices other than CPUs and C libraries other than glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return

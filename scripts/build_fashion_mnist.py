@@ -21,7 +21,7 @@ from paca_jax.errors import UserError
 
 NAME, VERSION, SEED = "fashion_mnist_small", "1.0.0", 0
 PER_CLASS = {"train": 1200, "test": 200}
-SHARDS = {"train": 4, "test": 1}  # so that no file is above 2 MiB
+SHARDS = {"train": 4, "test": 1}  # so that no file exceeds 2 MiB
 FILES = {"train": "train", "test": "t10k"}
 CLASSES = (
     "T-shirt/top",
@@ -51,33 +51,33 @@ def read_idx(path: Path) -> np.ndarray:
     """Reads one gzipped IDX file of bytes.
 
     Args:
-      path: the `.gz` file.
+        path: the `.gz` file.
 
     Returns:
-      A uint8 array of the shape that the file's header tells.
+        A uint8 array of the shape in the file's header.
 
     Raises:
-      UserError: the file is missing or is not an IDX file of unsigned bytes of the length that its header tells.
+        UserError: the file is missing, or is not an IDX file of unsigned bytes of the length in its header.
     """
     if not path.is_file():
-        raise UserError(f"Expected the original Fashion-MNIST file {path.name} in {path.parent}, found none; put it there.")
+        raise UserError(f"Expected the original Fashion-MNIST file {path.name} in {path.parent}, found none. Put it there.")
     data = gzip.decompress(path.read_bytes())
     axes = data[3] if data[:3] == b"\0\0\x08" else 0
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", axes, 4))
     if axes == 0 or len(data) != 4 + 4 * axes + int(np.prod(shape)):
-        raise UserError(f"Expected a gzipped IDX file of bytes, {path} is none or is cut short; download it again.")
+        raise UserError(f"Expected a gzipped IDX file of bytes, {path} is none or is cut short. Download it again.")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def png(image: np.ndarray) -> bytes:
-    """Returns a (28, 28) uint8 image as the smallest PNG that Pillow makes."""
+    """Returns a (28, 28) uint8 image as the smallest PNG that Pillow can make."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def choose(labels: np.ndarray, per_class: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns the places of `per_class` examples of each label, drawn at random and in random order."""
+    """Returns the indices of `per_class` random examples of each label, in random order."""
     chosen = [rng.choice(np.flatnonzero(labels == c), per_class, replace=False) for c in range(len(CLASSES))]
     return rng.permutation(np.concatenate(chosen))
 
@@ -86,12 +86,12 @@ def write_split(source: Path, folder: Path, split: str) -> tuple[list[int], int]
     """Writes the ArrayRecord files of one split.
 
     Args:
-      source: the folder of the original IDX files.
-      folder: the folder to write into.
-      split: "train" or "test".
+        source: the folder of the original IDX files.
+        folder: the folder to write into.
+        split: "train" or "test".
 
     Returns:
-      The number of examples in each file, and the bytes of all examples.
+        The number of examples in each file, and the total number of bytes of the examples.
     """
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
@@ -120,20 +120,20 @@ def build(source: Path, output: Path) -> Path:
     """Writes the data set.
 
     Args:
-      source: the folder of the original IDX files.
-      output: the TFDS data folder to write into.
+        source: the folder of the original IDX files.
+        output: the TFDS data folder to write into.
 
     Returns:
-      The version folder that was written.
+        The new version folder.
 
     Raises:
-      UserError: a file is missing or damaged, or the version folder exists already.
+        UserError: a file is missing or damaged, or the version folder exists already.
     """
     import tensorflow_datasets as tfds
 
     target = output / NAME / VERSION
     if target.exists():
-        raise UserError(f"Expected no data set at {target}, found one; delete it or choose another output folder.")
+        raise UserError(f"Expected no data set at {target}, found one. Delete it or choose another output folder.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="incomplete.") as temporary:
         folder = Path(temporary) / VERSION

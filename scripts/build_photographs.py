@@ -4,7 +4,7 @@
     cd PACKAGES && apt-get download lomiri-wallpapers-16.04
     python scripts/build_photographs.py PACKAGES OUTPUT_FOLDER
 
-Nothing is installed: SciPy ships its picture only up to versions that today's NumPy does not go with. OUTPUT_FOLDER (the
+Nothing is installed: only SciPy versions that do not work with today's NumPy contain the picture. OUTPUT_FOLDER (the
 repository's own is `datasets/photographs`) receives `train/NAME.jpg` and `test/NAME.jpg`.
 """
 
@@ -18,21 +18,21 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.errors import UserError, exit_on_user_error
 
 LONG_SIDE, QUALITY = 512, 80
-RACCOON_SIZE = (1024, 768)  # SciPy keeps bare pixels
+RACCOON_SIZE = (1024, 768)  # SciPy stores bare pixels
 AR_MAGIC, AR_HEADER = b"!<arch>\n", 60
 
 
 class Photograph(NamedTuple):
-    """Where a photograph is found.
+    """The source of a photograph.
 
     Attributes:
-      split: whether scenes of "train" or "test" have it as background.
-      name: what its file is called here.
-      package: the start of the file name of its wheel or Debian package.
-      path: the file inside the package.
+        split: "train" or "test": the scenes that have it as background.
+        name: the name of its file here, without the suffix.
+        package: the start of the file name of its wheel or Debian package.
+        path: the file inside the package.
     """
 
     split: str
@@ -67,19 +67,19 @@ PHOTOGRAPHS = (
 
 
 def read(packages: Path, photograph: Photograph) -> Image.Image:
-    """Returns a photograph as its package has it.
+    """Returns a photograph as in its package.
 
     Args:
-      packages: the folder of packages.
-      photograph: which one.
+        packages: the folder of packages.
+        photograph: the photograph to read.
 
     Raises:
-      UserError: the package is missing.
+        UserError: the package is missing.
     """
     found = sorted(path for kind in ("whl", "deb") for path in packages.glob(f"{photograph.package}-*.{kind}"))
     if not found:
         raise UserError(
-            f"Expected the package {photograph.package} in {packages}, found none; fetch it as this script's help tells."
+            f"Expected the package {photograph.package} in {packages}, found none. Download it as this script's help says."
         )
     data = (read_debian if found[0].suffix == ".deb" else read_wheel)(found[0], photograph.path)
     if photograph.path.endswith(".dat"):
@@ -103,21 +103,21 @@ def read_debian(package: Path, path: str) -> bytes:
                 with tarfile.open(fileobj=io.BytesIO(archive.read(size))) as files:
                     return files.extractfile(path).read()
             archive.seek(size + size % 2, io.SEEK_CUR)
-    raise UserError(f"Expected a Debian package with data, got {package}; fetch it again.")
+    raise UserError(f"Expected a Debian package with data, got {package}. Download it again.")
 
 
 def build(packages: Path, output: Path) -> list[Path]:
-    """Writes every photograph as a JPEG, gray ones as gray, at most `LONG_SIDE` pixels wide and high.
+    """Writes every photograph as a JPEG of at most `LONG_SIDE` pixels in width and height; gray ones stay gray.
 
     Args:
-      packages: the folder of packages.
-      output: the folder to write into.
+        packages: the folder of packages.
+        output: the folder to write into.
 
     Returns:
-      The files.
+        The files.
 
     Raises:
-      UserError: a package is missing.
+        UserError: a package is missing.
     """
     files = []
     for photograph in PHOTOGRAPHS:
@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("packages", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
-    with told_on_the_command_line():
+    with exit_on_user_error():
         print(*build(arguments.packages, arguments.output), sep="\n")
 
 

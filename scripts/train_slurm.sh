@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One process a GPU, as JAX expects of Slurm:
+# One process per GPU, as JAX expects under Slurm:
 #   sbatch --nodes=4 scripts/train_slurm.sh --config=configs/paca_base.py --workdir=/shared/runs/base
 #SBATCH --job-name=paca
 #SBATCH --ntasks-per-node=8
@@ -8,7 +8,8 @@
 #SBATCH --time=24:00:00
 #SBATCH --signal=TERM@180
 #SBATCH --requeue
-# Slurm sends SIGTERM three minutes before the end: the run saves its step and leaves with status 143, and is queued again.
+# Slurm sends SIGTERM three minutes before the time limit. The run saves its step and exits with status 143, and the job is
+# queued again.
 set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}"
 srun --kill-on-bad-exit=1 .venv/bin/python main.py "$@"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The same command on every host of a Cloud TPU pod slice; run it again after an interruption and it goes on:
+# Runs the same command on every host of a Cloud TPU pod slice. After an interruption, run it again to resume:
 #   TPU=my-v5e-256 ZONE=us-west4-a scripts/train_tpu_pod.sh --config=configs/paca_base.py --workdir=gs://bucket/runs/base
 set -euo pipefail
-: "${TPU:?the name of the TPU VM}" "${ZONE:?its zone}"
+: "${TPU:?Set it to the name of the TPU VM.}" "${ZONE:?Set it to the zone of the TPU VM.}"
 arguments=$(printf '%q ' "$@")
 gcloud compute tpus tpu-vm scp --recurse --worker=all --zone="$ZONE" \
   main.py configs paca_jax pyproject.toml requirements.txt README.md LICENSE "$TPU":~/paca-jax/

@@ -1,4 +1,4 @@
-"""Runs that are prepared once, so that the tests of a package trace their steps once."""
+"""Runs that are prepared once, so that the tests of a package trace each step once."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -6,15 +6,15 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from paca_jax.train import run as loop
-from paca_jax.train.setup import Run, prepare
+from paca_jax.train import evaluation, train_loop
+from paca_jax.train.run import Run, prepare
 
 Prepare = Callable[[ConfigDict, Sequence[jax.Device]], Run]
 
 
 @pytest.fixture(scope="package", autouse=True)
 def prepare_once() -> Iterator[Prepare]:
-    """`prepare` that gives the same run again for an equal config and the same devices; the loop uses it too."""
+    """A `prepare` that returns the same run for equal configs and devices; `train` and `evaluate_only` use it too."""
     runs: dict[tuple[str, tuple[jax.Device, ...]], Run] = {}
 
     def prepared(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Run:
@@ -25,5 +25,6 @@ def prepare_once() -> Iterator[Prepare]:
         return runs[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "prepare", prepared)
+        for module in (train_loop, evaluation):
+            patch.setattr(module, "prepare", prepared)
         yield prepared

@@ -1,4 +1,4 @@
-"""Small runs on the images that ship with the library, for tests and campaigns."""
+"""Small runs on the images that ship with the library, and how to start them."""
 
 import json
 import os
@@ -35,19 +35,19 @@ SMALL = {
 
 
 def small_config(**overrides: object) -> ConfigDict:
-    """Returns the demo's config cut down to seconds; keys are dotted, with __ for the dot."""
+    """Returns the config of a run of seconds; overrides are dotted keys with __ for the dot."""
     return overridden(fashion_mnist.get_config(), SMALL, overrides)
 
 
 def overridden(config: ConfigDict, settings: dict[str, object], overrides: dict[str, object]) -> ConfigDict:
-    """Sets dotted keys of a config, the overrides (with __ for the dot) last, and returns it."""
+    """Sets dotted keys of a config, then the overrides (with __ for the dot), and returns it."""
     for key, value in (settings | {key.replace("__", "."): value for key, value in overrides.items()}).items():
         config.update_from_flattened_dict({key: value})
     return config
 
 
 def command(workdir: Path, *arguments: str, **overrides: object) -> list[str]:
-    """Returns the command line of the same run."""
+    """Returns the command line of the run of `small_config`."""
     values = SMALL | {key.replace("__", "."): value for key, value in overrides.items()}
     line = [sys.executable, "main.py", "--config=configs/fashion_mnist.py", f"--workdir={workdir}"]
     return [*line, *config_flags(values), *arguments]
@@ -59,9 +59,9 @@ def config_flags(values: Mapping[str, object]) -> list[str]:
 
 
 def run(arguments: Sequence[str], settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end with an environment and returns its output.
+    """Runs a command to its end and returns its output.
 
-    Raises RuntimeError where it, or a process that it leaves, goes on for longer than `LONGEST`; says where each thread was.
+    Raises RuntimeError, with the stack of every thread, if it or a process that it leaves behind runs longer than `LONGEST`.
     """
     with subprocess.Popen(
         arguments,
@@ -82,52 +82,52 @@ def run(arguments: Sequence[str], settings: Mapping[str, str]) -> subprocess.Com
 
 
 def run_main(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end on one device and returns its output."""
+    """Runs a command to its end on one device, and returns its output."""
     return run(arguments, environment())
 
 
 def run_code(code: str) -> str:
-    """Runs code in a process of its own, fails where that does, and returns what it printed."""
+    """Runs code in a process of its own, which must succeed, and returns what it printed."""
     done = run_main(sys.executable, "-c", textwrap.dedent(code))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def run_to_the_end(*arguments: str) -> None:
-    """Runs a command; raises RuntimeError with what it told where it fails."""
+    """Runs a command; raises RuntimeError with its error output if it fails."""
     done = run_main(*arguments)
     if done.returncode:
         raise RuntimeError(done.stderr)
 
 
 def run_for_tpus(code: str) -> subprocess.CompletedProcess[str]:
-    """Runs code that compiles for TPUs, in a process without this one's flags."""
+    """Runs code that compiles for TPUs, in a process without the flags of this one."""
     return run([sys.executable, "-c", code], environment_for_tpus())
 
 
 def environment_for_tpus() -> dict[str, str]:
-    """Returns the environment of a process that compiles for TPUs: without this one's flags, and beside others that do."""
+    """Returns the environment of a process that compiles for TPUs, possibly beside others: without the flags of this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_FLAGS", "JAX_PLATFORMS", "TPU_"))}
     return kept | {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-    """Returns the environment of a run on so many devices."""
+    """Returns the environment of a run on this many devices."""
     flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "device_count" not in flag]
     return os.environ | {"XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"])}
 
 
 def free_port() -> int:
-    """Returns a port of this machine that nobody listens at."""
+    """Returns an unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]
 
 
 class Processes:
-    """One run over several processes on this machine, each with one device, each the leader of a process group of its own.
+    """One run over several processes on this machine, each with one device and in a process group of its own.
 
-    What process i tells goes to `<workdir>.<i>.log`.
+    The output of process i goes to `<workdir>.<i>.log`.
     """
 
     def __init__(self, count: int, workdir: Path, line: list[str]) -> None:
@@ -142,11 +142,11 @@ class Processes:
             self.processes.append(process)
 
     def log(self, index: int) -> str:
-        """Returns what a process has told so far."""
+        """Returns the output of a process so far."""
         return self.logs[index].read_text()
 
     def wait_for(self, text: str, seconds: float = 300) -> None:
-        """Returns when the first process has told a text; fails where one of them ends before."""
+        """Returns once a text is in the output of the first process; fails if a process ends before."""
         end = time.monotonic() + seconds
         while text not in self.log(0):
             assert all(process.poll() is None for process in self.processes), "\n".join(map(self.log, range(len(self.logs))))
@@ -158,7 +158,7 @@ class Processes:
         return [process.wait(seconds) for process in self.processes]
 
     def orphans(self) -> list[int]:
-        """Returns the processes whose group still has members, such as data workers."""
+        """Returns the ids of the processes whose groups still have members, such as data workers."""
         return [process.pid for process in self.processes if _group_exists(process.pid)]
 
 
@@ -171,6 +171,6 @@ def _group_exists(group: int) -> bool:
 
 
 def scalars(workdir: Path) -> list[dict[str, float]]:
-    """Returns the lines of `metrics.jsonl` without what depends on the clock."""
+    """Returns the lines of `metrics.jsonl`, without the values that depend on the clock."""
     lines = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if not name.startswith("time/")} for line in lines]

@@ -1,4 +1,4 @@
-"""The command line: every bad input is one clear sentence and a non-zero exit."""
+"""The command line of training: bad input gives one clear sentence and exit status 2."""
 
 import shutil
 import signal
@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from paca_jax.errors import UserError
-from paca_jax.train import run as loop
+from paca_jax.train.train_loop import train
 from tests.runs import ROOT, command, environment, run_main, scalars, small_config
 
 TFRECORD_INFO = '"fileFormat": "tfrecord"'
@@ -33,37 +33,38 @@ def tfrecord_folder(data_dir):
         (["--config.model.name=pacavit_tny"], "no model named 'pacavit_tny'"),
         (["--config.learning_rat=1"], "no key 'learning_rat'; the nearest are learning_rate"),
         (["--config.batch_size=many"], "does not fit"),
-        (["stray"], "Everything is a --flag, but got 'stray'"),
+        (["stray"], "Expected only flags (--name=value), got 'stray'"),
+        (["--learning_rate=1"], "no flag --learning_rate"),
         (["--config=configs/nothing.py"], "no config file configs/nothing.py"),
     ],
 )
-def test_bad_input_is_told_in_one_sentence(arguments, sentence, tmp_path):
+def test_bad_input_gives_one_sentence(arguments, sentence, tmp_path):
     done = run_main(*command(tmp_path / "run"), *arguments)
     assert done.returncode == 2
-    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(told) == 1, done.stderr
-    assert sentence in told[0]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert sentence in errors[0]
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"batch_size": 33, "mesh__data": 1, "accumulate_steps": 2}, "batch_size=33 must be a multiple"),
+        ({"batch_size": 33, "mesh__data": 1, "accumulate_steps": 2}, "batch_size to be a multiple of 2 .*, got 33"),
         ({"mesh__data": 4}, "does not fit the 1 devices"),
         ({"dataset__name": "cifar100"}, "python -m paca_jax.data.prepare cifar100"),
     ],
 )
-def test_a_config_that_does_not_fit_is_told(values, sentence, tmp_path):
-    with pytest.raises(UserError, match=sentence) as told:
-        loop.train(small_config(**values), tmp_path, devices=jax.devices()[:1])
-    assert "\n" not in str(told.value)
+def test_a_config_that_does_not_fit_is_refused(values, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence) as raised:
+        train(small_config(**values), tmp_path, devices=jax.devices()[:1])
+    assert "\n" not in str(raised.value)
 
 
 def test_a_data_set_prepared_as_tfrecord_names_the_conversion(tmp_path):
     tfrecord_folder(tmp_path)
     with pytest.raises(UserError, match=r"python -m paca_jax\.data\.convert_records"):
-        loop.train(small_config(dataset__data_dir=str(tmp_path)), tmp_path / "run", devices=jax.devices()[:1])
+        train(small_config(dataset__data_dir=str(tmp_path)), tmp_path / "run", devices=jax.devices()[:1])
 
 
 def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(tmp_path):
@@ -82,5 +83,5 @@ def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(tmp_path):
 
     again = run_main(*command(killed, **options))
     assert again.returncode == 0
-    assert "Going on from the checkpoint" in again.stderr
+    assert "Resuming from the checkpoint" in again.stderr
     assert scalars(killed) == scalars(whole)

@@ -1,4 +1,4 @@
-"""A folder of photos fine-tunes official weights of 1,000 classes, in the commands that the README gives."""
+"""Fine-tuning of official weights on a folder of photos, with the commands of the documentation."""
 
 import sys
 
@@ -22,7 +22,7 @@ PER_CLASS = 8
 
 @pytest.fixture
 def photos(tmp_path):
-    """Crops of photographs, one sub-folder a class; the first of each stands on its side and says so."""
+    """Crops of photographs, one sub-folder per class; the first of each is rotated, with an EXIF tag that says so."""
     rng = np.random.default_rng(0)
     for name, photograph in CLASSES.items():
         folder = tmp_path / "photos" / name
@@ -41,7 +41,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def official(tmp_path):
-    """A checkpoint laid out like the official one of the tiny model."""
+    """A checkpoint in the form of the official one of the tiny model."""
     torch = pytest.importorskip("torch")
     model = create_model(NAME)
     state = to_torch(golden.random_variables(model), model)

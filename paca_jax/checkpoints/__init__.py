@@ -1,4 +1,4 @@
-"""Weights from anywhere: workdirs, files, official models."""
+"""Weights from anywhere: workdirs, files, official models; the checkpoints of a run."""
 
 from paca_jax.checkpoints.files import read_state_dict, write_state_dict
 from paca_jax.checkpoints.loading import load

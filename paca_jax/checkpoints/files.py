@@ -1,4 +1,4 @@
-"""State dicts in files: `.safetensors`, read and written everywhere, and `.pth` or `.pt`, which need torch."""
+"""State dicts in files: `.safetensors`, read and written everywhere, and `.pth` or `.pt`, which need PyTorch."""
 
 import argparse
 import io
@@ -18,7 +18,7 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
-from paca_jax.convert.torch_format import strip_prefixes, unwrap
+from paca_jax.convert.state_dict import strip_prefixes, unwrap
 from paca_jax.errors import UserError
 
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -27,7 +27,7 @@ SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)
 
 _RECIPE = "paca_jax"
 _LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
-# What torch.load was seen to raise on damaged files (tens of thousands of them, cut and altered at random).
+# The exceptions of torch.load on damaged files (seen on tens of thousands of them, truncated and altered at random).
 _ON_DAMAGE = (
     AssertionError,
     AttributeError,
@@ -52,14 +52,14 @@ _DTYPES = {
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Returns the state dict in a file, floats widened to float32.
 
-    Wrappers ("state_dict", "model", "state_dict_ema", looked for in this order) and the prefixes "module." and "backbone." that
-    all names share are taken off. A `.pth` is opened with `weights_only=True`: nothing in it is run.
+    Wrappers ("state_dict", "model", "state_dict_ema", looked for in this order) are removed, and so are the prefixes "module."
+    and "backbone." if all names have them. A `.pth` is opened with `weights_only=True`: nothing in it is executed.
 
     Args:
         path: a `.safetensors`, `.pth` or `.pt` file, local or on a bucket.
 
     Raises:
-        UserError: if the file is missing, of another kind, damaged, or holds no state dict; or if it needs torch and torch is
+        UserError: if the file is missing, of another kind, damaged, or holds no state dict; or if it needs PyTorch, which is
             not installed.
     """
     parse = _parse_safetensors if _suffix(path) == SAFETENSORS_SUFFIX else _parse_torch
@@ -87,7 +87,7 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         recipe = None if text is None else json.loads(text)
         if recipe is not None and "name" not in recipe:
             raise ValueError("the recipe in its header names no model")
-    except (struct.error, ValueError, AttributeError, TypeError) as error:  # a header that is no JSON, or another one
+    except (struct.error, ValueError, AttributeError, TypeError) as error:  # not JSON, or not of this form
         raise _damaged(path, "safetensors", error) from error
     return recipe
 
@@ -95,20 +95,20 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 def write_state_dict(
     path: str | os.PathLike[str], state: Mapping[str, np.ndarray], recipe: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes a state dict to a file, all of it or nothing.
+    """Writes a state dict to a file, completely or not at all.
 
     Args:
         path: a `.safetensors`, `.pth` or `.pt` file on this machine; replaced if it exists.
         state: {name: array}, as `to_torch` returns.
-        recipe: keyword arguments of `create_model`, kept in a `.safetensors` file's header so that `paca_jax.load` needs
-            nothing else. A `.pth` is a plain state dict, for the official code, and has no room for it.
+        recipe: keyword arguments of `create_model`, stored in a `.safetensors` file's header so that `paca_jax.load` needs
+            nothing else. A `.pth` is a plain state dict for the official code and cannot hold it.
 
     Raises:
-        UserError: if the ending is another one, the path is on a bucket, or the file needs torch and torch is not installed.
+        UserError: if the path has another suffix or is on a bucket, or the file needs PyTorch, which is not installed.
     """
     if "://" in os.fspath(path):
         raise UserError(
-            f"A file of weights is written on this machine, but got {os.fspath(path)!r}; write it here and copy it."
+            f"Expected a path on this machine for a file of weights, got {os.fspath(path)!r}. Write it here and copy it."
         )
     if _suffix(path) == SAFETENSORS_SUFFIX:
         metadata = {"format": "pt"} | ({_RECIPE: json.dumps(recipe)} if recipe is not None else {})
@@ -124,14 +124,14 @@ def write_state_dict(
 def _suffix(path: str | os.PathLike[str]) -> str:
     suffix = epath.Path(path).suffix
     if suffix not in SUFFIXES:
-        raise UserError(f"A file of weights ends in {', '.join(SUFFIXES)}, but got {os.fspath(path)!r}.")
+        raise UserError(f"Expected a file of weights that ends in {', '.join(SUFFIXES)}, got {os.fspath(path)!r}.")
     return suffix
 
 
 def _existing(path: str | os.PathLike[str]) -> epath.Path:
     place = epath.Path(path)
     if not place.is_file():
-        raise UserError(f"There is no file {os.fspath(path)!r}; give the path of a {' or '.join(SUFFIXES)} file.")
+        raise UserError(f"There is no file {os.fspath(path)!r}. Give the path of a {' or '.join(SUFFIXES)} file.")
     return place
 
 
@@ -158,7 +158,9 @@ def _parse_safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, n
     state = {}
     for key, entry in entries:
         if entry["dtype"] not in _DTYPES:
-            raise UserError(f"{key} in {path} has the type {entry['dtype']}; known are {', '.join(_DTYPES)}: save it as F32.")
+            raise UserError(
+                f"Expected {key} in {path} to be one of {', '.join(_DTYPES)}, got {entry['dtype']}. Save it as F32."
+            )
         state[key] = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return state
 
@@ -166,18 +168,18 @@ def _parse_safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, n
 def _parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[str, Any]:
     torch = _import_torch(path)
     try:
-        # A training script's arguments lie beside the weights in many checkpoints; a Namespace runs nothing.
+        # Many checkpoints hold the training script's arguments beside the weights; a Namespace executes nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is no PyTorch file of plain tensors: it is damaged, or holds other Python objects, which are not opened "
-            "for safety; fetch it again, or save the model's state_dict() alone with torch.save."
+            "for safety. Fetch it again, or save only the model's state_dict() with torch.save."
         ) from error
     except _ON_DAMAGE as error:
         raise _damaged(path, "PyTorch", error) from error
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f"{path} holds no state dict but a {type(checkpoint).__name__}; save the model's state_dict().")
+        raise UserError(f"{path} holds no state dict but a {type(checkpoint).__name__}. Save the model's state_dict().")
     return checkpoint
 
 
@@ -186,8 +188,8 @@ def _import_torch(path: str | os.PathLike[str]) -> ModuleType:
         import torch
     except ModuleNotFoundError as error:
         raise UserError(
-            f"Reading or writing {os.fspath(path)!r} needs PyTorch, which is not installed: pip install paca-jax[torch], or "
-            "use a .safetensors file."
+            f"Reading or writing {os.fspath(path)!r} needs PyTorch, which is not installed. "
+            "Run pip install paca-jax[torch], or use a .safetensors file."
         ) from error
     return torch
 
@@ -202,4 +204,4 @@ def _widen(value: Any) -> np.ndarray:
 
 def _damaged(path: str | os.PathLike[str], kind: str, why: object) -> UserError:
     first_line = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
-    return UserError(f"{path} is no {kind} file, or a damaged one ({first_line}); fetch or write it again.")
+    return UserError(f"{path} is no {kind} file, or a damaged one ({first_line}). Fetch or write it again.")

@@ -1,9 +1,10 @@
-"""The official ImageNet checkpoints: their addresses, and a local cache that remembers their checksums."""
+"""The official ImageNet checkpoints: their names and addresses, and a local cache that records their checksums."""
 
 import os
 from pathlib import Path
 
 import pooch
+from etils import epath
 
 from paca_jax.cache import cache_folder
 from paca_jax.errors import UserError
@@ -27,32 +28,38 @@ PUBLISHED = (
 )
 
 
-def pretrained_address(name: str) -> str:
-    """Returns where the official ImageNet-1k weights of a model are published.
+def is_official_name(source: str) -> bool:
+    """Returns whether a source of weights is the name of a model; a file or folder of that name is preferred."""
+    return source in list_models() and not epath.Path(source).exists()
 
-    The addresses follow one pattern. (The official page links `pacavit_small_p2cconv_100` to the file of `..._100_49`: a slip.)
+
+def pretrained_address(name: str) -> str:
+    """Returns the address of a model's official ImageNet-1k weights.
+
+    The addresses follow one pattern. (The official page links `pacavit_small_p2cconv_100` to the file of `..._100_49`, a
+    mistake.)
 
     Raises:
         UserError: if the model's weights are not published.
     """
     if name not in PUBLISHED:
         known = "there is no such model" if name not in list_models() else "its weights are not published"
-        raise UserError(f"No pretrained weights for {name!r}: {known}; published are {', '.join(PUBLISHED)}.")
+        raise UserError(f"There are no pretrained weights for {name!r}: {known}. Published are {', '.join(PUBLISHED)}.")
     return f"{BASE_ADDRESS}IMNET_224_{name}.pth"
 
 
 def fetch_pretrained(name: str, cache: str | os.PathLike[str] | None = None) -> Path:
     """Returns the file of a model's official ImageNet-1k weights, downloaded once.
 
-    The file's SHA-256 is written beside it when it first comes and compared at every later use. A file that was put there by
-    hand is taken as it is and its checksum written likewise.
+    The file's SHA-256 is recorded beside it at its first use and compared at every later one. A file that was put there by hand
+    is accepted as it is, and its checksum is recorded in the same way.
 
     Args:
         name: an official name, one of `PUBLISHED`.
         cache: the folder to keep it in. Default: `cache_folder`.
 
     Raises:
-        UserError: if the weights are not published or cannot be reached, or the file is not the one that came first.
+        UserError: if the weights are not published or cannot be downloaded, or the file has changed since its first use.
     """
     address = pretrained_address(name)
     folder = Path(cache) if cache else cache_folder()
@@ -66,8 +73,8 @@ def fetch_pretrained(name: str, cache: str | os.PathLike[str] | None = None) -> 
         _record(record, found)
     elif found != recorded:
         raise UserError(
-            f"{path} has the SHA-256 {found}, but {recorded} was recorded when it first came; delete the file to fetch it "
-            f"again, or delete {record.name} beside it if the change is meant."
+            f"Expected the SHA-256 {recorded} of {path}, recorded at its first use, got {found}. "
+            f"Delete the file to fetch it again, or delete {record.name} beside it if the change is intended."
         )
     return path
 
@@ -77,7 +84,7 @@ def _download(address: str, path: Path) -> None:
         pooch.retrieve(address, known_hash=None, fname=path.name, path=path.parent)
     except OSError as error:  # every failure of the network, of the server or of the disk
         raise UserError(
-            f"Could not download {address} ({type(error).__name__}); check the network, or put the file by hand at {path}."
+            f"Could not download {address} ({type(error).__name__}). Check the network, or put the file by hand at {path}."
         ) from error
 
 

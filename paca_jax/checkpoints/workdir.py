@@ -1,8 +1,8 @@
 """A workdir's folder of checkpoints, and the variables in it.
 
-`checkpoints/STEP/` is whole or absent. It holds `variables` (what `model.apply` takes), `ema` (the averaged variables, where
-the run keeps any), `training` (the rest of the state, for a run that goes on) and `metadata` (JSON: the model's recipe, the
-classes' names, the config).
+`checkpoints/STEP/` is whole or absent. It holds `variables` (as `model.apply` takes them), `ema` (the averaged variables, if
+the run keeps them), `training` (the rest of the state, to resume the run) and `metadata` (JSON: the model's recipe, the names
+of its classes, the config).
 """
 
 from collections.abc import Iterator
@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
+from paca_jax.models.variables import Variables, abstract_variables
 
 FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -28,11 +29,11 @@ _PARTS = {"variables", "ema", "training", "metadata", "metrics", "_CHECKPOINT_ME
 def open_manager(
     workdir: epath.PathLike, policy: preservation_policy.PreservationPolicy | None = None
 ) -> ocp.CheckpointManager:
-    """Opens a workdir's folder of checkpoints, or makes it.
+    """Opens a workdir's folder of checkpoints, or creates it.
 
     Args:
         workdir: the run's folder, local or `gs://`.
-        policy: which checkpoints to keep; None for all.
+        policy: the checkpoints to keep; None for all.
 
     Raises:
         UserError: if the folder cannot be written, or holds something else.
@@ -42,28 +43,30 @@ def open_manager(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"The workdir {workdir} cannot be written ({error}); choose another with --workdir.") from error
+        raise UserError(f"The workdir {workdir} cannot be written ({error}). Choose another with --workdir.") from error
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy))
 
 
-def write_variables(workdir: epath.PathLike, variables: dict[str, PyTree], metadata: dict[str, Any]) -> None:
+def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dict[str, Any]) -> None:
     """Writes variables as a workdir that `paca_jax.load` and `--config.init_from` read (a checkpoint at step 0).
 
     Args:
-        workdir: the folder to make.
-        variables: collections of arrays as `model.init` gives them.
+        workdir: the folder to create.
+        variables: collections of arrays, as from `model.init`.
         metadata: at least {"model": the keyword arguments of `create_model`}.
+
+    Raises:
+        UserError: if the folder holds checkpoints already or cannot be written.
     """
-    manager = open_manager(workdir)
-    if manager.latest_step() is not None:
-        raise UserError(f"{workdir} already holds checkpoints; choose another folder.")
-    items = {"variables": ocp.args.StandardSave(variables), "metadata": ocp.args.JsonSave(metadata)}
-    manager.save(0, args=ocp.args.Composite(**items))
-    manager.close()
+    with open_manager(workdir) as manager:
+        if manager.latest_step() is not None:
+            raise UserError(f"{workdir} already holds checkpoints. Choose another folder.")
+        items = {"variables": ocp.args.StandardSave(variables), "metadata": ocp.args.JsonSave(metadata)}
+        manager.save(0, args=ocp.args.Composite(**items))
 
 
-def read_variables(place: epath.PathLike) -> tuple[dict[str, PyTree], dict[str, Any]]:
-    """Returns the variables to use of a checkpoint (the averaged ones where there are), and its metadata.
+def read_variables(place: epath.PathLike) -> tuple[Variables, dict[str, Any]]:
+    """Returns the variables in a checkpoint (the averaged ones if it has them) as NumPy arrays, and its metadata.
 
     Args:
         place: a workdir, for its newest checkpoint, or the folder of one of its checkpoints, `WORKDIR/checkpoints/STEP`.
@@ -75,35 +78,33 @@ def read_variables(place: epath.PathLike) -> tuple[dict[str, PyTree], dict[str, 
     if workdir.parent.name == FOLDER and workdir.name.isdigit():
         workdir, asked = workdir.parent.parent, int(workdir.name)
     if not (workdir / FOLDER).exists():
-        raise UserError(f"{place} is not the workdir of a run: it has no folder named {FOLDER}.")
-    manager = open_manager(workdir)
-    step = manager.latest_step() if asked is None else asked
-    if step is None:
-        raise UserError(f"{workdir} holds no finished checkpoint yet.")
-    metadata = read_metadata(manager, step)
-    model = create_model(**metadata["model"])
-    images = jnp.zeros((1, 32, 32, model.config.image_channels))
-    device = NamedSharding(Mesh(jax.local_devices()[:1], ("data",)), PartitionSpec())
-    abstract = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(model.init, jax.random.key(0), images),
-    )
-    folder = epath.Path(manager.directory) / str(step)
-    item = "ema" if (folder / "ema").exists() else "variables"
-    with told_as_damage(folder):
-        restored = manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))
-    manager.close()
-    return restored[item], metadata
+        raise UserError(f"{place} is not the workdir of a run: it has no folder named {FOLDER}. Check the path.")
+    with open_manager(workdir) as manager:
+        step = manager.latest_step() if asked is None else asked
+        if step is None:
+            raise UserError(f"{workdir} holds no finished checkpoint yet. Wait for the first one, or choose another workdir.")
+        metadata = read_metadata(manager, step)
+        device = NamedSharding(Mesh(jax.local_devices()[:1], ("data",)), PartitionSpec())
+        abstract = {
+            path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
+            for path, leaf in abstract_variables(create_model(**metadata["model"])).items()
+        }
+        folder = epath.Path(manager.directory) / str(step)
+        item = "ema" if (folder / "ema").exists() else "variables"
+        args = ocp.args.Composite(**{item: ocp.args.StandardRestore(unflatten_dict(abstract, sep="/"))})
+        with damage_as_user_error(folder):
+            restored = manager.restore(step, args=args)
+    return jax.tree.map(np.asarray, restored[item]), metadata
 
 
 def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Returns what was told about the run at `step`."""
-    with told_as_damage(epath.Path(manager.directory) / str(step)):
+    """Returns the metadata of the checkpoint at `step`."""
+    with damage_as_user_error(epath.Path(manager.directory) / str(step)):
         return manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
 
 
 def _absolute(path: epath.Path) -> epath.Path:
-    """Returns an absolute path, which Orbax asks for; `gs://...` is one, and `resolve` would spoil it."""
+    """Returns an absolute path, as Orbax requires; `gs://...` is one already, and `resolve` would break it."""
     return path if path.is_absolute() else path.resolve()
 
 
@@ -111,11 +112,11 @@ def _refuse_foreign(folder: epath.Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UserError(f"{folder} should be a folder of checkpoints, but it is a file; choose another workdir.")
+        raise UserError(f"Expected a folder of checkpoints at {folder}, got a file. Choose another workdir.")
     for entry in folder.iterdir():
         if _TEMPORARY in entry.name:
             continue
-        # Of a checkpoint whose removal was interrupted, only some parts are left, or none.
+        # If the removal of a checkpoint was interrupted, only some of its parts are left, or none.
         parts = {part.name for part in entry.iterdir()} if entry.name.isdigit() and entry.is_dir() else {entry.name}
         if parts and not parts & _PARTS:
             raise UserError(
@@ -125,13 +126,13 @@ def _refuse_foreign(folder: epath.Path) -> None:
 
 
 @contextmanager
-def told_as_damage(step_folder: epath.Path) -> Iterator[None]:
-    """Turns what Orbax and TensorStore raise on missing, cut or differently shaped arrays into one sentence."""
+def damage_as_user_error(step_folder: epath.Path) -> Iterator[None]:
+    """Turns the errors of Orbax and TensorStore for missing, truncated or differently shaped arrays into one sentence."""
     try:
         yield
     except (ValueError, FileNotFoundError, KeyError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"The checkpoint {step_folder} is damaged or of another model ({reason}); nothing was deleted. Move that folder "
-            "away to go on from the checkpoint before it, or choose another workdir."
+            f"The checkpoint {step_folder} is damaged or belongs to another model ({reason}); nothing was deleted. Move that "
+            "folder away to resume from the checkpoint before it, or choose another workdir."
         ) from error

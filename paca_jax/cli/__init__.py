@@ -1,1 +1,1 @@
-"""Command lines: thin faces over functions."""
+"""The command lines, as thin faces over functions."""

@@ -1,54 +1,59 @@
-"""Reading `--config=FILE[:VARIANT]` and `--config.key=value`, with errors that name the nearest keys."""
+"""Reads `--config=FILE[:VARIANT]` and `--config.key=value`, with errors that name the nearest keys."""
 
-import logging
+import argparse
 import runpy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
-from absl import logging as absl_logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from paca_jax.errors import UserError, nearest
 
 
-def set_up_logging(process: int) -> None:
-    """Sends what the library tells to the standard error stream; of several processes the first tells what all do."""
-    prefix = f"[process {process}] " if process else ""
-    logging.basicConfig(format=f"{prefix}%(message)s", level=logging.WARNING, force=True)
-    logging.getLogger("paca_jax").setLevel(logging.WARNING if process else logging.INFO)
-    absl_logging.set_verbosity(absl_logging.WARNING)
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[argparse.Namespace, ConfigDict]:
+    """Parses a command line with `--config` and its overrides.
 
+    Args:
+        parser: the parser of all other flags; `--config` is added to it.
+        argv: the command line; by default that of the process.
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses the command line and returns the program's name, as `absl.app.run` asks of its `flags_parser`.
+    Returns:
+        The values of the other flags, and the locked config.
 
     Raises:
-        UserError: if the config file is missing, or sets or is given a key that does not exist or a value that does not fit, or
-            something is no flag.
+        UserError: if the config file is missing or invalid, a key does not exist, a value does not fit its key, or an argument
+            is not a flag of the command.
     """
-    named = [argument.lstrip("-").partition("=") for argument in argv[1:] if argument.startswith("-")]
-    files = [value for name, _, value in named if name == "config" and value]
-    if files:
-        known = list(_keys(read_config(files[-1])))
-        for name, _, _ in named:
-            key = name.removeprefix("config.")
-            if key != name and key not in known:
-                raise UserError(f"The config has no key {key!r}; {nearest(key, known)}.")
+    parser.add_argument(
+        "--config", metavar="FILE[:VARIANT]", required=True, help="a file of configs/, and :VARIANT if the file has variants"
+    )
+    values, overrides = parser.parse_known_args(argv)
+    keys = list(_keys(read_config(values.config)))
+    for argument in overrides:
+        key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
+        if argument.startswith(("--config.", "-config.")) and key not in keys:
+            raise UserError(f"The config has no key {key!r}; {nearest(key, keys)}.")
+
+    line = [parser.prog, f"--config={values.config}", *overrides]
+    config_only = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=config_only, sys_argv=line)
     try:
-        rest = flags.FLAGS(list(argv))
-    except (flags.IllegalFlagValueError, TypeError, ValueError) as error:
+        rest = config_only(line)
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"There is no flag --{error.flagname}. See --help.") from error
+    except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"A value does not fit its key: {_one_line(error)}") from error
     if len(rest) > 1:
-        raise UserError(f"Everything is a --flag, but got {' '.join(rest[1:])!r}.")
-    return rest
+        raise UserError(f"Expected only flags (--name=value), got {' '.join(rest[1:])!r}. See --help.")
+    return values, config_only.config
 
 
 def read_config(file: str) -> ConfigDict:
     """Returns the config of "FILE" or "FILE:VARIANT".
 
     Raises:
-        UserError: if there is no such file or variant, or the file sets a key that does not exist or a value of another type.
+        UserError: if there is no such file or variant, or the file sets a key that does not exist or a value of the wrong type.
     """
     path, _, variant = file.partition(":")
     if not Path(path).is_file():

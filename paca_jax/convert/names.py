@@ -1,6 +1,6 @@
-"""One table: from paths of Flax modules to the official code's PyTorch names, and how each kind of layer changes shape.
+"""One table: from paths of Flax modules to the official code's PyTorch names, and how each kind of layer changes layout.
 
-A row joins a module of ours to one of theirs; its kind says which tensors such a layer holds, under which names on either side,
+A row joins a module of ours to one of theirs. Its kind says which tensors such a layer holds, under which names on either side,
 and in which layout. Every array of every model matches exactly one row. A new head is a few more rows, or one more kind.
 """
 
@@ -11,23 +11,19 @@ from typing import NamedTuple
 import numpy as np
 
 from paca_jax.models.heads.rcnn import BOX_SIDE
+from paca_jax.models.variables import CLUSTERING, HEAD
 from paca_jax.ops.nn.depthwise import BINOMIAL
 
 Layout = Callable[[np.ndarray], np.ndarray]
-
-# What may start fresh when a checkpoint is loaded into a model with other classes or clusters.
-HEAD = "head"
-CLUSTERING = "clustering"
-GROUPS = (HEAD, CLUSTERING)
 
 
 class Tensor(NamedTuple):
     """One array of a layer.
 
     Attributes:
-        torch_name: its name in PyTorch, after the module's; "" where the module's name is the array's.
-        to_torch: from our layout to theirs.
-        to_flax: from their layout to ours.
+        torch_name: its name in PyTorch, after the module's; "" if the module's name is the array's.
+        to_torch: converts our layout to theirs.
+        to_flax: converts their layout to ours.
         torch_dtype: its type in a state dict.
         flax_dtype: its type in our variables.
     """
@@ -40,27 +36,27 @@ class Tensor(NamedTuple):
 
 
 class Constant(NamedTuple):
-    """An array that only PyTorch keeps (a buffer): fixed, derived from the layer's kernel in our layout."""
+    """A fixed array that only PyTorch keeps (a buffer), derived from the layer's kernel in our layout."""
 
     torch_name: str
     value: Callable[[np.ndarray], np.ndarray]
 
 
 class Kind(NamedTuple):
-    """A kind of layer: {"collection/name" of ours: the array}, and the constants that PyTorch keeps beside them."""
+    """A kind of layer: {our "collection/name": the array}, and the constants that PyTorch keeps beside them."""
 
     tensors: dict[str, Tensor]
     constants: tuple[Constant, ...] = ()
 
 
 class Row(NamedTuple):
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
         path: regular expression of the Flax module's path; groups in it fill the fields {0}, {1} of `key`.
         key: the PyTorch module's name.
-        kind: what the layer holds.
-        group: the group of `GROUPS` that it belongs to, if any.
+        kind: the layer's kind.
+        group: its group in `paca_jax.models.variables.GROUPS`, if it has one.
     """
 
     path: str
@@ -113,7 +109,7 @@ def _cells_first(array: np.ndarray) -> np.ndarray:
 
 
 def _swap_pairs(array: np.ndarray) -> np.ndarray:
-    """Between the kernels of transposed convolutions, (height, width, in, out) here and (in, out, height, width) there."""
+    """Converts kernels of transposed convolutions: (height, width, in, out) here, (in, out, height, width) there."""
     return array.transpose(2, 3, 0, 1)
 
 
@@ -240,18 +236,18 @@ TABLE: tuple[Row, ...] = (
     Row("mask_head/project", "roi_head.mask_head.conv_logits", POINTWISE, HEAD),
 )
 
-# A downstream model holds a backbone under this name, here and there.
+# The name of the backbone inside a downstream model, here and there.
 BACKBONE = "backbone"
 
 
 class Match(NamedTuple):
-    """What the table says about one array of ours.
+    """The entry of the table for one of our arrays.
 
     Attributes:
         key: its name in a state dict.
         tensor: its layouts and types.
-        group: the group it belongs to, if any.
-        constants: {name in a state dict: how it follows from this array}, of the buffers that come with it.
+        group: its group, if it has one.
+        constants: {name in a state dict: function that derives it from this array}, of the buffers that belong to it.
     """
 
     key: str
@@ -261,11 +257,32 @@ class Match(NamedTuple):
 
 
 def match(path: str) -> Match:
-    """Returns what the table says about the array at `path` ("params/stage1/block0/mlp/fc1/kernel").
+    """Returns the entry of the table for the array at `path` ("params/stage1/block0/mlp/fc1/kernel").
 
     Raises:
         LookupError: if the path does not match exactly one row.
     """
+    found = _matches(path)
+    if len(found) != 1:
+        raise LookupError(f"Array {path!r} matches {len(found)} rows of the table of names; every array needs exactly one.")
+    return found[0]
+
+
+def group_of_path(path: str) -> str | None:
+    """Returns the group of an array of ours, whether or not a model has it; None for most of them."""
+    return next((found.group for found in _matches(path)), None)
+
+
+def group_of_key(key: str) -> str | None:
+    """Returns the group of a name in a state dict, whether or not a model has it; None for most of them."""
+    for row in TABLE:
+        prefix = re.sub(r"\\\{\d\\\}", r"\\d+", re.escape(row.key))
+        if row.group and re.fullmatch(rf"({BACKBONE}\.)?" + prefix + r"(\.\w+)?", key):
+            return row.group
+    return None
+
+
+def _matches(path: str) -> list[Match]:
     collection, *modules, leaf = path.split("/")
     prefix_of_key = ""
     if modules[:1] == [BACKBONE]:
@@ -282,15 +299,4 @@ def match(path: str) -> Match:
                 constants = row.kind.constants if leaf == "kernel" else ()
                 derived = {f"{prefix}.{constant.torch_name}": constant.value for constant in constants}
                 found.append(Match(key, tensor, row.group, derived))
-    if len(found) != 1:
-        raise LookupError(f"Array {path!r} matches {len(found)} rows of the table of names; every array needs exactly one.")
-    return found[0]
-
-
-def group_of_key(key: str) -> str | None:
-    """Returns the group that a name in a state dict belongs to, whether or not a model has it; None for most names."""
-    for row in TABLE:
-        prefix = re.sub(r"\\\{\d\\\}", r"\\d+", re.escape(row.key))
-        if row.group and re.fullmatch(rf"({BACKBONE}\.)?" + prefix + r"(\.\w+)?", key):
-            return row.group
-    return None
+    return found

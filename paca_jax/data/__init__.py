@@ -1,27 +1,25 @@
-"""Data: TFDS and folders of images, decoding and augmentation with Pillow, and batches that the seed and the step decide."""
+"""Data: TFDS and folders of images, decoding and augmentation with Pillow, and batches decided by the seed and the step."""
 
 from paca_jax.data.class_names import ADE20K_CLASSES, COCO_CLASSES, IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
-from paca_jax.data.codecs.images import ImageError, convert_image, decode_image, image_sizes
+from paca_jax.data.codecs.images import ImageError, convert_image, decode_image
 from paca_jax.data.codecs.label_maps import IGNORED, MaskError, decode_mask
 from paca_jax.data.codecs.rle import encode_bitmap
 from paca_jax.data.loader.batches import eval_batches, train_batches
-from paca_jax.data.loader.bucketing import Shape
 from paca_jax.data.loader.workers import Batches
-from paca_jax.data.sources.dataset import Dataset
+from paca_jax.data.sources.dataset import Dataset, image_sizes
 from paca_jax.data.sources.metadata import zero_is_unlabeled
 from paca_jax.data.sources.objects import ObjectDataset, Objects
-from paca_jax.data.sources.tfds import describe_dataset, open_dataset
+from paca_jax.data.sources.registry import describe_dataset, open_dataset
 from paca_jax.data.transforms.classification import EvalTransform, TrainTransform
 from paca_jax.data.transforms.detection import (
     DetectionEvalTransform,
     DetectionShapes,
     DetectionTrainTransform,
-    RandomCrop,
-    object_rows,
 )
 from paca_jax.data.transforms.object_masks import unpack_masks
-from paca_jax.data.transforms.preprocessing import preprocess
-from paca_jax.data.transforms.random_placement import DETR_CROP
+from paca_jax.data.transforms.padding import Shape, object_rows
+from paca_jax.data.transforms.placement import DETR_CROP, RandomCrop
+from paca_jax.data.transforms.preprocessing import eval_transform, preprocess
 from paca_jax.data.transforms.segmentation import SegmentationEvalTransform, SegmentationTrainTransform
 
 __all__ = [
@@ -52,6 +50,7 @@ __all__ = [
     "describe_dataset",
     "encode_bitmap",
     "eval_batches",
+    "eval_transform",
     "image_sizes",
     "object_rows",
     "open_dataset",

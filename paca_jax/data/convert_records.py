@@ -1,9 +1,9 @@
-"""Converts a TFDS data set that is prepared as TFRecord to ArrayRecord, which can be read in any order.
+"""Converts a TFDS data set that is prepared as TFRecord to ArrayRecord, which has random access.
 
-    python -m paca_jax.data.convert_records FOLDER [--out FOLDER]
+    paca convert-records FOLDER [--out FOLDER]
 
-FOLDER is a version folder such as `DATA_DIR/imagenet2012/5.1.0`; it is left as it is. The result has the same examples, bit for
-bit, in the same order and the same shards. It needs the disk space of the data set once more.
+FOLDER is a version folder such as `DATA_DIR/imagenet2012/5.1.0`; it is not changed. The result has the same examples, bit for
+bit, in the same order and the same shards. It takes as much disk space as the original.
 """
 
 import argparse
@@ -11,39 +11,40 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.errors import UserError, exit_on_user_error
 
 _INFO = "dataset_info.json"
 
 
 def convert(folder: Path, out: Path | None = None) -> Path:
-    """Writes the ArrayRecord copy of a version folder; it appears complete or not at all.
+    """Writes the ArrayRecord copy of a version folder; the copy appears complete or not at all.
 
     Args:
-      folder: the version folder of a data set that is prepared as TFRecord.
-      out: the version folder to write; by default the same place below `DATA_DIR_array_record` beside DATA_DIR.
+        folder: the version folder of a data set that is prepared as TFRecord.
+        out: the version folder to write; by default the same place below `DATA_DIR_array_record` beside DATA_DIR.
 
     Returns:
-      The version folder that was written.
+        The new version folder.
 
     Raises:
-      UserError: `folder` is no such folder or is damaged, or `out` exists or does not end with NAME/[CONFIG/]VERSION.
+        UserError: `folder` is not such a folder or is damaged, or `out` exists or does not end with NAME/[CONFIG/]VERSION.
     """
     import tensorflow_datasets as tfds
 
     if not (folder / _INFO).is_file():
         raise UserError(
             f"Expected the version folder of a prepared TFDS data set, such as DATA_DIR/imagenet2012/5.1.0, {folder} has no "
-            f"{_INFO}; give that folder."
+            f"{_INFO}. Give such a folder."
         )
     builder = tfds.builder_from_directory(folder.absolute())
     found = builder.info.file_format
     if found is None or found.value != "tfrecord":
         kind = found.value if found else "an unknown format"
-        raise UserError(f"Expected a data set that is prepared as tfrecord, {folder} holds {kind}; nothing is to be converted.")
+        raise UserError(f"Expected a data set that is prepared as tfrecord, {folder} holds {kind}. Give another folder.")
     if out is None:
         data_dir = _data_dir(folder.absolute(), folder)
         target = data_dir.with_name(f"{data_dir.name}_array_record") / folder.absolute().relative_to(data_dir)
@@ -51,7 +52,7 @@ def convert(folder: Path, out: Path | None = None) -> Path:
         target = out.absolute()
         _data_dir(target, folder)
     if target.exists():
-        raise UserError(f"Expected no folder at {target}, found one; delete it or name another with --out.")
+        raise UserError(f"Expected no folder at {target}, found one. Delete it or name another with --out.")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix="incomplete."))
     try:
@@ -66,12 +67,12 @@ def convert(folder: Path, out: Path | None = None) -> Path:
 
 
 def _data_dir(version_folder: Path, prepared: Path) -> Path:
-    """Returns the folder of data sets above DATA_DIR/NAME/[CONFIG/]VERSION, these names being those of a prepared folder."""
+    """Returns DATA_DIR of a folder DATA_DIR/NAME/[CONFIG/]VERSION; the names are those of a prepared data set."""
     info = json.loads((prepared / _INFO).read_text("utf-8"))
     tail = Path(info["name"], info.get("configName", ""), info["version"])
     if version_folder.parts[-len(tail.parts) :] != tail.parts:
         raise UserError(
-            f"Expected a folder that ends with {tail}, got {version_folder}; TFDS finds the data set by that path only."
+            f"Expected a folder that ends with {tail}, got {version_folder}. Rename it: TFDS finds the data set only there."
         )
     return version_folder.parents[len(tail.parts) - 1]
 
@@ -93,18 +94,18 @@ def _convert_split(split: Any, folder: Path) -> None:
                 written += 1
         except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
             raise UserError(
-                f"Expected the intact file {source}, reading example {written} of it failed ({type(error).__name__}); "
-                "prepare the data set anew."
+                f"Expected the intact file {source}, reading example {written} of it failed ({type(error).__name__}). "
+                "Prepare the data set again."
             ) from error
         finally:
             writer.close()
         if written != length:
-            raise UserError(f"Expected {length} examples in {source}, found {written}; prepare the data set anew.")
+            raise UserError(f"Expected {length} examples in {source}, found {written}. Prepare the data set again.")
         print(f"{source.name} -> {target.name}: {written} examples", flush=True)
 
 
 def _write_metadata(source: Path, target: Path, records: set[str]) -> None:
-    """Copies every file but the records, and names the new format."""
+    """Copies all files but the records, and sets the new format."""
     for path in source.iterdir():
         if path.is_file() and path.name != _INFO and os.fspath(path.absolute()) not in records:
             shutil.copyfile(path, target / path.name)
@@ -114,15 +115,17 @@ def _write_metadata(source: Path, target: Path, records: set[str]) -> None:
     (target / _INFO).write_text(json.dumps(info, indent=2, sort_keys=True), "utf-8")
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; `argv` is by default that of the process."""
+    parser = argparse.ArgumentParser(
+        prog="paca convert-records", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path, help="the version folder, such as DATA_DIR/imagenet2012/5.1.0")
     parser.add_argument("--out", type=Path, help="the version folder to write")
-    arguments = parser.parse_args()
-    with told_on_the_command_line():
+    arguments = parser.parse_args(argv)
+    with exit_on_user_error():
         target = convert(arguments.folder, arguments.out)
-        print(f"Done; use it with dataset.data_dir={_data_dir(target.absolute(), target)}")
+        print(f"Done. Use it with dataset.data_dir={_data_dir(target.absolute(), target)}")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,33 @@
 """Downloads a TFDS data set and prepares it as ArrayRecord.
 
-    python -m paca_jax.data.prepare NAME [--data_dir DIR]
+    paca prepare NAME [--data_dir DIR]
 
-The data set `scenes` is made of files of the repository. Data sets that TFDS cannot download by itself (imagenet2012, for
-example) print where to put the files that you fetched by hand.
+The data set `scenes` is made from files of the repository. For data sets that TFDS cannot download itself, such as
+imagenet2012, the error message says where to put the files that you download by hand.
 """
 
 import argparse
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from paca_jax.data.sources.tfds import check_format, find_builder
-from paca_jax.errors import UserError, told_on_the_command_line
+from paca_jax.errors import UserError, exit_on_user_error
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
-    """Downloads and prepares a data set; nothing is done where that has happened already.
+    """Downloads and prepares a data set, unless it is prepared already.
 
     Args:
-      name: "name" or "name/config" as TFDS lists them, or "scenes".
-      data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
+        name: "name" or "name/config" as in TFDS, or "scenes".
+        data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`).
 
     Returns:
-      The folder of the prepared version.
+        The folder of the prepared version.
 
     Raises:
-      UserError: TFDS has no such data set, needs files fetched by hand or a package that is not installed, the folder holds the
-        data set in another format, or what `scenes` is made of is missing.
+        UserError: TFDS has no such data set, or needs files downloaded by hand or a package that is not installed; the folder
+            holds the data set in another format; or the files that `scenes` is made from are missing.
     """
     found = find_builder(name, data_dir)
     if found is not None:
@@ -35,11 +36,13 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     builder = _builder(name, data_dir)
     try:
         builder.download_and_prepare()
-    except AssertionError as error:  # how TFDS asks for files that must be fetched by hand
-        raise UserError(f"Expected files of {name!r} that must be fetched by hand, found none: {_one_line(error)}") from error
+    except AssertionError as error:  # TFDS raises it if files must be downloaded by hand
+        raise UserError(
+            f"Expected files of {name!r} that must be downloaded by hand, found none: {_one_line(error)}"
+        ) from error
     except ImportError as error:
         raise UserError(
-            f"Expected the packages that preparing {name!r} needs, lacking is {error.name}; install it and run this again."
+            f"Expected the packages that preparing {name!r} needs, {error.name} is missing. Install it and run this again."
         ) from error
     return str(builder.data_dir)
 
@@ -56,11 +59,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
         return tfds.builder(name, **options)
     except tfds.core.DatasetNotFoundError as error:
         near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=3)
-        hint = f"nearest are {', '.join(near)}" if near else "tfds.list_builders() lists them"
-        raise UserError(f"Expected the name of a TFDS data set, got {name!r}; {hint}.") from error
+        hint = f"The nearest are {', '.join(near)}" if near else "tfds.list_builders() lists them"
+        raise UserError(f"Expected the name of a TFDS data set, got {name!r}. {hint}.") from error
     except (ValueError, RuntimeError) as error:  # an unknown config or version
         raise UserError(
-            f"Expected a TFDS data set or data set/config, got {name!r} ({_first_line(error)}); correct it."
+            f"Expected a TFDS data set or data set/config, got {name!r} ({_first_line(error)}). Correct it."
         ) from error
 
 
@@ -72,13 +75,15 @@ def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; `argv` is by default that of the process."""
+    parser = argparse.ArgumentParser(
+        prog="paca prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", help="the data set as TFDS names it, such as imagenet2012 or coco/2017")
     parser.add_argument("--data_dir", help="the folder of data sets (default: TFDS's own)")
-    arguments = parser.parse_args()
-    with told_on_the_command_line():
+    arguments = parser.parse_args(argv)
+    with exit_on_user_error():
         print(prepare(arguments.name, arguments.data_dir))
 
 

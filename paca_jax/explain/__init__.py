@@ -1,4 +1,4 @@
-"""Pictures of clusters, what each of them gathers, drawn over the image; and of segmentations and detections."""
+"""Pictures of clusters, segmentations and detections, drawn over the image."""
 
 from paca_jax.explain.colors import mask_png, palette
 from paca_jax.explain.columns import LARGEST

@@ -1,4 +1,4 @@
-"""Colors of classes, and label maps as files."""
+"""Colors for classes, and label maps as PNG files."""
 
 import functools
 
@@ -10,14 +10,14 @@ from paca_jax.errors import UserError
 from paca_jax.explain.png import to_png
 
 MAX_CLASSES = 255
-IGNORED = 255  # the label of pixels that do not count
+IGNORED = 255  # the label of ignored pixels
 
 _FIRST = (70, 76, 92)  # slate: class 0 is often the background
-_STEPS = 18  # levels of red, of green and of blue to choose from
-# Neither dark, pale nor garish, in the units of Oklab.
+_STEPS = 18  # candidate levels of red, of green and of blue
+# Bounds that exclude dark, pale and garish colors, in units of Oklab.
 _LIGHTNESS, _CHROMA = (0.50, 0.88), (0.11, 0.18)
-_LIGHTNESS_WEIGHT = 0.4  # on a picture hues tell classes apart better than lightness does
-# From linear light to the cones' answers, and from their cube roots to Oklab (Ottosson 2020).
+_LIGHTNESS_WEIGHT = 0.4  # over a picture, hue distinguishes classes better than lightness
+# From linear light to cone responses, and from their cube roots to Oklab (Ottosson 2020).
 _TO_CONES = (
     (0.4122214708, 0.5363325363, 0.0514459929),
     (0.2119034982, 0.6806995451, 0.1073969566),
@@ -33,8 +33,8 @@ _TO_OKLAB = (
 def palette(num_classes: int) -> UInt8[np.ndarray, "K 3"]:
     """Returns a color for each class: red, green and blue.
 
-    Class 0 is slate; every further one is as far as possible, to the eye, from those before it, and from black and white. So
-    the first colors are the same for any number of classes, and the fewer there are, the better they are told apart.
+    Class 0 is slate. Each further color is perceptually as far as possible from those before it and from black and white, so
+    the first colors do not depend on the number of classes, and fewer classes are easier to distinguish.
 
     Args:
         num_classes: 1 to 255.
@@ -43,7 +43,7 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "K 3"]:
         UserError: if there are more or fewer classes.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
-        raise UserError(f"Expected 1 to {MAX_CLASSES} classes to color, got {num_classes}; leave some out.")
+        raise UserError(f"Expected 1 to {MAX_CLASSES} classes to color, got {num_classes}. Color a subset of them.")
     return _colors()[:num_classes].copy()
 
 
@@ -51,11 +51,11 @@ def mask_png(labels: Integer[np.ndarray, "H W"], num_classes: int) -> bytes:
     """Returns a label map as the bytes of a palette PNG: its indices are the labels, its colors those of `palette`.
 
     Args:
-        labels: classes from 0, and 255 where a pixel does not count, which is black and transparent.
+        labels: classes from 0; 255 marks ignored pixels, which become black and transparent.
         num_classes: 1 to 255.
 
     Raises:
-        UserError: if there are labels of other classes, or `labels` has not two axes.
+        UserError: if a label is neither a class nor 255, or `labels` does not have two axes.
     """
     labels = checked_labels(labels, num_classes)
     image = Image.fromarray(labels).convert("P")
@@ -67,17 +67,17 @@ def mask_png(labels: Integer[np.ndarray, "H W"], num_classes: int) -> bytes:
 
 
 def checked_labels(labels: Integer[np.ndarray, "H W"], num_classes: int) -> UInt8[np.ndarray, "H W"]:
-    """Returns the labels as bytes.
+    """Returns the labels as uint8.
 
     Raises:
-        UserError: if one is neither a class nor 255, or `labels` has not two axes.
+        UserError: if a label is neither a class nor 255, or `labels` does not have two axes.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        raise UserError(f"Expected whole numbers of shape (H, W) as labels, got {labels.dtype} of shape {labels.shape}.")
+        raise UserError(f"Expected integer labels of shape (H, W), got {labels.dtype} of shape {labels.shape}. Convert them.")
     wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_classes))]
     if wrong.size:
-        raise UserError(f"Expected labels from 0 to {num_classes - 1}, or {IGNORED} for none, got {wrong[0]}; correct them.")
+        raise UserError(f"Expected labels from 0 to {num_classes - 1}, or {IGNORED} for none, got {wrong[0]}. Correct them.")
     return labels.astype(np.uint8)
 
 
@@ -102,7 +102,7 @@ def _colors() -> UInt8[np.ndarray, "255 3"]:
 
 
 def _oklab(colors: UInt8[np.ndarray, "n 3"]) -> np.ndarray:
-    """Returns (n, 3): lightness, and two axes of hue. Distances are roughly what the eye makes of them."""
+    """Returns Oklab coordinates (n, 3): lightness and two axes of hue. Distances are roughly perceptual."""
     values = colors / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     return np.cbrt(linear @ np.transpose(_TO_CONES)) @ np.transpose(_TO_OKLAB)

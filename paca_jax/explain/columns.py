@@ -1,13 +1,14 @@
-"""Sheets of pictures beside each other, with a legend of classes: nothing here knows what is drawn on them."""
+"""The layout of sheets: pictures in rows and columns, with a legend of classes. Independent of what the pictures show."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
+from paca_jax.errors import UserError
 from paca_jax.explain.drawing import CAPTION_HEIGHT, GAP, INK, LINE, MARGIN, PAPER, ROW_GAP, SOFT, fitted, font
 
-# A picture's longer side in pixels: small ones are enlarged, large ones made smaller.
+# Bounds of a picture's longer side in pixels; pictures outside are resized.
 SMALLEST, LARGEST = 320, 640
 LEGEND_WIDTH = 230
 LEGEND_LINE = 25
@@ -18,8 +19,8 @@ class Strip(NamedTuple):
     """One row of a sheet.
 
     Attributes:
-        pictures: of one size, RGB.
-        caption: what stands below the second one.
+        pictures: RGB pictures of one size.
+        caption: the text below the second picture.
     """
 
     pictures: list[Image.Image]
@@ -31,8 +32,8 @@ class LegendLine(NamedTuple):
 
     Attributes:
         color: red, green and blue.
-        name: the class.
-        value: what there is of it.
+        name: the name of the class.
+        value: its fraction or count.
     """
 
     color: tuple[int, ...]
@@ -41,7 +42,13 @@ class LegendLine(NamedTuple):
 
 
 def shown_pictures(pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    """Returns pictures in the size that a sheet shows them in, as RGB: of one longer side, from `SMALLEST` to `LARGEST`."""
+    """Returns the pictures as RGB in the size that a sheet shows: with one longer side, from `SMALLEST` to `LARGEST`.
+
+    Raises:
+        UserError: if there is no picture.
+    """
+    if not pictures:
+        raise UserError("Expected at least one picture to draw, got none. Pass one.")
     longer = min(max(SMALLEST, *(max(picture.size) for picture in pictures)), LARGEST)
     return [picture.convert("RGB").resize(_fitted_size(picture.size, longer), Image.Resampling.LANCZOS) for picture in pictures]
 
@@ -49,13 +56,13 @@ def shown_pictures(pictures: Sequence[Image.Image]) -> list[Image.Image]:
 def draw_columns(
     strips: Sequence[Strip], titles: Sequence[str], legend_title: str, legend: Sequence[LegendLine]
 ) -> Image.Image:
-    """Draws strips below each other, and a legend on their right.
+    """Draws strips below each other, with a legend to their right.
 
     Args:
-        strips: at least one.
-        titles: of the columns; those of columns without a picture are left out.
-        legend_title: what the legend's values are.
-        legend: its first `MAX_NAMED` lines are drawn, of further ones their number.
+        strips: the rows, at least one.
+        titles: the titles of the columns; those of columns without pictures are left out.
+        legend_title: the title above the legend.
+        legend: its lines; the first `MAX_NAMED` are drawn and the others counted.
     """
     columns = max(len(strip.pictures) for strip in strips)
     width = max(strip.pictures[0].width for strip in strips)

@@ -1,4 +1,4 @@
-"""Pictures of detections: objects in the colors of their classes over the picture, and a legend."""
+"""Pictures of detections: objects over the picture in the colors of their classes, and a legend."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,16 +13,16 @@ from paca_jax.explain.columns import LegendLine, Strip, draw_columns, shown_pict
 from paca_jax.explain.marking import Marked, by_score, class_color, mark
 
 TITLES = ("picture", "objects", "truth")
-_LEAST_OVERLAP = 0.5  # of a box with that of the true object which it has found
+_LEAST_OVERLAP = 0.5  # an object with at least this IoU with a box of its class counts as found
 
 
 class Found(NamedTuple):
     """One picture of a sheet.
 
     Attributes:
-        picture: any mode.
-        objects: what a model found in it.
-        truth: the objects that are there, where they are known.
+        picture: the picture, in any mode.
+        objects: the objects that a model found.
+        truth: the true objects, if known.
     """
 
     picture: Image.Image
@@ -33,13 +33,13 @@ class Found(NamedTuple):
 def detection_overlay(
     picture: Image.Image, objects: Marked, class_names: Sequence[str], truth: Marked | None = None
 ) -> Image.Image:
-    """Draws a picture, beside it the objects found in it, then the true ones where they are known, and a legend.
+    """Draws a picture next to the objects found in it, the true objects if they are known, and a legend.
 
     Args:
-        picture: any mode.
-        objects: what a model found in it.
-        class_names: the classes in their order.
-        truth: the objects that are there.
+        picture: the picture, in any mode.
+        objects: the objects that a model found.
+        class_names: the names of the classes, in order.
+        truth: the true objects, if known.
 
     Returns:
         An RGB picture; see `detection_sheet`.
@@ -51,25 +51,23 @@ def detection_overlay(
 
 
 def detection_sheet(rows: Sequence[Found], class_names: Sequence[str]) -> Image.Image:
-    """Draws pictures below each other, beside each the objects found in it and the true ones where they are known.
+    """Draws pictures below each other, each next to the objects found in it and the true objects if they are known.
 
-    Objects are in the colors of their classes over the picture in gray; white lines around the masks tell those of one class
-    apart. The legend counts the objects of each class, most first, at most 12 classes. Below a picture whose true objects are
-    known stands how many of them were found: a box of the same class overlaps theirs by half or more (intersection over
-    union), each box counting once.
+    Objects have the colors of their classes and lie over the picture in gray; white outlines separate masks of the same class.
+    The legend counts the objects of up to 12 classes, the most frequent first. A caption below each picture with known true
+    objects counts those that were found: those that a box of their class overlaps with an IoU of at least 0.5. Each box counts
+    once.
 
     Args:
-        rows: at least one.
-        class_names: the classes in their order.
+        rows: the pictures, at least one.
+        class_names: the names of the classes, in order.
 
     Returns:
-        An RGB picture. A picture's longer side is 320 to 640 pixels in it.
+        An RGB picture, in which the longer side of each picture has 320 to 640 pixels.
 
     Raises:
-        UserError: if there is no picture, or objects do not fit their picture, each other or the classes.
+        UserError: if there is no picture, or if objects do not fit their picture, each other or the classes.
     """
-    if not rows:
-        raise UserError("Expected at least one picture to draw, got none.")
     rows = [_checked(row, len(class_names)) for row in rows]
     shown = shown_pictures([row.picture for row in rows])
     strips = [_strip(row, picture, class_names) for row, picture in zip(rows, shown, strict=True)]
@@ -86,7 +84,7 @@ def _strip(row: Found, shown: Image.Image, class_names: Sequence[str]) -> Strip:
 
 
 def _num_right(objects: Marked, truth: Marked) -> int:
-    """Counts the objects that are true ones; a true one counts for the highest score alone."""
+    """Returns the number of objects that match a true one; each true one matches only the object with the highest score."""
     if not len(objects.labels) or not len(truth.labels):
         return 0
     overlaps = np.array(ops.box_iou(jnp.asarray(objects.boxes), jnp.asarray(truth.boxes)))
@@ -101,7 +99,7 @@ def _num_right(objects: Marked, truth: Marked) -> int:
 
 
 def _legend(rows: Sequence[Found], class_names: Sequence[str]) -> tuple[str, list[LegendLine]]:
-    """Returns what the legend counts, and its lines."""
+    """Returns the title and the lines of the legend."""
     known = any(row.truth is not None for row in rows)
     found, there = np.zeros((2, len(class_names)), np.int64)
     for row in rows:
@@ -119,22 +117,22 @@ def _checked(row: Found, num_classes: int) -> Found:
     def fitting(objects: Marked) -> Marked:
         boxes, labels = np.asarray(objects.boxes, np.float64), np.asarray(objects.labels)
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise UserError(f"Expected whole numbers of shape (n,) as labels, got {labels.dtype} of shape {labels.shape}.")
+            raise UserError(f"Expected integer labels of shape (n,), got {labels.dtype} of shape {labels.shape}. Convert them.")
         wrong = labels[(labels < 0) | (labels >= num_classes)]
         if wrong.size:
-            raise UserError(f"Expected labels from 0 to {num_classes - 1}, got {wrong[0]}; correct them.")
+            raise UserError(f"Expected labels from 0 to {num_classes - 1}, got {wrong[0]}. Correct them.")
         if boxes.shape != (len(labels), 4) or not np.isfinite(boxes).all() or (boxes[:, :2] > boxes[:, 2:]).any():
             raise UserError(
-                f"Expected the left, top, right and bottom edge of {len(labels)} boxes, got shape {boxes.shape}, or a right or "
-                "lower edge that comes first or is not finite; correct them."
+                f"Expected finite left, top, right and bottom edges of {len(labels)} boxes, in this order, got shape "
+                f"{boxes.shape}, or edges that are not finite or out of order. Correct them."
             )
         scores = None if objects.scores is None else np.asarray(objects.scores)
         if scores is not None and scores.shape != labels.shape:
-            raise UserError(f"Expected a score for each of {len(labels)} objects, got shape {scores.shape}; correct them.")
+            raise UserError(f"Expected a score for each of {len(labels)} objects, got shape {scores.shape}. Correct them.")
         masks = None if objects.masks is None else np.asarray(objects.masks)
         expected = (len(labels), *row.picture.size[::-1])
         if masks is not None and (masks.dtype != bool or masks.shape != expected):
-            raise UserError(f"Expected bool masks of shape {expected}, got {masks.dtype} of shape {masks.shape}; paste them.")
+            raise UserError(f"Expected bool masks of shape {expected}, got {masks.dtype} of shape {masks.shape}. Paste them.")
         return Marked(boxes, labels, scores, masks)
 
     return Found(row.picture, fitting(row.objects), None if row.truth is None else fitting(row.truth))

@@ -1,4 +1,4 @@
-"""The layout of a sheet: nothing here knows of models."""
+"""The layout of a sheet of clusters, independent of models."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,13 +21,13 @@ RIGHT, WRONG, BAR = (22, 128, 74), (196, 43, 43), (72, 84, 120)
 
 
 class Answer(NamedTuple):
-    """What a model says of an image.
+    """The prediction of a model for an image.
 
     Attributes:
         name: the class with the highest probability.
         probability: that probability, 0 to 1.
-        right: whether it is the true class; None where that is not known.
-        true_name: the true class; None where it is not known.
+        right: whether it is the true class; None if that is unknown.
+        true_name: the true class; None if it is unknown.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Row(NamedTuple):
     """One image of a sheet.
 
     Attributes:
-        picture: the image, of the sheet's cell size.
-        answer: what the model says of it.
-        heat_maps: captions, and pictures of the sheet's cell size.
+        picture: the image, in the cell size of the sheet.
+        answer: the prediction for it.
+        heat_maps: captions and pictures, in the cell size of the sheet.
     """
 
     picture: Image.Image
@@ -54,9 +54,9 @@ def draw_sheet(rows: Sequence[Row], cell: tuple[int, int], columns: int) -> Imag
     """Draws the rows below each other under a header.
 
     Args:
-        rows: at least one.
-        cell: width and height of a picture in pixels.
-        columns: for how many heat maps there is room in a row.
+        rows: the rows, at least one.
+        cell: the width and height of a picture in pixels.
+        columns: the number of heat maps that fit into a row.
     """
     row_height = max(cell[1], 104) + CAPTION_HEIGHT + ROW_GAP
     left_part = 2 * MARGIN + cell[0] + GAP + TEXT_WIDTH
@@ -82,7 +82,7 @@ def draw_sheet(rows: Sequence[Row], cell: tuple[int, int], columns: int) -> Imag
 def _draw_header(sheet: Image.Image, draw: ImageDraw.ImageDraw, rows: Sequence[Row]) -> None:
     draw.text((MARGIN, 22), "What the model looks at", INK, font(27))
     known = [row.answer.right for row in rows if row.answer.right is not None]
-    subtitle = "An image, the model's answer, and what its most selective clusters gather"
+    subtitle = "Each image, the model's prediction, and its most selective clusters"
     subtitle += f"  ·  {sum(known)} of {len(known)} right" if known else ""
     draw.text((MARGIN, 57), subtitle, SOFT, font(15))
 
@@ -118,12 +118,12 @@ def _draw_answer(draw: ImageDraw.ImageDraw, answer: Answer, left: int, top: int)
 
 
 def font(size: int) -> Font:
-    """Returns the sheets' font at a size in pixels."""
+    """Returns the font of the sheets at a size in pixels."""
     return ImageFont.load_default(size=size)
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, room: float, size: int) -> str:
-    """Shortens the text with an ellipsis until it is at most `room` pixels wide."""
+    """Returns the text, shortened with an ellipsis to at most `room` pixels."""
     if draw.textlength(text, font(size)) <= room:
         return text
     while text and draw.textlength(text + "…", font(size)) > room:

@@ -4,11 +4,11 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-# From least to most weight, evenly spaced: dark violet, magenta, orange, yellow. Lightness rises all the way, so that the order
-# is seen without the colors, too.
+# Evenly spaced, from the smallest to the largest weight: dark violet, magenta, orange, yellow. Lightness increases throughout,
+# so the order is visible without the hues.
 _HEX = "30125c 621876 962874 c73e5c ec623a fb941c facb37 fcf8a5"
 COLORS = np.array([tuple(bytes.fromhex(color)) for color in _HEX.split()], np.float32)
-# Opacity of the colors where the weight is least and most. What has little weight stays visible as a dim gray picture.
+# Opacity of the colors at the smallest and the largest weight. Areas of little weight remain visible as a dim gray picture.
 _OPACITY = (0.30, 0.86)
 _DIM = 0.75
 
@@ -22,12 +22,12 @@ def color_map(values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape 
 def overlay(picture: Image.Image, heat: Float[np.ndarray, "H W"]) -> Image.Image:
     """Draws a map of weights over a picture.
 
-    Each map is scaled to its own range, least to most, so that colors of two maps do not compare. A map without any range
-    (a uniform one) is drawn as least everywhere.
+    Each map is scaled to its own range, so colors of two maps cannot be compared. A uniform map gets the color of the smallest
+    weight everywhere.
 
     Args:
-        picture: any size and mode; it becomes gray, so that all color is weight.
-        heat: the weights, over the whole picture; enlarged to its size bicubically.
+        picture: the picture, in any size and mode; it is drawn in gray, so that colors show weights only.
+        heat: the weights over the whole picture, resized bicubically to its size.
 
     Returns:
         An RGB picture of the same size.

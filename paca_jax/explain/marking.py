@@ -1,4 +1,4 @@
-"""Objects marked in a picture: their masks, boxes and labels."""
+"""Objects drawn in a picture: their masks, boxes and labels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,23 +13,23 @@ from paca_jax.explain.drawing import INK, PAPER, fitted, font
 Color = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]
 
-_FINE = 2  # lines are drawn in twice the size and made smaller then, which smooths them
-_BLUR = 0.5  # of a mask, in the original's pixels: enlarged edges have no steps
+_FINE = 2  # lines are drawn at twice the size and then reduced, for antialiasing
+_BLUR = 0.5  # of a mask, in pixels of the original: smooths enlarged edges
 _OPACITY = 0.55
 _OUTLINE = (255, 255, 255)
-_OUTLINE_WIDTH, _BOX_WIDTH = 2, 3  # in the fine size
+_OUTLINE_WIDTH, _BOX_WIDTH = 2, 3  # at the doubled size
 _LABEL_SIZE, _LABEL_HEIGHT, _LABEL_PADDING = 12, 17, 4
-_BRIGHT = 150  # from this luminance on a label's letters are dark
+_BRIGHT = 150  # labels at least as luminous as this have dark text
 
 
 class Marked(NamedTuple):
     """Objects of one picture: those that a model found, or the true ones.
 
     Attributes:
-        boxes: left, top, right and bottom edge in the picture's pixels.
-        labels: their classes.
+        boxes: left, top, right and bottom edges in pixels of the picture.
+        labels: the classes.
         scores: 0 to 1; None for true objects.
-        masks: which of the picture's pixels are theirs; None where that is not known.
+        masks: the pixels of the picture that belong to each object; None if unknown.
     """
 
     boxes: Float[np.ndarray, "n 4"]
@@ -39,22 +39,22 @@ class Marked(NamedTuple):
 
 
 def class_color(label: int) -> Color:
-    """Returns the color of a class of objects, one of `palette` but not its background's; they repeat after 254 classes."""
+    """Returns the color of a class of objects: one of `palette` except that of the background, repeating after 254 classes."""
     red, green, blue = palette(MAX_CLASSES)[1 + label % (MAX_CLASSES - 1)].tolist()
     return red, green, blue
 
 
 def mark(picture: Image.Image, objects: Marked, original: tuple[int, int], class_names: Sequence[str]) -> Image.Image:
-    """Returns the picture in gray with objects in their classes' colors, small ones over large ones.
+    """Returns the picture in gray with objects in the colors of their classes, small ones over large ones.
 
-    A label stands at its box, inside the picture and beside the other labels; those of lower scores are left out where there
-    is no room for them.
+    Each label is next to its box, inside the picture, and overlaps no other; labels of low scores are left out if they do not
+    fit.
 
     Args:
-        picture: RGB, in the size to draw.
-        objects: in pixels of the original picture.
-        original: its width and height.
-        class_names: the classes in their order.
+        picture: the picture in RGB, in the size to draw.
+        objects: the objects, in pixels of the original picture.
+        original: the width and height of the original picture.
+        class_names: the names of the classes, in order.
     """
     fine = (_FINE * picture.width, _FINE * picture.height)
     gray = np.asarray(picture.convert("L").resize(fine, Image.Resampling.NEAREST), np.float32)[..., None]
@@ -104,9 +104,9 @@ def _draw_labels(
     taken: list[Rectangle] = []
     for k in by_score(objects):
         name = class_names[int(objects.labels[k])]
-        share = "" if objects.scores is None else f" {objects.scores[k]:.0%}"
-        room = picture.width - 2 * _LABEL_PADDING - draw.textlength(share, font(_LABEL_SIZE))
-        text = fitted(draw, name, room, _LABEL_SIZE) + share
+        score = "" if objects.scores is None else f" {objects.scores[k]:.0%}"
+        room = picture.width - 2 * _LABEL_PADDING - draw.textlength(score, font(_LABEL_SIZE))
+        text = fitted(draw, name, room, _LABEL_SIZE) + score
         width = round(draw.textlength(text, font(_LABEL_SIZE))) + 2 * _LABEL_PADDING
         place = _free_place(boxes[k].tolist(), width, picture.size, taken)
         if place is None:
@@ -118,7 +118,7 @@ def _draw_labels(
 
 
 def _free_place(box: Sequence[int], width: int, size: tuple[int, int], taken: Sequence[Rectangle]) -> Rectangle | None:
-    """Returns where a label of a width goes, None where there is no room: above its box, below it, or inside of it."""
+    """Returns the place of a label, above, below or inside its box; None if it does not fit."""
     left, top, right, bottom = box
     for y in (top - _LABEL_HEIGHT, bottom, top, bottom - _LABEL_HEIGHT):
         for x in (left, right - width):
@@ -130,7 +130,7 @@ def _free_place(box: Sequence[int], width: int, size: tuple[int, int], taken: Se
 
 
 def by_score(objects: Marked) -> list[int]:
-    """Returns the objects' indices by falling score."""
+    """Returns the indices of the objects in descending order of score."""
     scores = np.zeros(len(objects.labels)) if objects.scores is None else objects.scores
     return np.argsort(-scores, kind="stable").tolist()
 

@@ -1,4 +1,4 @@
-"""Pictures as files."""
+"""Encoding of pictures."""
 
 import io
 

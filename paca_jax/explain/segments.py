@@ -1,4 +1,4 @@
-"""Pictures of segmentations: the classes of pixels in colors over the picture, and a legend."""
+"""Pictures of segmentations: the classes of pixels as colors over the picture, and a legend."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,9 +20,9 @@ class Segments(NamedTuple):
     """One picture of a sheet.
 
     Attributes:
-        picture: any mode.
-        labels: the class of each of its pixels, as a model has it; 255 where there is none.
-        truth: the right classes, where they are known; 255 where a pixel does not count.
+        picture: the picture, in any mode.
+        labels: the class of each pixel that a model predicted; 255 for none.
+        truth: the true classes, if known; 255 for ignored pixels.
     """
 
     picture: Image.Image
@@ -36,13 +36,13 @@ def segment_overlay(
     class_names: Sequence[str],
     truth: Integer[np.ndarray, "H W"] | None = None,
 ) -> Image.Image:
-    """Draws a picture, beside it its classes in colors, then the right ones where they are known, and a legend.
+    """Draws a picture next to its segments, the true segments if they are known, and a legend.
 
     Args:
-        picture: any mode.
-        labels: the class of each of its pixels, 255 where there is none.
-        class_names: the classes in their order.
-        truth: the right classes, 255 where a pixel does not count.
+        picture: the picture, in any mode.
+        labels: the class of each pixel; 255 for none.
+        class_names: the names of the classes, in order.
+        truth: the true classes, if known; 255 for ignored pixels.
 
     Returns:
         An RGB picture; see `segment_sheet`.
@@ -54,25 +54,24 @@ def segment_overlay(
 
 
 def segment_sheet(rows: Sequence[Segments], class_names: Sequence[str]) -> Image.Image:
-    """Draws pictures below each other, beside each its classes in colors and the right ones where they are known.
+    """Draws pictures below each other, each next to its segments and the true segments if they are known.
 
-    The legend names the classes by the share that they have of all pixels with a class, largest first, at most 12.
+    Segments have the colors of their classes and lie over the picture in gray. The legend lists up to 12 classes with their
+    fraction of all pixels that have a class, the largest first.
 
     Args:
-        rows: at least one.
-        class_names: the classes in their order, 1 to 255.
+        rows: the pictures, at least one.
+        class_names: the names of the classes, in order, 1 to 255.
 
     Returns:
-        An RGB picture. A picture's longer side is 320 to 640 pixels in it.
+        An RGB picture, in which the longer side of each picture has 320 to 640 pixels.
 
     Raises:
-        UserError: if there is no picture, or labels are not those of the picture's pixels or of the classes.
+        UserError: if there is no picture, or if labels do not fit the picture or the classes.
     """
-    if not rows:
-        raise UserError("Expected at least one picture to draw, got none.")
     rows = [_checked(row, len(class_names)) for row in rows]
     strips = [_strip(row, shown) for row, shown in zip(rows, shown_pictures([row.picture for row in rows]), strict=True)]
-    return draw_columns(strips, TITLES, "share of the pixels", _legend(rows, class_names))
+    return draw_columns(strips, TITLES, "fraction of pixels", _legend(rows, class_names))
 
 
 def _strip(row: Segments, shown: Image.Image) -> Strip:
@@ -85,7 +84,7 @@ def _strip(row: Segments, shown: Image.Image) -> Strip:
 
 
 def _colored(picture: Image.Image, labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
-    """Returns the picture in gray with its classes in colors and a thin line around each region; no class stays gray."""
+    """Returns the picture in gray with colored classes and a thin line around each region; pixels without a class stay gray."""
     fine = np.asarray(Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST))
     gray = np.asarray(picture.convert("L"), np.float32)[..., None]
     colors = np.zeros((256, 3), np.float32)
@@ -97,7 +96,7 @@ def _colored(picture: Image.Image, labels: UInt8[np.ndarray, "H W"]) -> Image.Im
 
 
 def _boundaries(labels: UInt8[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Where the label differs from that of the next pixel to the right or below."""
+    """Returns whether the label differs from that of the next pixel to the right or below."""
     edges = np.zeros(labels.shape, bool)
     edges[:, :-1] |= labels[:, 1:] != labels[:, :-1]
     edges[:-1] |= labels[1:] != labels[:-1]
@@ -121,7 +120,7 @@ def _checked(row: Segments, num_classes: int) -> Segments:
         if labels.shape != row.picture.size[::-1]:
             raise UserError(
                 f"Expected one label for each of the picture's {row.picture.height} x {row.picture.width} pixels, got "
-                f"{labels.shape[0]} x {labels.shape[1]}; resize them."
+                f"{labels.shape[0]} x {labels.shape[1]}. Resize them."
             )
         return labels
 

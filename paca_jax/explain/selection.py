@@ -1,25 +1,25 @@
-"""Which clusters are worth a look."""
+"""The selection of the clusters to draw."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Below this many nats an assignment is uniform but for rounding.
+# An assignment with fewer nats is uniform except for rounding.
 LEAST_STRENGTH = 1e-4
 
 
 def cluster_strengths(assignments: Float[Array, "B M H W"]) -> Float[Array, "B M"]:
     """Returns how strongly each cluster singles out a part of its image: log(H W) minus the assignment's entropy.
 
-    A cluster is the mean of the patches, weighted by its assignment. Where the assignment is uniform, that is the mean patch of
-    the whole image, which tells nothing of any part of it: strength 0. Where one patch has all the weight, the strength is
-    log(H W). This is the Kullback-Leibler divergence of the assignment from the uniform one, in nats; exp(-strength) is about
-    the share of the image that the cluster covers.
+    A cluster is the mean of the patches, weighted by its assignment. If the assignment is uniform, this is the mean patch of
+    the whole image, which says nothing about any part of it: strength 0. If one patch has all the weight, the strength is
+    log(H W). This is the Kullback-Leibler divergence of the assignment from the uniform one, in nats; exp(-strength) is roughly
+    the fraction of the image that the cluster covers.
 
     Args:
-        assignments: weights of the patches, not negative; each cluster's sum to one over the image
-            (`model.apply(variables, images, method="clusters")` gives them by block).
+        assignments: the weights of the patches, not negative; those of a cluster sum to 1 over the image
+            (`model.apply(variables, images, method="clusters")` returns them by block).
     """
     weights = jnp.asarray(assignments, jnp.float32)
     weights = weights.reshape(*weights.shape[:2], -1)
@@ -34,14 +34,14 @@ def strongest_clusters(
 ) -> list[int]:
     """Returns the indices of the strongest clusters that differ from each other, the strongest first.
 
-    Greedy: clusters are taken by falling strength (see `cluster_strengths`), leaving out each whose map is nearly that of one
-    already taken.
+    The selection is greedy: clusters are taken in descending order of strength (see `cluster_strengths`), except those
+    whose map is similar to one already taken.
 
     Args:
-        assignment: the clusters' maps for one image.
-        count: how many to return; fewer come back where there are not as many that differ.
-        similarity: from which correlation over patches (cosine of the maps less their means, at most 1) two maps are the same.
-        least_strength: weaker clusters, in nats, are left out: a uniform one has no part to show.
+        assignment: the maps of the clusters for one image.
+        count: how many to return at most; fewer are returned if not as many differ.
+        similarity: the correlation over patches (cosine of the centered maps) at which two maps count as the same.
+        least_strength: the strength in nats below which clusters are left out; a uniform one singles out nothing.
     """
     strengths = np.asarray(_strengths(assignment[None]))[0]
     maps = np.asarray(assignment, np.float32).reshape(len(strengths), -1)

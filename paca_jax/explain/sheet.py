@@ -1,4 +1,4 @@
-"""A sheet of pictures, what a model says of them, and the clusters that single out most of each."""
+"""A sheet of pictures with a classifier's predictions and the most selective clusters of each."""
 
 import functools
 import math
@@ -29,28 +29,28 @@ def cluster_sheet(
     clusters_per_image: int = 4,
     block: str | None = None,
 ) -> Image.Image:
-    """Draws a sheet with one row an image: the picture, the answer, and the strongest clusters as heat maps over it.
+    """Draws a sheet with one row per image: the picture, the prediction, and the strongest clusters as heat maps over it.
 
-    The clusters of a row differ from each other and are its strongest (see `strongest_clusters`); a row has fewer than asked
-    for where there are not as many.
+    The clusters of a row are its strongest ones that differ from each other (see `strongest_clusters`); there may be fewer than
+    `clusters_per_image`.
 
     Args:
         model: a classifier with clusters.
-        variables: what `model.apply` takes.
-        pictures: the B pictures that `images` were made of, of any size. Where `images` are of the model's native size, as
-            `paca_jax.preprocess` makes them, the part that it keeps of a picture is drawn, else the whole picture.
-        images: the same ones, normalized.
-        class_names: the model's classes in their order.
-        labels: the right classes' indices, where they are known.
-        clusters_per_image: the most heat maps in a row.
-        block: which assignment to draw: a key of `model.apply(variables, images, method="clusters")`, the first by default.
+        variables: the variables of the model.
+        pictures: the B pictures that `images` were made from, in any size. If `images` have the model's native size, as from
+            `paca_jax.preprocess`, the part of a picture that it keeps is drawn, otherwise the whole picture.
+        images: the normalized images.
+        class_names: the names of the model's classes, in order.
+        labels: the true classes, if known.
+        clusters_per_image: the largest number of heat maps in a row.
+        block: the assignment to draw, a key of `model.apply(variables, images, method="clusters")`; by default the first.
 
     Returns:
-        An RGB picture with a header, about 165 pixels times (B + 1) high.
+        An RGB picture with a header, about 165 (B + 1) pixels high.
 
     Raises:
-        UserError: if the model has no classifier, no clusters or no such block, or the numbers of pictures, images, names and
-            labels do not fit together.
+        UserError: if the model has no classifier, no clusters or no such block, or if the numbers of pictures, images, names
+            and labels do not agree.
     """
     _check_counts(model, pictures, images, class_names, labels)
     probabilities, by_block = _answer(model, variables, images)
@@ -73,7 +73,7 @@ def cluster_sheet(
 def _answer(
     model: nn.Module, variables: dict[str, PyTree], images: Float[Array, "B H W C"]
 ) -> tuple[Float[Array, "B K"], dict[str, Float[Array, "B M Hi Wi"]]]:
-    """Returns the classes' probabilities and every block's assignment; compiled once for a model and a shape."""
+    """Returns the class probabilities and the assignment of every block; compiled once per model and shape."""
     logits: Any = model.apply(variables, images)
     assignments: Any = model.apply(variables, images, method="clusters")
     return jax.nn.softmax(logits), assignments
@@ -81,9 +81,9 @@ def _answer(
 
 def _known_block(known: list[str], block: str | None) -> str:
     if not known:
-        raise UserError("This model has no clusters to draw: every stage attends to patches; choose one with clusters above 0.")
+        raise UserError("Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
     if block is not None and block not in known:
-        raise UserError(f"This model has no assignment {block!r}; known are {', '.join(known)}.")
+        raise UserError(f"Expected a block with an assignment, got {block!r}. Choose one of {', '.join(known)}.")
     return known[0] if block is None else block
 
 
@@ -96,27 +96,31 @@ def _check_counts(
 ) -> None:
     classes = model.config.num_classes
     if classes == 0:
-        raise UserError("This model has no classifier (num_classes=0), so there is no answer to draw; choose one with classes.")
+        raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
     if len(class_names) != classes:
-        raise UserError(f"Expected the names of the model's {classes} classes, got {len(class_names)}; pass one for each.")
+        raise UserError(f"Expected the names of the model's {classes} classes, got {len(class_names)}. Pass one for each.")
     if not len(pictures):
-        raise UserError("Expected at least one picture to draw, got none.")
+        raise UserError("Expected at least one picture to draw, got none. Pass one.")
     if len(pictures) != len(images):
-        raise UserError(f"Expected one image for each picture, got {len(pictures)} pictures and {len(images)} images.")
+        raise UserError(
+            f"Expected one image for each picture, got {len(pictures)} pictures and {len(images)} images. Pass equally many."
+        )
     if labels is not None and len(labels) != len(images):
-        raise UserError(f"Expected one label for each image, got {len(images)} images and {len(labels)} labels.")
+        raise UserError(
+            f"Expected one label for each image, got {len(images)} images and {len(labels)} labels. Pass equally many."
+        )
     if labels is not None and not all(0 <= label < classes for label in labels):
-        raise UserError(f"Expected labels from 0 to {classes - 1}, got {[int(label) for label in labels]}; correct them.")
+        raise UserError(f"Expected labels from 0 to {classes - 1}, got {[int(label) for label in labels]}. Correct them.")
 
 
 def _cell_size(height: int, width: int) -> tuple[int, int]:
-    """The width and height of a cell in pixels: the image's, scaled until the longer side is CELL."""
+    """Returns the width and height of a cell in pixels: those of the image, scaled to a longer side of CELL."""
     longer = max(height, width)
     return max(round(CELL * width / longer), 1), max(round(CELL * height / longer), 1)
 
 
 def _seen_by_model(picture: Image.Image, config: Any, shape: tuple[int, ...]) -> Image.Image:
-    """Returns the part of the picture that the image shows, as RGB: the centered square that `preprocess` keeps, or all."""
+    """Returns the part of the picture that the model sees, as RGB: the centered square that `preprocess` keeps, or all."""
     picture = picture.convert("RGB")
     if tuple(shape) != (config.image_size, config.image_size):
         return picture

@@ -1,4 +1,10 @@
-"""A PaCa block: patch-to-cluster attention and an MLP with a depthwise convolution, each with its residual."""
+"""A PaCa block: patch-to-cluster attention and an MLP with a depthwise convolution, each with its residual.
+
+    x = x + drop_path_scale * attention(norm(x))
+    x = x + drop_path_scale * mlp(norm(x))
+
+Here are the parameters and the options; `ops/attention/reference.py` and `ops/mlp/reference.py` hold the two formulas.
+"""
 
 from collections.abc import Callable
 
@@ -15,7 +21,7 @@ from paca_jax.models.layers import (
     DenseParameters,
     DepthwiseParameters,
     NormParameters,
-    drop_path,
+    drop_path_scale,
     linear_init,
 )
 from paca_jax.sharding import constrain
@@ -24,7 +30,7 @@ Assignment = Float[Array, "B M N"]
 
 
 class Attention(nn.Module):
-    """Attention whose queries are patches and whose keys and values are clusters (or patches, where a stage has none)."""
+    """Attention with patches as queries and clusters (patches in a stage without clusters) as keys and values."""
 
     config: PaCaConfig
     stage: int
@@ -35,7 +41,7 @@ class Attention(nn.Module):
     def __call__(
         self, x: Float[Array, "B H W C"], residual: ops.Residual, assignment: Assignment | None, train: bool
     ) -> tuple[Float[Array, "B H W C"], Assignment | None]:
-        """Returns the patches with what they attended to, and the assignment that this block used for its clusters."""
+        """Returns x plus its attention, and the assignment of this block's clusters."""
         config, channels = self.config, x.shape[-1]
         patches = x.reshape(x.shape[0], -1, channels)
         if self.computes_assignment:
@@ -57,7 +63,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Dense, depthwise 3x3 convolution plus its own input, GELU, dense."""
+    """Dense, depthwise 3x3 convolution plus its input, GELU, dense."""
 
     config: PaCaConfig
     hidden: int
@@ -65,7 +71,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], residual: ops.Residual, train: bool) -> Float[Array, "B H W C"]:
-        """Returns the patches with their channels mixed."""
+        """Returns x plus its MLP."""
         config, channels = self.config, x.shape[-1]
         dropout = nn.Dropout(config.dropout_rate, deterministic=not train)
         if config.mlp_depthwise:
@@ -78,11 +84,11 @@ class Mlp(nn.Module):
             return ops.residual_mlp(x, weights, config.mlp_shortcut, residual, drop)
         hidden = Dense(self.hidden, dtype=self.dtype, name="fc1")(residual.before(x))
         hidden = dropout(ops.gelu(constrain(hidden, "batch", None, None, "mlp")))
-        return residual.add(x, Dense(channels, dtype=self.dtype, name="fc2")(hidden))
+        return ops.materialize(x + residual.scaled(Dense(channels, dtype=self.dtype, name="fc2")(hidden)))
 
 
 class Block(nn.Module):
-    """x + attention(x), then x + mlp(x); norms before, after or on both sides of each layer."""
+    """Attention and MLP, with norms before, after or on both sides of each."""
 
     config: PaCaConfig
     stage: int
@@ -119,7 +125,7 @@ class Block(nn.Module):
             after.append(lambda branch: branch * scale.astype(self.dtype))
         return ops.Residual(
             norm=NormParameters(name=f"{layer}_norm")(channels) if config.sub_norm or not config.post_norm else None,
-            share=drop_path(rate, len(x)) if train and rate > 0 else None,
+            drop_path_scale=drop_path_scale(rate, len(x)) if train and rate > 0 else None,
             after=tuple(after),
         )
 

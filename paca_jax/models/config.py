@@ -1,4 +1,4 @@
-"""What a PaCa-ViT is made of: frozen values, checked when they are made."""
+"""The configuration of a PaCa-ViT: frozen dataclasses that are validated on creation."""
 
 import dataclasses
 from typing import Any
@@ -10,11 +10,11 @@ CLUSTERINGS = ("conv", "mlp", "linear")
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
-    """The external clustering teacher (section 3.3): a ConvMixer with a top-down path, as wide as the backbone.
+    """The external clustering teacher (section 3.3): a ConvMixer with a top-down path and the backbone's widths.
 
     Attributes:
-        depths: ConvMixer blocks of each stage.
-        kernel_size: side of their depthwise kernels, odd.
+        depths: the number of ConvMixer blocks of each stage.
+        kernel_size: the side of their depthwise kernels, odd.
     """
 
     depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -22,38 +22,39 @@ class TeacherConfig:
 
     def __post_init__(self) -> None:
         _freeze_sequences(self)
-        check(self.kernel_size % 2 == 1, f"The teacher's kernel_size is odd, but got {self.kernel_size}.")
+        check(self.kernel_size % 2 == 1, f"Expected an odd kernel_size of the teacher, got {self.kernel_size}. Choose another.")
 
 
 @dataclasses.dataclass(frozen=True)
 class PaCaConfig:
-    """A PaCa-ViT. Fields in the plural hold one value a stage.
+    """The configuration of a PaCa-ViT. Plural fields hold one value per stage.
 
     Attributes:
-        embed_dims: channels.
-        depths: blocks.
-        num_heads: attention heads; each divides its `embed_dims`.
-        mlp_ratios: hidden channels of the MLP over `embed_dims`.
-        clusters: clusters; 0 means plain self-attention.
-        clustering: how a block computes its assignment: "conv", "mlp" or "linear".
-        clustering_periods: 0: only the stage's first block computes an assignment, 1: every block does, i: every i-th.
-        clustering_kernel_sizes: sides of the convolution clustering's depthwise kernels, odd.
-        cluster_norm: whether clusters are normalized before keys and values are taken.
+        embed_dims: the number of channels.
+        depths: the number of blocks.
+        num_heads: the number of attention heads, which divides `embed_dims`.
+        mlp_ratios: the hidden channels of the MLP, as a multiple of `embed_dims`.
+        clusters: the number of clusters; 0 for plain self-attention.
+        clustering: the way that a block computes its assignment: "conv", "mlp" or "linear".
+        clustering_periods: 0 if only the first block of the stage computes an assignment, 1 if every block does, i if every
+            i-th block does.
+        clustering_kernel_sizes: the sides of the depthwise kernels of the "conv" clustering, odd.
+        cluster_norm: whether clusters are normalized before the key and value projections.
         cluster_position_embedding: whether each block adds a learned vector to each cluster.
-        teacher: the network that computes every assignment instead of the blocks, or None.
-        mlp_depthwise: whether a 3x3 depthwise convolution follows the MLP's first layer.
+        teacher: the network that computes every assignment in place of the blocks, or None.
+        mlp_depthwise: whether a 3x3 depthwise convolution follows the first layer of the MLP.
         mlp_shortcut: whether that convolution adds its own input.
-        position_embedding: whether each stage's first block adds a learned vector to each patch.
-        layer_scale: first value of the learned scale of each residual branch; None for no scale.
-        post_norm: normalize each branch after, not before, its layer.
-        sub_norm: normalize before and after (sub-LN).
-        dropout_rate: rate after projections and in the MLP.
-        attention_dropout_rate: rate on attention weights.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0 at the first.
-        num_classes: outputs of the classifier; 0 for none (the model then returns pooled features).
-        image_channels: channels of an image.
-        image_size: native side of an image in pixels: the size of position embeddings, and what `preprocess` gives.
-        crop: share of the resized short side that `preprocess` keeps.
+        position_embedding: whether the first block of each stage adds a learned vector to each patch.
+        layer_scale: the initial value of the learned scale of each residual branch; None for no scale.
+        post_norm: whether each branch is normalized after its layer instead of before.
+        sub_norm: whether each branch is normalized before and after its layer (sub-LN).
+        dropout_rate: the dropout rate after projections and in the MLP.
+        attention_dropout_rate: the dropout rate of attention weights.
+        drop_path_rate: the rate of stochastic depth in the last block; it increases linearly from 0 in the first.
+        num_classes: the outputs of the classifier; 0 for no classifier, so that the model returns pooled features.
+        image_channels: the channels of an image.
+        image_size: the native side of an image in pixels: that of position embeddings and of `preprocess`.
+        crop: the fraction of the resized short side that `preprocess` keeps.
     """
 
     embed_dims: tuple[int, ...] = (96, 192, 320, 384)
@@ -86,22 +87,21 @@ class PaCaConfig:
         stages = len(self.embed_dims)
         for name in ("depths", "num_heads", "mlp_ratios", "clusters", "clustering_periods", "clustering_kernel_sizes"):
             values = getattr(self, name)
-            check(len(values) == stages, f"{name} needs one value for each of the {stages} stages, but got {values}.")
-            check(all(v >= 0 for v in values), f"{name} are not negative, but got {values}.")
+            check(len(values) == stages, f"Expected one of {name} for each of the {stages} stages, got {values}. Correct it.")
+            check(all(v >= 0 for v in values), f"Expected {name} of at least 0, got {values}. Correct it.")
         if self.teacher:
             found = self.teacher.depths
-            check(
-                len(found) == stages, f"The teacher's depths need one value for each of the {stages} stages, but got {found}."
-            )
+            check(len(found) == stages, f"Expected depths of the teacher for {stages} stages, got {found}. Correct them.")
         heads_divide = all(d % h == 0 for d, h in zip(self.embed_dims, self.num_heads, strict=True))
-        check(heads_divide, f"num_heads {self.num_heads} must divide embed_dims {self.embed_dims}, stage by stage.")
-        check(self.clustering in CLUSTERINGS, f"clustering is one of {', '.join(CLUSTERINGS)}, but got {self.clustering!r}.")
+        check(heads_divide, f"Expected num_heads that divide embed_dims {self.embed_dims}, got {self.num_heads}. Correct them.")
+        known = ", ".join(CLUSTERINGS)
+        check(self.clustering in CLUSTERINGS, f"Expected a known clustering, got {self.clustering!r}. Choose one of {known}.")
         odd = all(size % 2 == 1 for size in self.clustering_kernel_sizes)
-        check(odd, f"clustering_kernel_sizes are odd, but got {self.clustering_kernel_sizes}.")
+        check(odd, f"Expected odd clustering_kernel_sizes, got {self.clustering_kernel_sizes}. Correct them.")
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
-            check(0 <= getattr(self, name) < 1, f"{name} lies in [0, 1), but got {getattr(self, name)}.")
-        check(self.num_classes >= 0, f"num_classes is not negative, but got {self.num_classes}.")
-        check(self.image_channels >= 1, f"image_channels is at least 1, but got {self.image_channels}.")
+            check(0 <= getattr(self, name) < 1, f"Expected {name} in [0, 1), got {getattr(self, name)}. Correct it.")
+        check(self.num_classes >= 0, f"Expected num_classes of at least 0, got {self.num_classes}. Correct it.")
+        check(self.image_channels >= 1, f"Expected image_channels of at least 1, got {self.image_channels}. Correct it.")
 
     @property
     def num_stages(self) -> int:
@@ -109,14 +109,14 @@ class PaCaConfig:
         return len(self.embed_dims)
 
     def computes_assignment(self, stage: int, block: int) -> bool:
-        """Whether block `block` of stage `stage` (both from 0) computes an assignment of its own."""
+        """Returns whether block `block` of stage `stage` (both from 0) computes an assignment of its own."""
         if self.clusters[stage] == 0 or self.teacher:
             return False
         period = self.clustering_periods[stage]
         return block == 0 or (period > 0 and block % period == 0)
 
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
-        """Returns each block's rate of stochastic depth, stage by stage."""
+        """Returns the rate of stochastic depth of each block, by stage."""
         total = sum(self.depths)
         rates = [self.drop_path_rate * i / max(total - 1, 1) for i in range(total)]
         starts = [sum(self.depths[:stage]) for stage in range(self.num_stages)]

@@ -1,9 +1,8 @@
-"""A detector: the backbone under Mask R-CNN, with static shapes from end to end."""
+"""A detector: the backbone with Mask R-CNN, with static shapes throughout."""
 
 import functools
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -12,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from paca_jax import ops
 from paca_jax.models.heads import BoxHead, DetectorConfig, FeaturePyramid, MaskHead, RegionProposals
 from paca_jax.models.heads.rcnn import BOX_SIDE, MASK_SIDE
+from paca_jax.models.model import Model
 from paca_jax.models.vit import PaCaViT
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -19,17 +19,17 @@ RPN_STDS = (1.0, 1.0, 1.0, 1.0)
 BOX_STDS = (0.1, 0.1, 0.2, 0.2)
 PROPOSAL_NMS = 0.7
 DETECTION_NMS = 0.5
-# Of an image's proposals times classes, so many of the highest scores enter the last suppression.
+# The number of highest scores, out of proposals times classes, that enter the final suppression.
 _CANDIDATES = 4096
 
 
 class Proposals(NamedTuple):
-    """Regions of each image, by falling score.
+    """Regions of each image, in descending order of score.
 
     Attributes:
-        boxes: in pixels, clipped to the image.
-        scores: the logits' sigmoids.
-        valid: which entries there are.
+        boxes: boxes in pixels, clipped to the image.
+        scores: sigmoids of the logits.
+        valid: whether each entry is a proposal, not padding.
     """
 
     boxes: Float[Array, "B P 4"]
@@ -37,17 +37,17 @@ class Proposals(NamedTuple):
     valid: Bool[Array, "B P"]
 
 
-class Detector(nn.Module):
+class Detector(Model):
     """Mask R-CNN (He et al., ICCV 2017) with a feature pyramid on a PaCa-ViT.
 
     Attributes:
-        config: what the model is made of.
-        dtype: the type to compute in; parameters are float32, as are boxes, scores and losses.
-        remat: whether a gradient computes each block of the backbone anew rather than keep what happens within it.
-        split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
+        config: the configuration of the model.
+        dtype: the type to compute in; parameters, boxes, scores and losses are float32.
+        remat: whether the backward pass recomputes each block of the backbone instead of keeping its intermediate results.
+        split_rows: whether the rows of the maps are split over the `model` axis of the mesh between blocks.
 
-    Images are normalized (see `paca_jax.preprocess`) and padded with zeros on the right and below. Boxes are (x1, y1, x2, y2)
-    in their pixels.
+    Images are normalized (see `paca_jax.preprocess`) and padded with zeros on the right and at the bottom. Boxes are
+    (x1, y1, x2, y2) in pixels of the images.
     """
 
     config: DetectorConfig
@@ -56,7 +56,7 @@ class Detector(nn.Module):
     split_rows: bool = False
 
     def setup(self) -> None:
-        """Makes the parts; their names are those of the parameters."""
+        """Creates the parts; their names are those of the parameters."""
         config = self.config
         self.backbone = PaCaViT(config.backbone, self.dtype, self.remat, self.split_rows)
         self.neck = FeaturePyramid(config.head_channels, self.dtype)
@@ -65,15 +65,15 @@ class Detector(nn.Module):
         self.mask_head = MaskHead(config.num_classes, config.head_channels, self.dtype)
 
     def __call__(self, images: Float[Array, "B H W C"], image_sizes: Int[Array, "B 2"] | None = None) -> dict[str, Array]:
-        """Returns the detections of each image, by falling score.
+        """Returns the detections of each image, in descending order of score.
 
         Args:
             images: the batch.
-            image_sizes: the true height and width of each image; None where nothing is padded.
+            image_sizes: the true height and width of each image; None if no image is padded.
 
         Returns:
             `boxes` (B, N, 4), `scores` (B, N), `labels` (B, N), `masks` (B, N, 28, 28), probabilities in the frame of the box,
-            and `valid` (B, N): which entries there are.
+            and `valid` (B, N): whether each entry is a detection, not padding.
         """
         if image_sizes is None:
             image_sizes = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
@@ -93,7 +93,7 @@ class Detector(nn.Module):
     def region_scores(
         self, pyramid: list[Float[Array, "B Hi Wi C"]]
     ) -> tuple[list[Float[Array, "B Ni"]], list[Float[Array, "B Ni 4"]]]:
-        """Returns each level's logits and deltas of its anchors."""
+        """Returns the logits and deltas of the anchors of each level."""
         return self.rpn_head(pyramid)
 
     def propose(
@@ -104,7 +104,7 @@ class Detector(nn.Module):
         image_sizes: Int[Array, "B 2"],
         candidates: int,
     ) -> Proposals:
-        """Returns the regions to look at: the best of each level that remain when each suppresses its like."""
+        """Returns the region proposals: the best of each level after non-maximum suppression."""
         anchors = level_anchors(pyramid)
         boxes, kept_scores, levels = [], [], []
         for level, (score, delta) in enumerate(zip(scores, deltas, strict=True)):
@@ -119,7 +119,7 @@ class Detector(nn.Module):
     def classify(
         self, pyramid: list[Float[Array, "B Hi Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
     ) -> tuple[Float[Array, "B N K+1"], Float[Array, "B N K 4"]]:
-        """Returns the box head's class logits, the background last, and its deltas."""
+        """Returns the class logits of the box head, the background last, and its deltas."""
         regions = ops.pyramid_roi_align(pyramid[:4], boxes, valid, BOX_SIDE).astype(self.dtype)
         outputs = self.box_head(regions.reshape(-1, *regions.shape[2:]))
         logits, deltas = (x.reshape(*valid.shape, *x.shape[1:]) for x in outputs)
@@ -128,17 +128,17 @@ class Detector(nn.Module):
     def draw(
         self, pyramid: list[Float[Array, "B Hi Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
     ) -> Float[Array, "B N 28 28 K"]:
-        """Returns the mask head's logits."""
+        """Returns the logits of the mask head."""
         regions = ops.pyramid_roi_align(pyramid[:4], boxes, valid, MASK_SIDE).astype(self.dtype)
         masks = self.mask_head(regions.reshape(-1, *regions.shape[2:]))
         return masks.reshape(*valid.shape, *masks.shape[1:])
 
     def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
-        """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
+        """Returns the normalized map of each stage, at strides 4, 8, 16 and 32."""
         return self.backbone.features(images, train)
 
     def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:
-        """Returns the backbone's assignments, as `PaCaViT.clusters` does."""
+        """Returns the assignments of the backbone, as `PaCaViT.clusters` does."""
         return self.backbone.clusters(images)
 
 
@@ -150,7 +150,7 @@ def level_anchors(pyramid: list[Float[Array, "B Hi Wi C"]]) -> list[Float[Array,
 def _suppress(
     boxes: Float[Array, "N 4"], scores: Float[Array, "N"], size: Int[Array, "2"], levels: Int[Array, "N"], count: int
 ) -> Proposals:
-    """Returns one image's regions: clipped, without empty ones, and without what a better one of its level covers."""
+    """Returns the proposals of one image: clipped, not empty, and after suppression within each level."""
     boxes = ops.clip_boxes(boxes, size)
     index, valid = ops.batched_nms(boxes, scores, levels, ops.box_area(boxes) > 0, PROPOSAL_NMS, count)
     return Proposals(boxes[index], jnp.where(valid, scores[index], 0), valid)
@@ -165,7 +165,7 @@ def _detect(
     count: int,
     threshold: float,
 ) -> dict[str, Array]:
-    """Returns one image's detections without their masks."""
+    """Returns the detections of one image without masks."""
     classes = deltas.shape[1]
     decoded = ops.clip_boxes(ops.decode_boxes(boxes[:, None], deltas, BOX_STDS), size)
     scores = jnp.where(valid[:, None], jax.nn.softmax(logits)[:, :-1], 0)

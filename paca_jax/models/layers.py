@@ -1,7 +1,6 @@
-"""The layers that the backbone and the teacher share."""
+"""The layers of the backbone, the teacher and the heads."""
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,20 +26,30 @@ def conv_init(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
     return math.sqrt(2 / fan_out) * jax.random.normal(key, shape, dtype)
 
 
-def drop_path(rate: float, images: int) -> Float[Array, "B"]:
-    """Draws each image's factor of a residual branch (stochastic depth); call it inside a compact module."""
+def drop_path_scale(rate: float, images: int) -> Float[Array, "B"]:
+    """Draws a factor of a residual branch for each image (stochastic depth); call it inside a compact module."""
     return nn.Dropout(rate, deterministic=False)(jnp.ones(images))
 
 
-class Dense(nn.Dense):
+class Dense(nn.Module):
     """A dense layer over channels."""
 
+    features: int
+    use_bias: bool = True
+    dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = linear_init
-    dot_general: Any = ops.channels_dot
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B C"]) -> Float[Array, "*B D"]:
+        """Returns the new channels."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return ops.dense(x, kernel, bias)
 
 
 class PointwiseConv(Dense):
-    """A 1x1 convolution: a dense layer over channels, drawn like a convolution."""
+    """A 1x1 convolution: a dense layer over channels, initialized like a convolution."""
 
     kernel_init: nn.initializers.Initializer = conv_init
 
@@ -53,7 +62,7 @@ class DenseParameters(nn.Module):
 
     @nn.compact
     def __call__(self, channels: int) -> tuple[Float[Array, "C D"], Float[Array, "D"]]:
-        """Returns the kernel and the bias of a layer that takes so many channels."""
+        """Returns the kernel and the bias of a layer with this number of input channels."""
         kernel = self.param("kernel", self.kernel_init, (channels, self.features))
         return kernel, self.param("bias", nn.initializers.zeros_init(), (self.features,))
 
@@ -65,7 +74,7 @@ class PointwiseKernel(nn.Module):
 
     @nn.compact
     def __call__(self, channels: int) -> Float[Array, "C D"]:
-        """Returns the kernel of a layer that takes so many channels."""
+        """Returns the kernel of a layer with this number of input channels."""
         return self.param("kernel", conv_init, (channels, self.features))
 
 
@@ -88,7 +97,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *S C"]) -> Float[Array, "B *S C"]:
-        """Returns the normalized patches, in their type."""
+        """Returns the normalized patches, in the type of the input."""
         return ops.layer_norm(x, _norm_parameters(self, x.shape[-1]))
 
 
@@ -109,7 +118,7 @@ class DepthwiseParameters(nn.Module):
 
 
 class DepthwiseConv(nn.Module):
-    """A depthwise convolution with bias, stride 1, size kept."""
+    """A depthwise convolution with bias and stride 1 that keeps the size."""
 
     kernel_size: int
     dtype: DTypeLike = jnp.float32
@@ -123,17 +132,17 @@ class DepthwiseConv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalization as torch does it.
+    """Batch normalization as in torch.
 
-    It normalizes with the biased variance and keeps the unbiased one, with momentum 0.1 and a counter of batches. Statistics
-    are float32. Under jit on a sharded batch they are those of the global batch.
+    It normalizes with the biased variance but averages the unbiased one, with momentum 0.1, and counts batches. Statistics are
+    float32. Under jit on a sharded batch they are those of the global batch.
     """
 
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *spatial C"], train: bool) -> Float[Array, "B *spatial C"]:
-        """Normalizes by the batch's statistics, which enter `batch_stats`, when training, else by the running ones."""
+        """Normalizes by the statistics of the batch and updates `batch_stats` if training, else by the running statistics."""
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
@@ -158,7 +167,7 @@ class BatchNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution with half a kernel of padding on every side: 3x3 and with a bias, unless told otherwise."""
+    """A convolution with half a kernel of padding on every side; by default 3x3 and with bias."""
 
     channels: int
     kernel_size: int = 3
@@ -169,7 +178,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
-        """Returns the filtered maps, of ceil(H / stride) by ceil(W / stride)."""
+        """Returns the filtered maps, of size ceil(H / stride) x ceil(W / stride)."""
         kernel = self.param("kernel", self.kernel_init, (self.kernel_size, self.kernel_size, x.shape[-1], self.channels))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,)) if self.use_bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
@@ -178,14 +187,14 @@ class Conv(nn.Module):
 
 
 class Stem(nn.Module):
-    """Patch embedding: two convolutions of stride 2 with nothing between, then LayerNorm."""
+    """The patch embedding: two convolutions of stride 2 with nothing in between, then LayerNorm."""
 
     channels: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B H/4 W/4 D"]:
-        """Returns patches."""
+        """Returns the patches."""
         x = Conv(self.channels // 2, stride=2, dtype=self.dtype, name="conv1")(images)
         x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv2")(x)
         return LayerNorm(name="norm")(x)
@@ -199,6 +208,6 @@ class Transition(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 D"]:
-        """Returns the next stage's patches."""
+        """Returns the patches of the next stage."""
         x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv")(x)
         return LayerNorm(name="norm")(x)

@@ -12,6 +12,7 @@ from paca_jax.models.detector import Detector
 from paca_jax.models.heads import DetectorConfig, SegmentorConfig
 from paca_jax.models.segmentor import Segmentor
 from paca_jax.models.vit import PaCaViT
+from paca_jax.ops import check_implementation
 
 _TINY = PaCaConfig(drop_path_rate=0.1)
 _SMALL = dataclasses.replace(_TINY, depths=(3, 3, 10, 3))
@@ -53,7 +54,7 @@ _MODELS = {
 }
 
 
-# Backbones whose downstream models have a short name; the others are spelt in full, without "pacavit_".
+# Backbones whose downstream models have a short name; the others are spelled in full, without "pacavit_".
 _SHORT_NAMES = {
     "pacavit_tiny_p2cconv_100_0": "tiny",
     "pacavit_small_p2cconv_100_0": "small",
@@ -139,10 +140,13 @@ _CLASSIFIER_FIELDS = [field.name for field in dataclasses.fields(PaCaConfig)]
 _BACKBONE_FIELDS = [name for name in _CLASSIFIER_FIELDS if name not in ("num_classes", "image_size", "crop")]
 
 
+_CREATION_OPTIONS = ("dtype", "remat", "split_rows", "implementation")
+
+
 def _known(overrides: dict[str, Any], fields: list[str]) -> dict[str, Any]:
     for key in overrides:
         if key not in fields:
-            raise UserError(f"This model has no option {key!r}; {nearest(key, [*fields, 'dtype', 'remat', 'split_rows'])}.")
+            raise UserError(f"This model has no option {key!r}; {nearest(key, [*fields, *_CREATION_OPTIONS])}.")
     return overrides
 
 
@@ -153,6 +157,7 @@ def create_model(
     *,
     remat: bool = False,
     split_rows: bool = False,
+    implementation: str | None = None,
     **overrides: Any,
 ) -> PaCaViT | Segmentor | Detector:
     """Returns a model by its name.
@@ -162,8 +167,10 @@ def create_model(
         num_classes: outputs of the classifier, 1000 by default, 0 for pooled features; a segmentor's classes, 150 by default;
             a detector's, 80.
         dtype: the type to compute in, e.g. "bfloat16"; parameters stay float32.
-        remat: compute each block anew in a gradient, which takes time and spares memory.
-        split_rows: between blocks, split the rows of the maps over the mesh's `model` axis: for large images.
+        remat: recompute each block in the gradient, which takes time and saves memory.
+        split_rows: between blocks, split the rows of the maps over the mesh's `model` axis, for large images.
+        implementation: how operations are computed, "xla", "xla_cpu" or "pallas_tpu"; None chooses the fastest for each by
+            target platform and shape (see `paca_jax.ops.implementation`).
         **overrides: any other field of `PaCaConfig`: `clusters`, `drop_path_rate`, `image_channels`, ...; segmentors and
             detectors have those of `SegmentorConfig` and `DetectorConfig` instead of `image_size` and `crop`.
 
@@ -171,8 +178,9 @@ def create_model(
         UserError: if the name or an override is unknown, or a value does not fit.
     """
     config = model_config(name, num_classes, **overrides)
+    options: dict[str, Any] = {"remat": remat, "split_rows": split_rows, "implementation": check_implementation(implementation)}
     if isinstance(config, PaCaConfig):
-        return PaCaViT(config, jnp.dtype(dtype), remat, split_rows)
+        return PaCaViT(config, jnp.dtype(dtype), **options)
     if isinstance(config, SegmentorConfig):
-        return Segmentor(config, jnp.dtype(dtype), remat, split_rows)
-    return Detector(config, jnp.dtype(dtype), remat, split_rows)
+        return Segmentor(config, jnp.dtype(dtype), **options)
+    return Detector(config, jnp.dtype(dtype), **options)

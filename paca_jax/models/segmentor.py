@@ -1,4 +1,4 @@
-"""A segmentor: the backbone with a head that gives a class to every pixel."""
+"""A segmentor: the backbone with a head that predicts a class for every pixel."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,20 +6,21 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.models.heads import FCNHead, PaCaHead, SegmentorConfig, UPerNetHead
+from paca_jax.models.model import Model
 from paca_jax.models.vit import PaCaViT
 
 
-class Segmentor(nn.Module):
-    """A PaCa-ViT under the PaCa head, or under UPerNet with an FCN head beside it.
+class Segmentor(Model):
+    """A PaCa-ViT with the PaCa head, or with UPerNet and an auxiliary FCN head.
 
     Attributes:
-        config: what the model is made of.
+        config: the configuration of the model.
         dtype: the type to compute in; parameters are float32, and softmaxes and norms reduce in float32.
-        remat: whether a gradient computes each block of the backbone anew rather than keep what happens within it.
-        split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
+        remat: whether the backward pass recomputes each block of the backbone instead of keeping its intermediate results.
+        split_rows: whether the rows of the maps are split over the `model` axis of the mesh between blocks.
 
-    Images are normalized (see `paca_jax.preprocess`), of any height and width. With `train=True` give
-    `mutable=["batch_stats"]`, and `rngs={"dropout": key}` where a rate is positive.
+    Images are normalized (see `paca_jax.preprocess`) and of any height and width. With `train=True`, pass
+    `mutable=["batch_stats"]`, and also `rngs={"dropout": key}` if a dropout rate is positive.
     """
 
     config: SegmentorConfig
@@ -28,7 +29,7 @@ class Segmentor(nn.Module):
     split_rows: bool = False
 
     def setup(self) -> None:
-        """Makes the parts; their names are those of the parameters."""
+        """Creates the parts; their names are those of the parameters."""
         self.backbone = PaCaViT(self.config.backbone, self.dtype, self.remat, self.split_rows)
         if self.config.head == "paca":
             self.head: nn.Module = PaCaHead(self.config, self.dtype)
@@ -43,14 +44,14 @@ class Segmentor(nn.Module):
     def with_auxiliary(
         self, images: Float[Array, "B H W C"], train: bool = False, train_backbone: bool | None = None
     ) -> tuple[Float[Array, "B H/4 W/4 K"], Float[Array, "B Hi Wi K"]]:
-        """Returns the class logits, and those that only the training loss looks at.
+        """Returns the class logits, and the auxiliary logits that only the training loss uses.
 
-        The latter are the PaCa head's clustering logits (stride 4), or the FCN head's beside UPerNet (stride 16).
+        The latter are the clustering logits of the PaCa head (stride 4) or, with UPerNet, those of the FCN head (stride 16).
 
         Args:
-            images: normalized.
-            train: whether dropout and stochastic depth act, and BatchNorm takes the batch's statistics.
-            train_backbone: the same for the backbone alone; None for `train`.
+            images: the normalized images.
+            train: whether dropout and stochastic depth are active and BatchNorm uses the statistics of the batch.
+            train_backbone: the same for the backbone only; None for the value of `train`.
         """
         features = self.backbone.features(images, train if train_backbone is None else train_backbone)
         outputs = self.head(features, train)
@@ -59,11 +60,11 @@ class Segmentor(nn.Module):
         return outputs, self.auxiliary_head(features, train)
 
     def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
-        """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
+        """Returns the normalized map of each stage, at strides 4, 8, 16 and 32."""
         return self.backbone.features(images, train)
 
     def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:
-        """Returns the backbone's assignments as `PaCaViT.clusters` does, and the PaCa head's as "head": one cluster a class."""
+        """Returns the backbone's assignments, as `PaCaViT.clusters` does, and the PaCa head's as "head", one per class."""
         outputs = self.backbone.outputs(images)
         if self.config.head != "paca":
             return outputs.clusters

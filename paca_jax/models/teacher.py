@@ -33,13 +33,13 @@ class BlurTransition(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H/2 W/2 D"]:
-        """Returns the next stage's maps."""
+        """Returns the maps of the next stage."""
         x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv")(ops.binomial_blur(x))
         return BatchNorm(self.dtype, name="norm")(ops.gelu(x), train)
 
 
 class Lateral(nn.Module):
-    """1x1 convolution, GELU, BN: brings a coarser map's channels to those of the finer one."""
+    """1x1 convolution, GELU, BN: maps the channels of a coarser map to those of the finer one."""
 
     channels: int
     dtype: DTypeLike = jnp.float32
@@ -52,7 +52,7 @@ class Lateral(nn.Module):
 
 
 class Teacher(nn.Module):
-    """Computes the assignments that all blocks of a stage share."""
+    """Computes one assignment per stage, used by all of its blocks."""
 
     config: PaCaConfig
     teacher: TeacherConfig
@@ -62,7 +62,7 @@ class Teacher(nn.Module):
     def __call__(
         self, patches: Float[Array, "B H W C"], train: bool
     ) -> tuple[list[Float[Array, "B M N"] | None], list[Float[Array, "B Hi Wi Ci"]]]:
-        """Returns each stage's assignment (None where it has no clusters), and each stage's map before the top-down path."""
+        """Returns the assignment of each stage (None without clusters) and its map before the top-down path."""
         config, kernel_size = self.config, self.teacher.kernel_size
         maps = []
         x = patches

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from paca_jax import ops
 from paca_jax.errors import UserError
 from paca_jax.models.block import Assignment, Block
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, LayerNorm, Stem, Transition
+from paca_jax.models.model import Model
 from paca_jax.models.teacher import Teacher
 from paca_jax.sharding import constrain_patches
 
@@ -44,7 +46,9 @@ class Stage(nn.Module):
         used = {} if assignment is None else {0: assignment}
         block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         for index in range(self.config.depths[self.stage]):
-            x, assignment = block(self.config, self.stage, index, self.dtype, name=f"block{index}")(x, assignment, train)
+            module = block(self.config, self.stage, index, self.dtype, name=f"block{index}")
+            with ops.in_block(f"stage{self.stage + 1}/block{index}"):
+                x, assignment = module(x, assignment, train)
             x = constrain_patches(x, self.split_rows)
             if assignment is not None and self.config.computes_assignment(self.stage, index):
                 used[index] = assignment
@@ -53,13 +57,13 @@ class Stage(nn.Module):
         return LayerNorm(name="norm")(x), used
 
 
-class PaCaViT(nn.Module):
+class PaCaViT(Model):
     """Patch-to-Cluster attention Vision Transformer (Grainger et al., CVPR 2023).
 
     Attributes:
         config: what the model is made of.
         dtype: the type to compute in; parameters are float32, and softmaxes and norms reduce in float32.
-        remat: whether a gradient computes each block anew rather than keep what happens within it.
+        remat: whether the gradient recomputes each block instead of keeping its intermediate results.
         split_rows: whether, between blocks, the rows of the maps are split over the mesh's `model` axis.
 
     Images are normalized (see `paca_jax.preprocess`), of any height and width; a side of n pixels has ceil(n / 4), ceil(n / 8),

@@ -1,27 +1,34 @@
 """Pure array functions: no parameters, no modules, no state."""
 
 from paca_jax.ops.attention.api import residual_attention
-from paca_jax.ops.attention.reference import (
-    AttentionWeights,
-    ClusterWeights,
-    assign_patches,
-    attend,
-    attention_weights,
-    gather_clusters,
-)
+from paca_jax.ops.attention.reference import AttentionWeights, ClusterWeights, attend, attention_weights, gather_clusters
 from paca_jax.ops.augmentation import mix, random_erasing
-from paca_jax.ops.clustering.api import ClusteringWeights, conv_clustering
+from paca_jax.ops.clustering.api import conv_clustering
+from paca_jax.ops.clustering.reference import ClusteringWeights, assign_patches
 from paca_jax.ops.detection.anchors import anchor_grid
 from paca_jax.ops.detection.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from paca_jax.ops.detection.masks import mask_targets, paste_masks
 from paca_jax.ops.detection.matching import assign_boxes, sample
 from paca_jax.ops.detection.nms import batched_nms, nms
 from paca_jax.ops.detection.roi_align import pyramid_level, pyramid_roi_align, roi_align
-from paca_jax.ops.mlp.api import MlpWeights, residual_mlp
+from paca_jax.ops.implementation import (
+    IMPLEMENTATIONS,
+    Choice,
+    Implementation,
+    check_implementation,
+    describe_choices,
+    in_block,
+    interpret_kernels,
+    record_choices,
+    use_implementation,
+)
+from paca_jax.ops.mlp.api import residual_mlp
+from paca_jax.ops.mlp.reference import MlpWeights
 from paca_jax.ops.nn.convolution import conv
-from paca_jax.ops.nn.dense import channels_dot
+from paca_jax.ops.nn.dense import dense
 from paca_jax.ops.nn.depthwise import binomial_blur, depthwise_conv
 from paca_jax.ops.nn.gelu import gelu
+from paca_jax.ops.nn.materialize import materialize
 from paca_jax.ops.nn.pixels import MEAN, STD, normalize, normalize_inside
 from paca_jax.ops.nn.resize import adaptive_average_pool, resize_bilinear, resize_matrix, resize_nearest
 from paca_jax.ops.norm.api import layer_norm
@@ -29,12 +36,15 @@ from paca_jax.ops.norm.reference import LAYER_NORM_EPSILON, NormWeights
 from paca_jax.ops.residual import Residual
 
 __all__ = [
+    "IMPLEMENTATIONS",
     "LAYER_NORM_EPSILON",
     "MEAN",
     "STD",
     "AttentionWeights",
+    "Choice",
     "ClusterWeights",
     "ClusteringWeights",
+    "Implementation",
     "MlpWeights",
     "NormWeights",
     "Residual",
@@ -48,17 +58,22 @@ __all__ = [
     "binomial_blur",
     "box_area",
     "box_iou",
-    "channels_dot",
+    "check_implementation",
     "clip_boxes",
     "conv",
     "conv_clustering",
     "decode_boxes",
+    "dense",
     "depthwise_conv",
+    "describe_choices",
     "encode_boxes",
     "gather_clusters",
     "gelu",
+    "in_block",
+    "interpret_kernels",
     "layer_norm",
     "mask_targets",
+    "materialize",
     "mix",
     "nms",
     "normalize",
@@ -67,6 +82,7 @@ __all__ = [
     "pyramid_level",
     "pyramid_roi_align",
     "random_erasing",
+    "record_choices",
     "residual_attention",
     "residual_mlp",
     "resize_bilinear",
@@ -74,4 +90,5 @@ __all__ = [
     "resize_nearest",
     "roi_align",
     "sample",
+    "use_implementation",
 ]

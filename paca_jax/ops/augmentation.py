@@ -17,12 +17,12 @@ def random_erasing(key: Array, images: Float[Array, "B H W C"], probability: flo
     """Fills a random rectangle of some images with standard normal noise (Zhong et al., AAAI 2020; mode "pixel").
 
     The rectangle covers a uniformly random part, 0.02 to 1/3, of the area, at a height-to-width ratio that is log-uniform from
-    0.3 to 1/0.3. Where none of ten draws is smaller than the image along both sides, nothing is erased.
+    0.3 to 1/0.3. If none of ten draws is smaller than the image along both sides, nothing is erased.
 
     Args:
-        key: decides everything.
+        key: of all draws.
         images: normalized images.
-        probability: share of the images that lose a rectangle.
+        probability: with which an image loses a rectangle.
     """
     batch, height, width, _ = images.shape
     keys = jax.random.split(key, 5)
@@ -57,27 +57,27 @@ def mix(
 ) -> tuple[Float[Array, "B H W C"], Float[Array, "B K"]]:
     """Mixes every image and its target with those of a partner, by mixup or by cutmix.
 
-    The rows of a group share one share `lam` and one choice of the two ways; a row's partner is the one at its place from the
-    group's end. Mixup (Zhang et al., ICLR 2018) takes lam of the image and 1 - lam of the partner, lam from Beta(a, a). Cutmix
+    The rows of a group have one mixing weight `lam` and one of the two ways in common; a row's partner is the one at its place
+    from the end of the group. Mixup (Zhang et al., ICLR 2018) takes lam of the image and 1 - lam of the partner, lam from Beta(a, a). Cutmix
     (Yun et al., ICCV 2019) pastes a rectangle of the partner that covers about 1 - lam of the image, clipped at its border; the
     targets are weighted by what the rectangle really covers.
 
     Args:
-        key: decides everything.
+        key: of all draws.
         images: normalized images.
         targets: a distribution over the classes for each.
         valid: 0 for rows that do not count; they are nobody's partner.
         mixup_alpha: a of mixup; 0 for cutmix only.
         cutmix_alpha: a of cutmix; 0 for mixup only.
-        switch_probability: share of the groups that are mixed by cutmix, where both are on.
+        switch_probability: with which a group is mixed by cutmix if both are on.
         group: rows in a group, a divisor of B; None for all of them.
     """
     batch, height, width, _ = images.shape
     group = group or batch
     groups = batch // group
     keys = jax.random.split(key, 4)
-    cutmix_share = switch_probability if mixup_alpha > 0 and cutmix_alpha > 0 else float(cutmix_alpha > 0)
-    use_cutmix = jax.random.bernoulli(keys[0], cutmix_share, (groups,))
+    cutmix_probability = switch_probability if mixup_alpha > 0 and cutmix_alpha > 0 else float(cutmix_alpha > 0)
+    use_cutmix = jax.random.bernoulli(keys[0], cutmix_probability, (groups,))
     mixup_lam = _beta(keys[1], mixup_alpha, groups)
     box, cutmix_lam = _cutmix_box(keys[2], _beta(keys[3], cutmix_alpha, groups), (height, width))
     lam = jnp.where(use_cutmix, cutmix_lam, mixup_lam)
@@ -89,11 +89,11 @@ def mix(
         return jnp.repeat(x, group, axis=0, total_repeat_length=batch)
 
     partnered = partner(valid) > 0
-    # Each pixel's share of its own image: lam everywhere for mixup, 0 or 1 for cutmix.
-    shares = jnp.where(use_cutmix[:, None, None], 1.0 - box, mixup_lam[:, None, None])
-    shares = jnp.where(partnered[:, None, None], by_row(shares), 1.0)[..., None].astype(images.dtype)
+    # The weight of each pixel of the row's own image: lam everywhere for mixup, 0 or 1 for cutmix.
+    pixel_lam = jnp.where(use_cutmix[:, None, None], 1.0 - box, mixup_lam[:, None, None])
+    pixel_lam = jnp.where(partnered[:, None, None], by_row(pixel_lam), 1.0)[..., None].astype(images.dtype)
     weights = jnp.where(partnered, by_row(lam), 1.0)[:, None]
-    return images * shares + partner(images) * (1 - shares), targets * weights + partner(targets) * (1 - weights)
+    return images * pixel_lam + partner(images) * (1 - pixel_lam), targets * weights + partner(targets) * (1 - weights)
 
 
 def _beta(key: Array, alpha: float, count: int) -> Float[Array, "G"]:
@@ -102,7 +102,7 @@ def _beta(key: Array, alpha: float, count: int) -> Float[Array, "G"]:
 
 
 def _cutmix_box(key: Array, lam: Float[Array, "G"], size: tuple[int, int]) -> tuple[Bool[Array, "G H W"], Float[Array, "G"]]:
-    """Returns each group's rectangle as a bitmap, and the share of the image outside it."""
+    """Returns each group's rectangle as a bitmap, and the fraction of the image outside it."""
     sides = jnp.asarray(size)[:, None]
     lengths = jnp.floor(sides * jnp.sqrt(1 - lam)).astype(int)
     centers = jnp.floor(jax.random.uniform(key, (2, lam.shape[0])) * sides).astype(int)

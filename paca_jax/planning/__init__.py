@@ -1,1 +1,1 @@
-"""Compiling the train step for a TPU that is not there, and reading from the result what it needs and how long it takes."""
+"""Estimates from compiling the train step for a TPU that is not attached: its memory, its time and its collectives."""

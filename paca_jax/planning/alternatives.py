@@ -1,4 +1,4 @@
-"""What to change where a step does not fit, from the change that costs least to the one that costs most."""
+"""Changes to try if a step does not fit, from the cheapest to the most expensive."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from paca_jax.planning.memory import DoesNotFitError
 from paca_jax.planning.topology import Topology
 
 MOST_COMPILES = 3
-_LARGE_STATE = 0.25  # of the memory: from here on, splitting the state is worth its collectives
+_LARGE_STATE = 0.25  # fraction of the memory above which sharding the state is worth its collectives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Tried:
     """An alternative that was compiled.
 
     Attributes:
-        changes: keys of the config and their new values.
-        estimate: what it needs and takes, where it fits.
-        needed: bytes a chip that it needs, where it does not.
+        changes: config keys and their new values.
+        estimate: its estimate; None if it does not fit.
+        needed: the bytes per chip that it needs; None if it fits.
     """
 
     changes: dict[str, Any]
@@ -31,7 +31,7 @@ class Tried:
 
 
 def as_flags(changes: dict[str, Any]) -> str:
-    """Returns changes of a config as its command line takes them."""
+    """Returns changes of a config as command-line flags."""
     return " ".join(f"--config.{key}={value}" for key, value in changes.items())
 
 
@@ -39,26 +39,26 @@ def alternatives(config: ConfigDict, shortage: DoesNotFitError, state_bytes: int
     """Returns changes of the config that need less memory.
 
     Args:
-        config: the one whose step does not fit.
-        shortage: by how much.
-        state_bytes: parameters, optimizer state and averages of a chip.
-        chips: of the slice.
+        config: the config whose step does not fit.
+        shortage: the memory that the step needs and the memory that it may use.
+        state_bytes: bytes per chip of parameters, optimizer state and averages.
+        chips: the number of chips in the slice.
 
-    The batch is split into as many parts as bring its share of the memory below what there is, and into twice as many.
+    The batch is split into the smallest number of parts that should fit, and into the next larger one.
     """
     found: list[dict[str, Any]] = [] if config.remat else [{"remat": True}]
     if state_bytes > _LARGE_STATE * shortage.usable:
         found += [{"mesh.fsdp": fsdp} for fsdp in _larger_fsdp(config, chips)]
     if shortage.usable > state_bytes:
         factor = (shortage.needed - state_bytes) / (shortage.usable - state_bytes)
-        parts = [parts for parts in _divisors(_images_a_shard(config, chips)) if parts >= factor * config.accumulate_steps]
+        parts = [parts for parts in _divisors(_images_per_shard(config, chips)) if parts >= factor * config.accumulate_steps]
         found += [{"accumulate_steps": count} for count in parts[:2]]
         if not config.remat:
             found += [{"remat": True, "accumulate_steps": count} for count in parts[:1]]
     return found
 
 
-def _images_a_shard(config: ConfigDict, chips: int) -> int:
+def _images_per_shard(config: ConfigDict, chips: int) -> int:
     return config.batch_size * config.mesh.model // chips
 
 
@@ -67,7 +67,7 @@ def _divisors(number: int) -> list[int]:
 
 
 def _larger_fsdp(config: ConfigDict, chips: int) -> Iterator[int]:
-    """Yields the next powers of two that the slice holds beside the model axis, where the data axis takes what is left."""
+    """Yields the next powers of two, up to 16, that the slice can hold; none if the size of the data axis is fixed."""
     fsdp = 2 * config.mesh.fsdp
     while config.mesh.data == -1 and fsdp <= 16 and chips % (fsdp * config.mesh.model) == 0:
         yield fsdp
@@ -77,7 +77,7 @@ def _larger_fsdp(config: ConfigDict, chips: int) -> Iterator[int]:
 def try_alternatives(
     config: ConfigDict, topology: Topology, devices: list[jax.Device], changes: list[dict[str, Any]]
 ) -> Iterator[Tried]:
-    """Compiles the first few alternatives, one after the other, until one fits; yields what came of each."""
+    """Compiles the first few alternatives in order until one fits; yields the result of each."""
     for change in changes[:MOST_COMPILES]:
         other = config.copy_and_resolve_references()
         other.update_from_flattened_dict(change)

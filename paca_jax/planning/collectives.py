@@ -1,4 +1,4 @@
-"""What the chips of a program tell each other, read from its HLO."""
+"""The collectives of a program, read from its HLO."""
 
 import dataclasses
 import math
@@ -19,15 +19,15 @@ _KINDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """Equal exchanges of a step, added up.
+    """All collectives of one kind and group size in a step.
 
     Attributes:
-        kind: as HLO names it.
-        devices: chips that take part in one exchange; 2 where each chip sends to one other.
-        count: exchanges a step.
-        total_bytes: what they give to (all-gather) or take from (the others) one chip, over a step.
-        largest_bytes: of the largest of them.
-        source: where in the model the largest of them comes from.
+        kind: the name that HLO uses.
+        devices: chips in a group; 2 for a permute, in which each chip sends to one other.
+        count: how many there are per step.
+        total_bytes: bytes per chip and step: the results of all-gathers, the operands of all others.
+        largest_bytes: bytes of the largest one.
+        source: the part of the model that the largest one comes from.
     """
 
     kind: str
@@ -39,18 +39,18 @@ class Collective:
 
     @property
     def sent_bytes(self) -> float:
-        """What a chip must send at the least: of an all-reduce each part twice, and nothing ever to itself."""
+        """The bytes that a chip must send at least: twice for an all-reduce, and nothing to itself."""
         if self.kind == "collective-permute":
             return self.total_bytes
         return self.total_bytes * (2 if self.kind == "all-reduce" else 1) * (self.devices - 1) / self.devices
 
 
 def collectives(module: Module, num_devices: int) -> list[Collective]:
-    """Returns the exchanges of a step, those that move most first.
+    """Returns the collectives of a step, the most expensive first.
 
     Args:
         module: the program of one chip.
-        num_devices: chips that the program was compiled for.
+        num_devices: the number of chips that the program was compiled for.
     """
     found: dict[tuple[str, int], list[tuple[int, int, str]]] = {}
     chains: set[str | None] = set()
@@ -76,7 +76,7 @@ def collectives(module: Module, num_devices: int) -> list[Collective]:
 
 
 def _keeps_a_part(instruction: Instruction, computation: Computation) -> bool:
-    """Tells an all-reduce of which each chip keeps its slice only: how a TPU writes a reduce-scatter."""
+    """Returns whether each chip keeps only its slice of an all-reduce, which is how a TPU writes a reduce-scatter."""
     users = [other for other in computation.values() if instruction.name in other.operands]
     return instruction.opcode == "all-reduce" and bool(users) and all(user.opcode == "dynamic-slice" for user in users)
 
@@ -84,13 +84,13 @@ def _keeps_a_part(instruction: Instruction, computation: Computation) -> bool:
 def _payload(instruction: Instruction, computation: Computation) -> int:
     operands = sum(shape.bytes for name in instruction.operands for shape in computation[name].results)
     results = sum(shape.bytes for shape in instruction.results)
-    if instruction.opcode == "all-gather-start":  # gives its operand beside its result
+    if instruction.opcode == "all-gather-start":  # returns its operand as well as its result
         return results - operands
     return results if instruction.opcode == "all-gather" else operands
 
 
 def _group_size(instruction: Instruction, num_devices: int) -> int:
-    """Reads `{{0,1},{2,3}}`, `[2,4]<=[8]`, `{}` for all, or axes of a mesh: `mesh['x'=2,'y'=4], device_ids=(...) {'y'}`."""
+    """Parses `{{0,1},{2,3}}`, `[2,4]<=[8]`, `{}` (all devices) or mesh axes: `mesh['x'=2,'y'=4], device_ids=(...) {'y'}`."""
     attributes = instruction.attributes
     if "source_target_pairs=" in attributes:
         return 2
@@ -106,4 +106,4 @@ def _group_size(instruction: Instruction, num_devices: int) -> int:
         return math.prod(int(part) if part else sizes[name] for name, part in re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2]))
     if "replica_groups={}" in attributes:
         return num_devices
-    raise ValueError(f"The chips of {instruction.name} are listed in a way that is not known: {attributes[:200]}")
+    raise ValueError(f"Expected replica groups in a known format, got {attributes[:200]} for {instruction.name}.")

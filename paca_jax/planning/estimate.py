@@ -1,4 +1,4 @@
-"""From a config and a slice of chips to what the compiler says of its train step."""
+"""Estimates of a config's train step on a slice of chips, from the compiled program."""
 
 import dataclasses
 from typing import Any
@@ -11,35 +11,35 @@ from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.hlo import parse
 from paca_jax.planning.memory import Memory, memory_of, too_large
 from paca_jax.planning.topology import Topology
-from paca_jax.train.setup import Run, prepare
+from paca_jax.train.run import Run, prepare
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a step of a run needs and takes; all of it computed, nothing measured.
+    """The resources that a step of a run needs; everything is computed, nothing is measured.
 
     Attributes:
-        topology: the slice.
-        chips: of the slice.
-        mesh: devices along each of its axes.
-        model: its name.
-        batch_size: images a step, over all chips.
-        accumulate_steps: parts into which the batch is split, one after the other.
-        remat: whether blocks are computed anew in the gradient.
-        steps: of the whole run.
-        epochs: of the whole run.
-        memory: a chip's.
-        usable_hbm_bytes: what a program may use of a chip's memory.
-        matrix_flops: a chip's part of the step's matrix products and convolutions.
-        hbm_bytes: a chip's traffic with its main memory in a step.
+        topology: the name of the slice.
+        chips: the number of chips in the slice.
+        mesh: the number of devices along each axis of the mesh.
+        model: the name of the model.
+        batch_size: images per step, over all chips.
+        accumulate_steps: the number of parts into which the batch is split, computed one after the other.
+        remat: whether the backward pass recomputes blocks.
+        steps: the number of steps of the whole run.
+        epochs: the number of epochs of the whole run.
+        memory: the memory of one chip.
+        usable_hbm_bytes: the bytes of a chip's memory that a program may use.
+        matrix_flops: FLOPs per chip and step of matrix products and convolutions.
+        hbm_bytes: bytes per chip and step that are read from main memory and written to it.
         cycles: the compiler's estimate of a step without its Pallas kernels.
-        cycle_seconds: `cycles` over the clock.
-        kernel_seconds: what the kernels take at the chip's peak, as the compiler gives them no cycles.
-        peak_seconds: what the chip's peak and its memory's bandwidth allow at best.
-        exchange_seconds: what the links between the chips allow at best.
-        collectives: what the chips tell each other in a step.
-        unknown_loops: where loops of unknown length come from; they count once in `hbm_bytes`, `cycles` and `collectives`.
-        peak_flops: a chip's, in bfloat16.
+        cycle_seconds: `cycles` divided by the clock rate.
+        kernel_seconds: the time of the kernels at the chip's peak, since the compiler gives no cycles for them.
+        peak_seconds: the lower bound that the chip's peak and its memory bandwidth set.
+        exchange_seconds: the lower bound that the links between the chips set.
+        collectives: the collectives of a step.
+        unknown_loops: the sources of loops of unknown length, which count once in `hbm_bytes`, `cycles` and `collectives`.
+        peak_flops: the peak of a chip, in bfloat16.
     """
 
     topology: str
@@ -66,26 +66,26 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Of a step, as if computing, memory and exchange hid each other: the longest of the three."""
+        """The time of a step if computation, memory traffic and collectives overlap perfectly: the longest of the three."""
         return max(self.cycle_seconds + self.kernel_seconds, self.peak_seconds, self.exchange_seconds)
 
     @property
     def images_per_second(self) -> float:
-        """Images that all chips take in a second."""
+        """Images per second, over all chips."""
         return self.batch_size / self.seconds
 
     @property
     def utilization(self) -> float:
-        """Share of the peak that matrix products and convolutions reach."""
+        """The fraction of the peak that matrix products and convolutions reach."""
         return self.matrix_flops / self.seconds / self.peak_flops
 
     @property
     def hours(self) -> float:
-        """Of the whole run."""
+        """The hours of the whole run."""
         return self.steps * self.seconds / 3600
 
     def as_json(self) -> dict[str, Any]:
-        """Returns every number by its name."""
+        """Returns all numbers by name."""
         derived = {name: getattr(self, name) for name in ("seconds", "images_per_second", "utilization", "hours")}
         memory = {**dataclasses.asdict(self.memory), "total": self.memory.total}
         return {"fits": True, **dataclasses.asdict(self), "memory": memory, **derived}
@@ -109,23 +109,23 @@ def compile_step(run: Run) -> tuple[jax.stages.Traced, jax.stages.Compiled]:
 
 
 def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) -> Estimate:
-    """Compiles a config's train step for a slice and reads from it what it would need.
+    """Compiles a config's train step for a slice and returns its estimate.
 
     Args:
-        config: the run's config; published data sets need not be there.
+        config: the config of the run; published data sets need not be present.
         topology: the slice.
         devices: its chips, from `compile_only_devices`.
 
     Raises:
         DoesNotFitError: if it needs more memory than a chip has.
-        UserError: if the config asks for what does not exist, or the mesh does not fit the slice or the batch.
+        UserError: if the config is not valid, or the mesh does not fit the slice or the batch.
     """
     run = prepare(config, devices, without_data=True)
     traced, compiled = compile_step(run)
     module = parse(compiled.as_text() or "")
     chip, chips = topology.chip, topology.num_chips
     flops = matrix_flops(traced.jaxpr.jaxpr) / chips
-    exchanged = collectives(module, chips)
+    exchanges = collectives(module, chips)
     return Estimate(
         topology=topology.name,
         chips=chips,
@@ -144,8 +144,8 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
         cycle_seconds=module.cycles / chip.clock_hz,
         kernel_seconds=module.kernel_seconds(chip.peak_flops, chip.bandwidth),
         peak_seconds=max(flops / chip.peak_flops, module.hbm_bytes / chip.bandwidth),
-        exchange_seconds=sum(entry.sent_bytes for entry in exchanged) / chip.links,
-        collectives=exchanged,
+        exchange_seconds=sum(entry.sent_bytes for entry in exchanges) / chip.links,
+        collectives=exchanges,
         unknown_loops=module.unknown_loops,
         peak_flops=chip.peak_flops,
     )

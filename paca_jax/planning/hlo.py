@@ -1,6 +1,6 @@
-"""Reading an optimized, scheduled HLO module: which instructions run, how often, and what the compiler says of them.
+"""A parser for optimized, scheduled HLO modules: which instructions run, how often, and at what estimated cost.
 
-The text is what `jax.stages.Compiled.as_text()` gives for a TPU: the program of one chip. Only what estimates need is parsed.
+The text comes from `jax.stages.Compiled.as_text()` on a TPU: the program of one chip. Only what estimates need is parsed.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterator
 
-_BITS = {"pred": 8, "bf16": 16, "token": 0}  # the others name their width: f32, s8, u4, f8e4m3fn
+_BITS = {"pred": 8, "bf16": 16, "token": 0}  # other types contain their width: f32, s8, u4, f8e4m3fn
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _HEADER = re.compile(r"(ENTRY )?%([^\s(]+) \(.*\{$")
 _NAME = re.compile(r"\s+(ROOT )?%(\S+) = ")
@@ -27,8 +27,8 @@ class Shape:
     """One array of an instruction's result.
 
     Attributes:
-        bits: of one element.
-        dimensions: its extent along each axis, without the padding of the layout.
+        bits: the bits of one element.
+        dimensions: its size along each axis, without the padding of the layout.
         in_hbm: whether it lives in the chip's main memory, not in one of its scratch memories.
     """
 
@@ -38,12 +38,12 @@ class Shape:
 
     @property
     def extent(self) -> Extent:
-        """What two copies of the array share wherever they live: bits and dimensions."""
+        """Its bits and dimensions, which copies in different memories have in common."""
         return self.bits, self.dimensions
 
     @property
     def bytes(self) -> int:
-        """Bytes of its elements."""
+        """The bytes of its elements."""
         return math.prod(self.dimensions) * self.bits // 8
 
 
@@ -52,12 +52,12 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-        name: unique in its computation.
+        name: its name, unique in its computation.
         opcode: `fusion`, `all-reduce`, `copy-start`, ...
-        results: the arrays it gives.
-        arguments: what stands between its parentheses.
+        results: the arrays that it returns.
+        arguments: the text between its parentheses.
         attributes: the rest of the line.
-        root: whether it is its computation's result.
+        root: whether it is the result of its computation.
     """
 
     name: str
@@ -69,35 +69,35 @@ class Instruction:
 
     @property
     def operands(self) -> tuple[str, ...]:
-        """Names of the instructions it takes."""
+        """The names of the instructions that it takes."""
         return tuple(re.findall(r"%([^\s,()]+)", self.arguments))
 
     @property
     def cycles(self) -> int:
-        """The compiler's estimate; 0 where it gives none, as for collectives and copies."""
+        """The compiler's estimate; 0 if it gives none, as for collectives and copies."""
         found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
         return int(found[1]) if found else 0
 
     @property
     def kernel_work(self) -> tuple[int, int]:
-        """Floating-point operations and bytes moved, as a Pallas kernel tells them; 0 for all else."""
+        """The FLOPs and bytes of a Pallas kernel's own cost estimate; 0 for all other instructions."""
         found = re.search(r'"cost_estimate":\{"flops":"(\d+)".*?"bytes_accessed":"(\d+)"', self.attributes)
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
     @property
     def source(self) -> str:
-        """Where in the traced program it comes from."""
+        """The operation of the traced program that it comes from."""
         found = re.search(r'op_name="([^"]*)"', self.attributes)
         return found[1] if found else self.name
 
     @property
     def chain(self) -> str | None:
-        """What the parts of one exchange share that the compiler has spread over several fusions, to hide it behind them."""
+        """The number that the parts of one collective have in common if the compiler has spread it over several fusions."""
         found = re.search(r'chain_id="(\d+)"', self.attributes)
         return found[1] if found else None
 
     def called(self) -> Iterator[tuple[str, str]]:
-        """Yields how and what it calls, as ("body", computation); what a reduction applies to its elements is left out."""
+        """Yields the computations that it calls, as ("body", name), except those that a reduction applies to elements."""
         for match in _CALLED.finditer(self.attributes):
             names, _ = _balanced(self.attributes, match.end())
             yield from ((match[1], name) for name in re.findall(r"%([^\s,{}()]+)", names))
@@ -112,10 +112,10 @@ class Module:
 
     Attributes:
         computations: instructions by name, by the name of their computation.
-        times: how often a step runs each computation, where it runs at all.
+        times: how often a step runs each computation that it runs at all.
         inner: computations inside a fusion, whose intermediate results never leave the chip's registers.
-        unknown_loops: where loops come from whose number of rounds the text does not tell, as it may depend on numbers; they
-            are taken to run once.
+        unknown_loops: the sources of loops whose number of iterations is not in the text, as it may depend on data; each is
+            assumed to run once.
     """
 
     computations: dict[str, Computation]
@@ -124,7 +124,7 @@ class Module:
     unknown_loops: tuple[str, ...]
 
     def running(self, inner: bool = True) -> Iterator[tuple[Instruction, Computation, int]]:
-        """Yields each instruction that runs, with its computation and how often a step runs it."""
+        """Yields each instruction that runs, with its computation and the number of times a step runs it."""
         for name, times in self.times.items():
             if inner or name not in self.inner:
                 for instruction in self.computations[name].values():
@@ -132,11 +132,11 @@ class Module:
 
     @property
     def cycles(self) -> int:
-        """The compiler's estimate of a step in clock cycles, every branch counted; collectives, copies and kernels left out."""
+        """The compiler's estimate of a step in clock cycles, with every branch, but without collectives, copies and kernels."""
         return sum(instruction.cycles * times for instruction, _, times in self.running())
 
     def kernel_seconds(self, peak_flops: float, bandwidth: float) -> float:
-        """Returns what the step's Pallas kernels take at best: operations or bytes, whichever is longer, of each."""
+        """Returns the shortest possible time of a step's Pallas kernels: for each, that of its FLOPs or its bytes."""
         work = ((*instruction.kernel_work, times) for instruction, _, times in self.running())
         return sum(max(flops / peak_flops, moved / bandwidth) * times for flops, moved, times in work)
 
@@ -144,8 +144,8 @@ class Module:
     def hbm_bytes(self) -> int:
         """Bytes that a step reads from the chip's main memory and writes to it.
 
-        Every operand and result that lives there counts whole, so a fusion that reads a slice of an array counts too much. What
-        an exchange moves that is spread over several fusions is left out: they all pass it on.
+        Every operand and result in main memory counts in full, so a fusion that reads a slice of an array counts too much. The
+        arrays of a collective that is spread over several fusions are left out, since each fusion only passes them on.
         """
         return sum(
             _traffic(instruction, computation, self._passed_on(instruction)) * times
@@ -153,7 +153,7 @@ class Module:
         )
 
     def _passed_on(self, fusion: Instruction) -> set[Extent]:
-        """Returns which arrays a fusion only passes on, being a part of an exchange."""
+        """Returns the arrays that a fusion only passes on because it is part of a collective."""
         if fusion.opcode != "fusion":
             return set()
         inside = [self.computations[name] for _, name in fusion.called()]
@@ -187,7 +187,7 @@ def parse(text: str) -> Module:
             if instruction:
                 computations[current][instruction.name] = instruction
     if not entry:
-        raise ValueError("The text has no entry computation, so it is no optimized HLO module.")
+        raise ValueError("Expected an optimized HLO module, got a text with no entry computation.")
     return _follow(computations, entry)
 
 
@@ -209,7 +209,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def shapes(text: str) -> Iterator[Shape]:
-    """Yields the arrays of a type as HLO writes it: `f32[8,128]{1,0:T(8,128)S(1)}`, or several between parentheses."""
+    """Yields the arrays of an HLO type: `f32[8,128]{1,0:T(8,128)S(1)}`, or several in parentheses."""
     for kind, dimensions, layout in _ARRAY.findall(text):
         width = re.match(r"[a-z]+?(\d+)", kind)
         bits = _BITS[kind] if kind in _BITS else int(width[1]) if width else 0
@@ -218,7 +218,7 @@ def shapes(text: str) -> Iterator[Shape]:
 
 
 def _balanced(text: str, start: int) -> tuple[str, int]:
-    """Returns the word or the bracketed group at `start`, and where it ends."""
+    """Returns the word or the bracketed group at `start`, and the index of its end."""
     depth = 0
     for end in range(start, len(text)):
         if text[end] in "({[":
@@ -231,7 +231,7 @@ def _balanced(text: str, start: int) -> tuple[str, int]:
 
 
 def _follow(computations: dict[str, Computation], entry: str) -> Module:
-    """Walks the calls from the entry and counts how often each computation runs."""
+    """Follows the calls from the entry and counts how often each computation runs."""
     times: dict[str, int] = {}
     inner: set[str] = set()
     unknown: list[str] = []
@@ -257,7 +257,7 @@ def _follow(computations: dict[str, Computation], entry: str) -> Module:
 
 
 def _trip_count(loop: Instruction, condition: Computation) -> int | None:
-    """Returns the rounds of a loop: what the compiler noted, else the bound of its counter; JAX counts from 0, by 1."""
+    """Returns a loop's iterations: the count that the compiler noted, or its counter's bound (JAX counts up from 0)."""
     noted = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
     if noted:
         return int(noted[1])
@@ -279,7 +279,7 @@ def _traffic(instruction: Instruction, computation: Computation, passed_on: set[
     done = instruction.opcode.endswith("-done")
     if done or instruction.opcode in _MOVES_NOTHING or '"AllocateBuffer"' in instruction.attributes:
         return 0
-    if instruction.opcode in ("copy-start", "slice-start"):  # they give both ends of the copy, and a flag
+    if instruction.opcode in ("copy-start", "slice-start"):  # they return both ends of the copy, and a flag
         ends = instruction.results[:2]
         return min(end.bytes for end in ends) * sum(end.in_hbm for end in ends)
     shapes_ = _touched(instruction, computation)

@@ -1,4 +1,4 @@
-"""What a step needs of a chip's memory, and the compiler's word that it does not fit."""
+"""The memory that a step needs on a chip, and the error if it does not fit."""
 
 import dataclasses
 import math
@@ -8,9 +8,9 @@ from typing import Any
 import jax
 
 from paca_jax.errors import UserError
-from paca_jax.train.setup import Run
+from paca_jax.planning.topology import GIB
+from paca_jax.train.run import Run
 
-GIB = 2**30
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 _SIZE = r"([\d.]+)([KMGT]?)"
 _TOO_LARGE = (
@@ -24,13 +24,13 @@ class Memory:
     """Bytes of a chip's main memory during a step.
 
     Attributes:
-        parameters: of the model.
-        optimizer_state: its moments.
+        parameters: the parameters of the model.
+        optimizer_state: the moments of the optimizer.
         other_state: averages of the parameters, running statistics, counters.
-        batch: this chip's part of it.
-        padding: what the layouts of all these add.
-        temporaries: activations, gradients and the rest of what only lives during the step.
-        outputs: results that take no input's place.
+        batch: this chip's part of the batch.
+        padding: the padding that layouts add to all of these.
+        temporaries: activations, gradients and everything else that lives only during the step.
+        outputs: results that do not reuse the memory of an input.
         program: the machine code.
     """
 
@@ -50,20 +50,20 @@ class Memory:
 
 
 def state_bytes(run: Run) -> dict[str, int]:
-    """Returns the bytes a chip of what a step is given: `parameters`, `optimizer_state`, `other_state`, `batch`."""
+    """Returns the bytes per chip of a step's inputs: `parameters`, `optimizer_state`, `other_state`, `batch`."""
     state = run.abstract
     return {
-        "parameters": _bytes_a_chip(state.params),
-        "optimizer_state": _bytes_a_chip(state.opt_state),
-        "other_state": _bytes_a_chip(dataclasses.replace(state, params=None, opt_state=None)),
-        "batch": _bytes_a_chip(run.abstract_batch),
+        "parameters": _bytes_per_chip(state.params),
+        "optimizer_state": _bytes_per_chip(state.opt_state),
+        "other_state": _bytes_per_chip(dataclasses.replace(state, params=None, opt_state=None)),
+        "batch": _bytes_per_chip(run.abstract_batch),
     }
 
 
 def memory_of(run: Run, compiled: jax.stages.Compiled) -> Memory:
-    """Returns what the compiled step of a run needs."""
+    """Returns the memory that the compiled step of a run needs."""
     given, stats = state_bytes(run), compiled.memory_analysis()
-    assert stats is not None, "the compiler tells a TPU program's memory"
+    assert stats is not None, "the TPU compiler reports the memory of a program"
     return Memory(
         **given,
         padding=stats.argument_size_in_bytes - sum(given.values()),
@@ -73,7 +73,7 @@ def memory_of(run: Run, compiled: jax.stages.Compiled) -> Memory:
     )
 
 
-def _bytes_a_chip(tree: Any) -> int:
+def _bytes_per_chip(tree: Any) -> int:
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -81,20 +81,20 @@ class DoesNotFitError(UserError):
     """A step needs more of a chip's memory than there is.
 
     Attributes:
-        needed: bytes that it needs, at the least.
-        usable: bytes that there are.
+        needed: the bytes that it needs at least.
+        usable: the bytes that a program may use.
     """
 
     def __init__(self, needed: int, usable: int) -> None:
         self.needed, self.usable = needed, usable
         super().__init__(
-            f"The step needs {needed / GIB:.2f} GiB a chip, but a program may use {usable / GIB:.2f} GiB: it exceeds them by "
-            f"{(needed - usable) / GIB:.2f} GiB."
+            f"Expected a step of at most {usable / GIB:.2f} GiB per chip, got one that needs {needed / GIB:.2f} GiB, "
+            f"{(needed - usable) / GIB:.2f} GiB more. Reduce its memory or add chips."
         )
 
 
 def too_large(message: str) -> DoesNotFitError | None:
-    """Returns what the compiler's message says of the memory; None if it speaks of anything else."""
+    """Returns the error that the compiler's message describes; None if the message is not about memory."""
     for pattern in _TOO_LARGE:
         found = re.search(pattern, message)
         if found:

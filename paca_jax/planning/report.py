@@ -1,62 +1,62 @@
-"""An estimate as a page that a person reads."""
+"""Estimates as text."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 
 from paca_jax.planning.alternatives import Tried, as_flags
 from paca_jax.planning.estimate import Estimate
-from paca_jax.planning.memory import GIB
+from paca_jax.planning.topology import GIB
 
-_NOT_IN_IT = (
-    "An estimate: the step was compiled, not run. Computing, memory and collectives are taken to hide each other; host input, "
-    "evaluation, checkpoints and start-up are left out."
+_CAVEAT = (
+    "An estimate: the step was compiled, not run. Computation, memory traffic and collectives are assumed to overlap fully; "
+    "host input, evaluation, checkpoints and start-up are left out."
 )
 _MEMORY = {
     "optimizer_state": "optimizer state",
     "other_state": "averages, statistics, counters",
-    "padding": "padding of all these",
+    "padding": "padding of all of these",
     "temporaries": "activations and temporaries",
 }
 
 
 def describe(found: Estimate) -> str:
-    """Returns the page of an estimate."""
+    """Returns an estimate as a page of text."""
     memory, used = found.memory, found.memory.total / found.usable_hbm_bytes
     mesh = " ".join(f"{axis}={size}" for axis, size in found.mesh.items())
     parts = f", in {found.accumulate_steps} parts" if found.accumulate_steps > 1 else ""
-    blocks = ", blocks computed anew in the gradient" if found.remat else ""
+    blocks = ", blocks recomputed in the backward pass" if found.remat else ""
     unit = GIB if memory.total >= GIB else GIB // 1024
     parts_of_memory = {_MEMORY.get(name, name): size for name, size in dataclasses.asdict(memory).items()}
     lines = [
         f"{found.model} on {found.topology}: {_count(found.chips, 'chip')}, mesh {mesh}",
         f"batch {found.batch_size}{parts}{blocks}",
         "",
-        f"Memory a chip, {'GiB' if unit == GIB else 'MiB'}",
+        f"Memory per chip, {'GiB' if unit == GIB else 'MiB'}",
         *(_row(name, f"{size / unit:.3f}") for name, size in parts_of_memory.items()),
         _row("total", f"{memory.total / unit:.3f}", f"of {found.usable_hbm_bytes / unit:,.3f} usable: fits, {used:.1%}"),
         "",
-        "A step, a chip",
+        "Per step and chip",
         _row("matrix operations", *_scaled(found.matrix_flops, "FLOP")),
         _row("main memory traffic", *_scaled(found.hbm_bytes, "B")),
-        _row("time of computing, ms", _milliseconds(found.cycle_seconds), f"the compiler's {found.cycles:,} cycles"),
-        _row("... of kernels, ms", _milliseconds(found.kernel_seconds), "on top, at the chip's peak; cycles are not known"),
+        _row("time of computation, ms", _milliseconds(found.cycle_seconds), f"the compiler's {found.cycles:,} cycles"),
+        _row("... of kernels, ms", _milliseconds(found.kernel_seconds), "in addition, at the chip's peak; cycles unknown"),
         _row(
             "... at the chip's peak, ms", _milliseconds(found.peak_seconds), "matrix operations or memory, whichever is longer"
         ),
-        _row("time of collectives, ms", _milliseconds(found.exchange_seconds), "at best, over all links of the chip"),
+        _row("time of collectives, ms", _milliseconds(found.exchange_seconds), "at best, over all links of a chip"),
         _row("time of the step, ms", _milliseconds(found.seconds), "the longest of these"),
-        _row("matrix operations of the peak", f"{found.utilization:.1%}"),
+        _row("utilization of the peak", f"{found.utilization:.1%}"),
         "",
         "The run",
-        _row("images a second", f"{found.images_per_second:,.0f}", f"{found.images_per_second / found.chips:,.1f} a chip"),
+        _row("images per second", f"{found.images_per_second:,.0f}", f"{found.images_per_second / found.chips:,.1f} per chip"),
         _row("hours", f"{found.hours:.2f}", f"{found.steps:,} steps, {found.epochs:g} epochs"),
         "",
         *_collectives(found),
         "",
-        _NOT_IN_IT,
+        _CAVEAT,
     ]
     if found.unknown_loops:
-        lines.append(f"Loops whose rounds depend on their numbers count once: {', '.join(found.unknown_loops)}.")
+        lines.append(f"Loops of unknown length count once: {', '.join(found.unknown_loops)}.")
     return "\n".join(lines)
 
 
@@ -65,7 +65,7 @@ def _row(name: str, value: str, remark: str = "") -> str:
 
 
 def _scaled(number: float, unit: str) -> tuple[str, str]:
-    """Returns a number with four digits, and its unit with a prefix."""
+    """Returns a number to four digits, and its unit with a prefix."""
     prefixes = {1e12: "T", 1e9: "G", 1e6: "M"}
     scale = next((scale for scale in prefixes if number >= scale), 1e6)
     return f"{number / scale:.4g}", f"{prefixes[scale]}{unit}"
@@ -86,7 +86,7 @@ def _count(number: int, name: str) -> str:
 def _collectives(found: Estimate) -> Iterable[str]:
     if not found.collectives:
         return ["Collectives: none"]
-    head = ("Collectives a step", "chips", "count", "largest, MB", "total, MB", "the largest is from")
+    head = ("Collectives per step", "chips", "count", "largest, MB", "total, MB", "source of the largest")
     rows = [
         (
             f"  {entry.kind}",
@@ -106,22 +106,22 @@ def _shorten(source: str) -> str:
 
 
 def describe_shortage(sentence: str, topology: str, state: dict[str, int]) -> str:
-    """Returns what is known of a step that does not fit: the compiler's word, and the parts that no compiler need tell."""
+    """Returns a report on a step that does not fit: the error, and the parts of the memory that are known without compiling."""
     parts = ", ".join(f"{name.replace('_', ' ')} {_gib(size)}" for name, size in state.items())
-    return f"Does not fit on {topology}. {sentence}\nOf it, GiB a chip: {parts}; the rest is activations and temporaries."
+    return f"Does not fit on {topology}. {sentence}\nIn GiB per chip: {parts}; the rest is activations and temporaries."
 
 
 def describe_untried(changes: Sequence[dict[str, object]]) -> str:
-    """Returns the alternatives that nobody has compiled yet."""
+    """Returns the alternatives that have not been compiled."""
     if not changes:
-        return "No smaller step of the same batch is known: take a smaller batch_size or more chips."
+        return "No smaller step with this batch is known. Choose a smaller batch_size or more chips."
     options = "\n".join(f"  {as_flags(change)}" for change in changes)
     return f"May fit, not tried (--suggest compiles the first of them):\n{options}"
 
 
 def describe_tried(tried: Tried, usable: int) -> str:
-    """Returns one line on an alternative that was compiled."""
+    """Returns one line about an alternative that was compiled."""
     if tried.estimate is None:
         return f"  {as_flags(tried.changes)}: does not fit, needs {_gib(tried.needed or 0)} of {_gib(usable)} GiB"
     total, milliseconds = tried.estimate.memory.total, _milliseconds(tried.estimate.seconds)
-    return f"  {as_flags(tried.changes)}: fits, {_gib(total)} of {_gib(usable)} GiB, {milliseconds} ms a step"
+    return f"  {as_flags(tried.changes)}: fits, {_gib(total)} of {_gib(usable)} GiB, {milliseconds} ms per step"

@@ -1,7 +1,7 @@
-"""The mesh of devices, and where each array lives on it."""
+"""The device mesh, and the sharding of each array over it."""
 
 from paca_jax.sharding.activations import constrain, constrain_patches
-from paca_jax.sharding.images import by_images, by_platform, model_shards, target_platform
+from paca_jax.sharding.images import by_images, model_shards, target_platform
 from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, host_rows, local_rows, make_mesh
 from paca_jax.sharding.parameters import (
     PARAMETER_AXES,
@@ -21,7 +21,6 @@ __all__ = [
     "batch_sharding",
     "batch_shards",
     "by_images",
-    "by_platform",
     "constrain",
     "constrain_patches",
     "gather_bytes",

@@ -1,4 +1,4 @@
-"""Constraints on activations, by the names of their axes."""
+"""Sharding constraints on activations, by axis names."""
 
 import jax
 from jax.sharding import PartitionSpec
@@ -10,10 +10,10 @@ _MESH_AXES_OF = {"batch": BATCH_AXES, "rows": ("model",), "heads": ("model",), "
 
 
 def constrain(x: Float[Array, "..."], *axes: str | None) -> Float[Array, "..."]:
-    """Asks the compiler to split `x` along named axes: "batch", "rows", "heads", "mlp" or None, one for each axis of `x`.
+    """Constrains the sharding of `x` by a name for each of its axes: "batch", "rows", "heads", "mlp" or None.
 
-    Takes effect while a step is traced under `jax.set_mesh`; elsewhere, as in a notebook, `x` comes back as it is. An axis that
-    the mesh does not divide stays whole.
+    Takes effect if traced under `jax.set_mesh`; otherwise, as in a notebook, `x` is returned unchanged. An axis whose size the
+    mesh axis does not divide is not split.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -29,5 +29,5 @@ def constrain(x: Float[Array, "..."], *axes: str | None) -> Float[Array, "..."]:
 
 
 def constrain_patches(x: Float[Array, "B H W C"], split_rows: bool) -> Float[Array, "B H W C"]:
-    """Asks the compiler to split a map of patches along the batch and, where `split_rows`, along its rows."""
+    """Constrains a map of patches to be split along the batch and, if `split_rows`, along its rows."""
     return constrain(x, "batch", "rows" if split_rows else None, None, None)

@@ -1,7 +1,6 @@
 """Running a function on each device's own images, for what the compiler cannot split by itself (Pallas kernels)."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -33,32 +32,11 @@ def by_images(function: Callable[..., T], mapped: Sequence[Any], whole: Sequence
 
 
 def target_platform() -> str:
-    """Returns what a program is being traced for, such as "tpu": what the mesh at hand is made of, else JAX's default."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
-
-
-def by_platform(kernels: Callable[..., T], operations: Callable[..., T], *arrays: Any, **options: Any) -> T:
-    """Returns `kernels(*arrays, **options)` where the program runs on a TPU, else `operations` of the same.
-
-    Both are traced once for each shape. A gradient keeps what both ask for, so it computes the operations anew: they then ask
-    for no more than the kernels do.
-
-    Args:
-        kernels: a function of a module, which calls Pallas kernels.
-        operations: a function of a module, which computes the same.
-        arrays: arrays, or trees of them.
-        options: hashable values.
-    """
-    return _by_platform(kernels, operations, tuple(options.items()), *arrays)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2), inline=True)
-def _by_platform(
-    kernels: Callable[..., T], operations: Callable[..., T], options: tuple[tuple[str, Any], ...], *arrays: Any
-) -> T:
-    on_tpu, elsewhere = (partial(form, **dict(options)) for form in (kernels, operations))
-    return jax.lax.platform_dependent(*arrays, tpu=on_tpu, default=jax.checkpoint(elsewhere))
+    """Returns the platform that a program is being traced for, such as "tpu": the mesh's, else that of JAX's default device."""
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.config.values["jax_default_device"]
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else device.platform
 
 
 def model_shards() -> int:

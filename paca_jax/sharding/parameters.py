@@ -1,7 +1,7 @@
-"""One table: from the path of a parameter to the names of its axes, and from those names to axes of the mesh.
+"""The table that maps the path of a parameter to names of its axes, and those names to axes of the mesh.
 
-Every parameter of every model matches exactly one row. An axis named None is never split. Normalization vectors and the other
-short vectors are kept whole on every device on purpose: splitting them would cost a collective and save nothing.
+Every parameter of every model matches exactly one row. An axis named None is never split. Normalization vectors and other short
+vectors are deliberately replicated: splitting them would cost a collective and save nothing.
 """
 
 import re
@@ -46,7 +46,7 @@ PARAMETER_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"head/(key|value)/dense/bias", (None,)),
     (r"(auxiliary_)?head/(cluster_project|classifier/project)/kernel", ("embed", None)),
     (r"(auxiliary_)?head/(cluster_project|classifier/project)/bias", (None,)),
-    # Mask R-CNN: the pyramid's, the proposals' and the mask head's convolutions, and dense layers.
+    # Mask R-CNN: the convolutions of the pyramid, the region proposals and the mask head, and the dense layers.
     (r"neck/lateral\d/kernel", (None, "embed")),
     (r"(neck/output\d|rpn_head/conv|mask_head/(conv\d|upsample))/kernel", (None, None, None, "embed")),
     (r"box_head/hidden\d/kernel", ("embed", "mlp")),
@@ -73,16 +73,17 @@ def logical_axes(path: str) -> tuple[str | None, ...]:
     """
     rows = [axes for pattern, axes in PARAMETER_AXES if re.fullmatch(pattern, path)]
     if len(rows) != 1:
-        raise LookupError(f"Parameter {path!r} matches {len(rows)} rows of PARAMETER_AXES; every parameter needs exactly one.")
+        raise LookupError(f"Expected one row of PARAMETER_AXES for parameter {path!r}, got {len(rows)}. Correct the table.")
     return rows[0]
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
-    """Returns how the parameter is split; an axis that the mesh does not divide stays whole."""
+    """Returns the partition spec of a parameter; an axis whose size the mesh axis does not divide is not split."""
     axes = logical_axes(path)
     if len(axes) != len(shape):
         raise LookupError(
-            f"Parameter {path!r} has shape {shape}, but its row in PARAMETER_AXES names {len(axes)} axes: {axes}."
+            f"Expected an axis name for each axis of parameter {path!r} of shape {shape}, got {axes}. Correct its row in "
+            "PARAMETER_AXES."
         )
     names = [MESH_AXIS_OF.get(axis) if axis else None for axis in axes]
     return PartitionSpec(
@@ -91,7 +92,7 @@ def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh)
 
 
 def parameter_shardings(params: Any, mesh: Mesh) -> Any:
-    """Returns the tree of `NamedSharding`s of a tree of parameters (arrays or their shapes)."""
+    """Returns the `NamedSharding`s of a tree of parameters (arrays or `jax.ShapeDtypeStruct`s), as a tree."""
 
     def sharding(keys: tuple[Any, ...], leaf: Any) -> NamedSharding:
         return NamedSharding(mesh, parameter_spec(parameter_path(keys), leaf.shape, mesh))
@@ -100,16 +101,16 @@ def parameter_shardings(params: Any, mesh: Mesh) -> Any:
 
 
 def gather_parameters(params: Any) -> Any:
-    """Asks the compiler for parameters that are whole along `fsdp`, as layers use them; call it inside a traced step.
+    """Constrains parameters to be gathered along `fsdp`, as layers use them; call it inside a traced step.
 
-    Left to itself, the compiler may rather bring the activations, which are larger by far, to the split parameters. Outside
-    `jax.set_mesh` the parameters come back as they are.
+    Otherwise the compiler may move the activations, which are far larger, to the split parameters. Outside `jax.set_mesh` the
+    parameters are returned unchanged.
     """
     return _constrain(params, lambda spec: PartitionSpec(*(None if axis == "fsdp" else axis for axis in spec)))
 
 
 def scatter_gradients(grads: Any) -> Any:
-    """Asks the compiler for gradients that are split like their parameters, so that no device adds up more than its part."""
+    """Constrains gradients to be split like their parameters, so that each device reduces only its own part."""
     return _constrain(grads, lambda spec: spec)
 
 
@@ -125,5 +126,5 @@ def _constrain(params: Any, change: Callable[[PartitionSpec], PartitionSpec]) ->
 
 
 def parameter_path(keys: tuple[Any, ...]) -> str:
-    """Returns the path of a parameter, "stage1/block0/mlp/fc1/kernel", from its keys in the tree."""
+    """Returns the path of a parameter, such as "stage1/block0/mlp/fc1/kernel", from its keys in the tree."""
     return jax.tree_util.keystr(keys, simple=True, separator="/")

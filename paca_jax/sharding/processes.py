@@ -1,4 +1,4 @@
-"""Several processes, each with its own devices, as one run."""
+"""Multi-process runs: start-up, gathering of bytes, and the end if a process is lost."""
 
 import os
 import sys
@@ -20,7 +20,7 @@ _VARIABLES = {
 
 
 def gather_bytes(part: bytes) -> list[bytes]:
-    """Returns what each process gave, in the order of the processes; all of them must call it."""
+    """Returns the bytes that each process passes, in process order; all processes must call it."""
     lengths = multihost_utils.process_allgather(np.array([len(part)])).ravel()
     padded = np.frombuffer(part.ljust(max(int(lengths.max()), 1), b"\0"), np.uint8)
     rows = multihost_utils.process_allgather(padded).reshape(len(lengths), -1)
@@ -33,23 +33,24 @@ def start_processes(
     process_id: int | None = None,
     heartbeat_timeout: int = 100,
 ) -> int:
-    """Makes this process one of several, before anything else asks JAX for devices.
+    """Connects this process with the others of a run; call it before anything else asks JAX for devices.
 
-    What is not given is read from the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-    Where none is there either, a Cloud TPU, Slurm, Kubernetes or Open MPI tells it, and elsewhere this process stays alone, as
-    it does with `num_processes=1`.
+    Arguments that are None are read from the environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. If those are not set either, JAX detects a Cloud TPU, Slurm, Kubernetes or Open MPI. Without any of these,
+    or with `num_processes=1`, the process runs alone.
 
     Args:
-        coordinator_address: HOST:PORT at which process 0 can be reached by all of them.
-        num_processes: how many there are.
-        process_id: this one's number, from 0.
-        heartbeat_timeout: seconds after which a process that is not heard of counts as lost, and all others stop.
+        coordinator_address: HOST:PORT at which all processes can reach process 0.
+        num_processes: the number of processes.
+        process_id: the index of this process, from 0.
+        heartbeat_timeout: seconds of silence after which a process counts as lost and all others stop.
 
     Returns:
-        This process's number.
+        The index of this process.
 
     Raises:
-        UserError: if only some are given, or they are not valid, or not all processes meet within five minutes.
+        UserError: if only some of the values are given, if they are not valid, or if the processes do not connect within five
+            minutes.
     """
     given: dict[str, Any] = {
         "coordinator_address": coordinator_address or os.environ.get(_VARIABLES["coordinator_address"]),
@@ -60,29 +61,31 @@ def start_processes(
         return 0
     missing = [f"--{name} or {_VARIABLES[name]}" for name, value in given.items() if value is None]
     if 0 < len(missing) < len(given):
-        raise UserError(f"Several processes need an address, their number and this one's id; lacking is {', '.join(missing)}.")
+        raise UserError(
+            f"Expected a coordinator address, a number of processes and a process id, got only some. Add {', '.join(missing)}."
+        )
     try:
         jax.distributed.initialize(
             **given, heartbeat_timeout_seconds=heartbeat_timeout, shutdown_timeout_seconds=heartbeat_timeout
         )
     except ValueError as error:
         if missing and "coordinator_address should be defined" in str(error):
-            return 0  # no cluster that tells
-        raise UserError(f"The processes cannot be told apart: {error}") from error
+            return 0  # no cluster was detected
+        raise UserError(f"Expected a valid address, number of processes and process id, got: {error} Correct them.") from error
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"The processes did not meet at {given['coordinator_address'] or 'the address that the cluster tells'} ({reason}); "
-            "start the same command on every host, with the same address and number."
+            f"Expected all processes to connect to {given['coordinator_address'] or 'the address that the cluster reports'}, "
+            f"got: {reason}. Start the same command on every host, with the same address and number of processes."
         ) from error
     return jax.process_index()
 
 
 @contextmanager
 def stop_together() -> Iterator[None]:
-    """A context in which this process ends at once, with status 1, where the devices of the others cannot be reached any more.
+    """Returns a context in which this process exits immediately, with status 1, if it loses the devices of other processes.
 
-    Leaving in good order would wait for the very processes that are lost.
+    An orderly exit would wait for the lost processes.
     """
     try:
         yield
@@ -90,9 +93,9 @@ def stop_together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         print(
-            f"error: Process {jax.process_index()} of {jax.process_count()} stops, for a step over all of them has failed "
-            f"({' '.join(str(error).split())[:300]}). Where a connection was lost, another process has ended, and its own "
-            "output tells why. Start the same command on every host to go on from the newest checkpoint.",
+            f"error: Process {jax.process_index()} of {jax.process_count()} stops: a computation over all processes failed "
+            f"({' '.join(str(error).split())[:300]}). If a connection was lost, another process has ended; see its output. "
+            "Start the same command on every host to resume from the newest checkpoint.",
             file=sys.stderr,
             flush=True,
         )
@@ -104,5 +107,5 @@ def _number(name: str, value: int | None) -> int | None:
     if value is not None or not text:
         return value
     if not text.isdigit():
-        raise UserError(f"{_VARIABLES[name]} is a whole number, but got {text!r}.")
+        raise UserError(f"Expected a whole number in {_VARIABLES[name]}, got {text!r}. Correct it.")
     return int(text)

@@ -1,4 +1,4 @@
-"""What is learned: losses, metrics and predictions, behind one protocol that the loop speaks."""
+"""The three tasks over one base class: data, loss, metrics and predictions of each."""
 
 from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.classification.task import Classification

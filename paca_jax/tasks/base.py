@@ -1,29 +1,29 @@
-"""The protocol between the loop and a task."""
+"""The base class of all tasks: all that the training loop knows about data, model, loss and metrics."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+import abc
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
-import flax.linen as nn
 import jax
-from clu import metrics
 from etils import epath
 from jaxtyping import Array, Float, PyTree
 from ml_collections import ConfigDict
+from PIL import Image
 
-from paca_jax import data
-from paca_jax.data import Batches
+from paca_jax import data, explain
 from paca_jax.errors import UserError
 from paca_jax.models import create_model, model_config
 
 
 class LossOutput(NamedTuple):
-    """A sum over the examples of a batch, so that parts of a batch add up to the whole.
+    """A loss summed over the examples of a batch, so that the parts of a batch add up to the whole.
 
     Attributes:
         total: the summed loss.
-        weight: by what to divide it.
+        weight: the divisor of `total`.
         batch_stats: the running statistics after this batch.
-        sums: further scalars to log, by name: each a sum, and by what to divide it.
+        sums: further scalars to log, by name: each a sum and its divisor.
     """
 
     total: Float[Array, ""]
@@ -32,16 +32,61 @@ class LossOutput(NamedTuple):
     sums: dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 
 
-class OnDataset:
-    """What every task does with the two splits of a data set and a model of its kind; the attributes are those of `Task`."""
+class Task(abc.ABC):
+    """A data set, a model, and how the model is trained and evaluated on the data set.
 
-    def __init__(self, config: ConfigDict, features: tuple[str, ...], without_data: bool) -> None:
-        """Opens the splits.
+    A subclass calls `Task.__init__` and then sets `image_shape`, `example`, `_train_transform` and `_eval_transform`.
+
+    Attributes:
+        best_metric: the metric that selects the best checkpoint; more is better.
+        outputs_by_example: whether the arrays that `evaluate` returns have a leading axis of examples and stay split like the
+            batch, rather than being the same on every device.
+        model: the network.
+        recipe: the arguments with which `create_model` makes the network again on any hardware.
+        class_names: the names of the classes, in label order.
+        num_train_examples: the size of the training set.
+        num_eval_examples: the size of the evaluation set.
+        image_shape: (H, W, C) of one training image.
+        example: shape and type of each array of one training example, as `train_batches` yields it.
+    """
+
+    best_metric: ClassVar[str]
+    outputs_by_example: ClassVar[bool] = False
+
+    model: Any
+    recipe: dict[str, Any]
+    class_names: tuple[str, ...]
+    num_train_examples: int
+    num_eval_examples: int
+    image_shape: tuple[int, int, int]
+    example: dict[str, jax.ShapeDtypeStruct]
+
+    _report_file: ClassVar[str]
+    _train_transform: Any
+    _eval_transform: Any
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        without_data: bool,
+        *,
+        features: tuple[str, ...],
+        model_kind: type,
+        model_example: str,
+        model_options: dict[str, Any],
+    ) -> None:
+        """Opens both splits of the data set and makes the model.
 
         Args:
-            config: the run's config.
-            features: what an example shall have.
-            without_data: whether a published data set need not be there; then there are no batches.
+            config: the config of the run.
+            without_data: whether a published data set may be missing; then there are no batches.
+            features: the features that an example must have.
+            model_kind: the type of the model's config.
+            model_example: a phrase for such a model, with an example of its name.
+            model_options: further arguments of `create_model`.
+
+        Raises:
+            UserError: if a split cannot be opened, or the model is of another kind.
         """
         self._config, dataset = config, config.dataset
         open_split = data.describe_dataset if without_data else data.open_dataset
@@ -51,26 +96,89 @@ class OnDataset:
         self.num_train_examples = len(self._train_set)
         self.num_eval_examples = len(self._eval_set)
 
-    def _make_model(self, kind: type, what: str, options: dict[str, Any]) -> Any:
-        """Makes the model that the config names, and keeps its recipe.
+        name = config.model.name
+        if not isinstance(model_config(name), model_kind):
+            raise UserError(
+                f"Expected model.name to be {model_example} for the task {config.task!r}, got {name!r}. "
+                "Change model.name or task."
+            )
+        self.recipe = {"name": name, "num_classes": len(self.class_names), "dtype": config.dtype, **model_options}
+        self.model = create_model(
+            **self.recipe,
+            remat=config.remat,
+            split_rows=config.mesh.split_rows,
+            implementation=config.model.implementation,
+        )
+
+    def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> data.Batches:
+        """Yields the given rows of the batches `start_step` to `num_steps` - 1, with `valid`, 1 for rows that count."""
+        return data.train_batches(
+            self._train_set,
+            self._train_transform,
+            seed=self._config.seed,
+            start_step=start_step,
+            num_steps=num_steps,
+            shape_of=self._train_shapes,
+            **self._reading(rows),
+        )
+
+    def eval_batches(self, rows: Sequence[int]) -> data.Batches:
+        """Yields the given rows of the evaluation set's batches.
+
+        Every example comes once. Every process gets the same number of batches, of the same shapes.
+        """
+        return data.eval_batches(self._eval_set, self._eval_transform, groups=self._eval_groups, **self._reading(rows))
+
+    @abc.abstractmethod
+    def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
+        """Returns the input of `loss`, made on the device from a whole training batch (traced under jit)."""
+
+    @abc.abstractmethod
+    def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
+        """Returns the training loss of an augmented batch, or of a part of one (traced under jit)."""
+
+    @abc.abstractmethod
+    def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> PyTree:
+        """Returns the input of `gather` for a batch: a `clu.metrics.Collection`, unless `gather` is overridden (under jit)."""
+
+    def gather(self, total: Any, outputs: Any) -> Any:
+        """Merges the outputs of one more evaluation batch into the total, which is None at first."""
+        return outputs if total is None else total.merge(outputs)
+
+    def summarize(self, total: Any) -> dict[str, float]:
+        """Returns the metrics over the evaluation set, by name, the same in every process."""
+        return {name: float(value) for name, value in total.compute().items()}
+
+    def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
+        """Writes a picture of what the finished model makes of a few evaluation images, and returns the files.
 
         Args:
-            kind: what the config of such a model is.
-            what: a word for it, with an example.
-            options: further arguments of `create_model`.
-
-        Raises:
-            UserError: if the model is of another kind.
+            variables: the variables of the finished model.
+            workdir: the folder to write to.
+            remake: whether to overwrite files that are already there.
         """
-        config = self._config
-        if not isinstance(model_config(config.model.name), kind):
-            raise UserError(f"The task {config.task!r} needs {what}, but model.name is {config.model.name!r}.")
-        self.recipe = {"name": config.model.name, "num_classes": len(self.class_names), "dtype": config.dtype, **options}
-        return create_model(**self.recipe, remat=config.remat, split_rows=config.mesh.split_rows)
+        path = workdir / self._report_file
+        if remake or not path.exists():
+            path.write_bytes(explain.to_png(self._draw_report(variables)))
+        return [path]
 
-    def _pictured(self, count: int) -> range:
-        """Returns which evaluation examples a report shows: at most `count`, spread over the set."""
+    @abc.abstractmethod
+    def _draw_report(self, variables: dict[str, PyTree]) -> Image.Image:
+        """Returns the picture that `report` writes."""
+
+    def _report_examples(self, count: int) -> range:
+        """Returns the indices of at most `count` evaluation examples, spread over the set."""
         return range(0, len(self._eval_set), max(len(self._eval_set) // count, 1))[:count]
+
+    @functools.cached_property
+    def _train_shapes(self) -> Callable[..., data.Shape] | None:
+        """The shape that each training example needs, as `data.train_batches` takes it; None if all have the same."""
+        return None
+
+    @functools.cached_property
+    def _eval_groups(self) -> Sequence[Hashable] | None:
+        """The group of each evaluation example, as `data.eval_batches` takes it; None if all examples share one shape."""
+        return None
 
     def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
         """Returns the arguments that the batches of training and evaluation share."""
@@ -80,78 +188,3 @@ class OnDataset:
             "num_workers": self._config.dataset.num_workers,
             "skip_corrupt": self._config.dataset.skip_corrupt,
         }
-
-
-class Mergeable:
-    """The part of a task whose `evaluate` returns a `clu.metrics.Collection`."""
-
-    outputs_by_example = False
-
-    def gather(self, total: metrics.Collection | None, outputs: metrics.Collection) -> metrics.Collection:
-        """Merges the metrics of one more batch: sums and counts, divided once at the end."""
-        return outputs if total is None else total.merge(outputs)
-
-    def summarize(self, total: metrics.Collection) -> dict[str, float]:
-        """Returns the metrics as numbers."""
-        return {name: float(value) for name, value in total.compute().items()}
-
-
-class Task(Protocol):
-    """A data set, a model and what one wants of the other.
-
-    Attributes:
-        recipe: the arguments with which `create_model` makes that network again.
-        class_names: what the labels mean, in their order.
-        num_train_examples: size of the training set.
-        num_eval_examples: size of the evaluation set.
-        image_shape: (H, W, C) of one training image.
-        example: shape and type of each array of one training example, as `train_batches` yields it.
-        best_metric: the metric that tells the best checkpoint; more is better.
-        outputs_by_example: whether what `evaluate` returns has an axis of examples first and stays split like the batch, rather
-            than being the same everywhere.
-    """
-
-    recipe: dict[str, Any]
-    class_names: tuple[str, ...]
-    num_train_examples: int
-    num_eval_examples: int
-    image_shape: tuple[int, int, int]
-    example: dict[str, jax.ShapeDtypeStruct]
-    best_metric: str
-    outputs_by_example: bool
-
-    def __init__(self, config: ConfigDict, model_overrides: dict[str, Any], without_data: bool) -> None: ...
-
-    @property
-    def model(self) -> nn.Module:
-        """The network."""
-
-    def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> Batches:
-        """Yields the given rows of the batches `start_step` to `num_steps` - 1, with `valid`, 1 for rows that count."""
-
-    def eval_batches(self, rows: Sequence[int]) -> Batches:
-        """Yields the given rows of the evaluation set's batches, every example once, as many batches in every process."""
-
-    def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
-        """Returns what `loss` takes, made on the device from a whole training batch (traced under jit)."""
-
-    def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
-        """Returns the training loss of an augmented batch, or of a part of one (traced under jit)."""
-
-    def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> PyTree:
-        """Returns what `gather` takes of a batch (traced under jit)."""
-
-    def gather(self, total: Any, outputs: PyTree) -> Any:
-        """Returns what is known of the evaluation set after one more batch; `total` is None at first."""
-
-    def summarize(self, total: Any) -> dict[str, float]:
-        """Returns the metrics over the evaluation set, by name, the same in every process."""
-
-    def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
-        """Writes what a person should see of the finished model, and returns the files.
-
-        Args:
-            variables: of the finished model.
-            workdir: where the files go.
-            remake: whether to write files anew that are there already.
-        """

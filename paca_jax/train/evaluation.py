@@ -1,16 +1,27 @@
-"""Evaluation: every example once, on any number of hosts."""
+"""Evaluation: every example counts once, on any number of hosts."""
+
+import logging
+from collections.abc import Sequence
 
 import jax
+from etils import epath
 from jaxtyping import PyTree
+from ml_collections import ConfigDict
 
+from paca_jax.checkpoints.workdir import FOLDER
 from paca_jax.errors import UserError
-from paca_jax.train.setup import Run
+from paca_jax.sharding import stop_together
+from paca_jax.train.metrics import format_scalars
+from paca_jax.train.run import Run, log_implementations, prepare
+from paca_jax.train.start import initialized_state, open_checkpoints, resumed_state
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(run: Run, variables: dict[str, PyTree]) -> dict[str, float]:
     """Returns the task's metrics over the evaluation set, as {"eval/loss": ..., "eval/accuracy": ...}.
 
-    What the task gathers of every batch is summarized once, so the result does not depend on how the set was cut.
+    The task gathers the outputs of all batches and summarizes them once, so the result does not depend on the batch size.
     """
     total = None
     examples = 0
@@ -20,8 +31,44 @@ def evaluate(run: Run, variables: dict[str, PyTree]) -> dict[str, float]:
             total = run.task.gather(total, outputs)
             examples += int(valid)
     if total is None:
-        raise UserError("The evaluation set is empty; choose another dataset.eval_split.")
+        raise UserError("Expected examples in the evaluation set, got none. Choose another dataset.eval_split.")
     scalars = {f"eval/{name}": value for name, value in run.task.summarize(total).items()}
     if run.config.dataset.skip_corrupt:
         scalars["eval/skipped_images"] = run.task.num_eval_examples - examples
+    return scalars
+
+
+def evaluate_only(
+    config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[jax.Device] | None = None
+) -> dict[str, float]:
+    """Evaluates the newest checkpoint of a workdir or, if there is none, `config.init_from`; writes nothing.
+
+    No layer starts from scratch, whatever `init_allow_new` says: untrained layers would make the numbers meaningless.
+
+    Args:
+        config: the config of the run, from `default_config()`.
+        workdir: the folder of the run, local or `gs://`; None to evaluate `config.init_from`.
+        devices: the devices to use; by default all devices of all processes.
+
+    Raises:
+        UserError: if the config or the data is wrong, or there are no weights for the whole model.
+    """
+    run = prepare(config, devices)
+    state = None
+    with jax.set_mesh(run.mesh), stop_together():
+        if workdir is not None and (epath.Path(workdir).expanduser() / FOLDER).exists():
+            with open_checkpoints(run, workdir) as checkpoints:
+                state = resumed_state(run, checkpoints)
+        if state is None:
+            missing = "no --workdir" if workdir is None else f"no checkpoint in {workdir}"
+            nothing = f"There is nothing to evaluate: {missing}"
+            try:
+                state = initialized_state(run, allow_new=())
+            except UserError as error:
+                raise UserError(f"{nothing}, and config.init_from does not give the whole model: {error}") from error
+            if state is None:
+                raise UserError(f"{nothing}, and config.init_from is not set. Give --workdir or --config.init_from.")
+        with log_implementations():
+            scalars = evaluate(run, state.eval_variables)
+    logger.info("%s", format_scalars(scalars))
     return scalars

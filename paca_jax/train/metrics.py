@@ -1,7 +1,9 @@
-"""Where scalars go: TensorBoard events and `metrics.jsonl`."""
+"""Metrics of a run: TensorBoard events, `metrics.jsonl`, and progress lines in the log."""
 
 import json
+import logging
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,17 +11,20 @@ import jax
 from clu import metric_writers
 from etils import epath
 
+logger = logging.getLogger(__name__)
+
 METRICS_FILE = "metrics.jsonl"
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
-    """Writes the scalars of a step as one JSON object with its `step`, a line a step, when the step is flushed.
+    """Writes the scalars of each step as one line: a JSON object with its `step`.
 
-    A value that is infinite or undefined becomes null, for JSON has no such numbers.
+    The line is written when the writer is flushed or the next step begins. Infinite values and NaN become null, since JSON has
+    no such numbers.
     """
 
     def __init__(self, workdir: epath.Path, start_step: int) -> None:
-        """Opens the file for a run that goes on from `start_step`: what it holds of later steps is dropped."""
+        """Opens the file for a run that resumes after `start_step`: lines of later steps are dropped."""
         self._path = workdir / METRICS_FILE
         self._step = start_step
         self._scalars: dict[str, float] = {}
@@ -34,25 +39,25 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         self._scalars.update({name: float(value) for name, value in scalars.items()})
 
     def flush(self) -> None:
-        """Writes the line of the step at hand."""
+        """Writes the line of the current step."""
         if self._scalars:
             with self._path.open("a") as file:
                 file.write(_as_line({"step": self._step, **self._scalars}))
             self._scalars = {}
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the last line."""
         self.flush()
 
     def _not_a_scalar(self, *args: Any, **kwargs: Any) -> None:
-        """Leaves everything but scalars to TensorBoard."""
+        """Ignores everything but scalars, which TensorBoard has."""
 
     write_summaries = write_images = write_videos = write_audios = _not_a_scalar
     write_texts = write_histograms = write_pointcloud = write_hparams = _not_a_scalar
 
 
 def _keep_until(path: epath.Path, last_step: int) -> None:
-    """Drops lines of steps after `last_step`, and a last line that was cut by an interruption."""
+    """Drops the lines of steps after `last_step`, and a last line cut short by an interruption."""
     kept = [line for line in read_metrics(path.parent) if line["step"] <= last_step]
     temporary = path.parent / f"{path.name}.new"
     temporary.write_text("".join(map(_as_line, kept)))
@@ -60,9 +65,9 @@ def _keep_until(path: epath.Path, last_step: int) -> None:
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
-    """Returns the lines of `metrics.jsonl`, in their order; null comes as NaN.
+    """Returns the lines of `metrics.jsonl` in order; null becomes NaN.
 
-    A last line that was cut by an interruption is left out.
+    A last line cut short by an interruption is left out.
     """
     path = workdir / METRICS_FILE
     text = path.read_text() if path.exists() else ""
@@ -71,17 +76,17 @@ def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
 
 
 def seconds_so_far(lines: list[dict[str, Any]]) -> float:
-    """Returns the time in the training loop up to the last of the lines, over all starts of the run."""
+    """Returns the time in the training loop up to the last line, over all starts of the run."""
     return max((line.get("time/seconds", 0.0) for line in lines), default=0.0)
 
 
 def finite_or_null(scalars: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns scalars as JSON can hold them."""
+    """Returns the scalars with null for infinite values and NaN."""
     return {name: value if math.isfinite(value) else None for name, value in scalars.items()}
 
 
 def best_evaluation(lines: list[dict[str, Any]], metric: str) -> dict[str, Any] | None:
-    """Returns the line with the highest `metric`, the earliest of equals, or None where no line has it."""
+    """Returns the line with the highest `metric`, the earliest of equals, or None if no line has it."""
     return max((line for line in lines if metric in line), key=lambda line: line[metric], default=None)
 
 
@@ -95,3 +100,42 @@ def make_writer(workdir: epath.Path, start_step: int) -> metric_writers.MetricWr
         return metric_writers.MultiWriter([])
     tensorboard = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
     return metric_writers.MultiWriter([JsonLinesWriter(workdir, start_step), tensorboard])
+
+
+def format_scalars(scalars: Mapping[str, float]) -> str:
+    """Returns scalars as one line for the log."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
+
+
+class Progress:
+    """Logs step, loss, images per second, and the time left."""
+
+    def __init__(self, *, num_steps: int, batch_size: int) -> None:
+        """Makes the log of a run of `num_steps` steps of `batch_size` images; `restart` starts its clock."""
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+        self._seconds_per_step = 0.0
+
+    def restart(self, step: int) -> None:
+        """Starts the clock, or starts it again after `step`, so that evaluation and saving do not count as training."""
+        self._step, self._since = step, time.perf_counter()
+
+    def report(self, step: int, loss: float) -> float:
+        """Logs the line of `step`, and returns the images per second since the clock was last started or read."""
+        if step > self._step:
+            self._seconds_per_step = (time.perf_counter() - self._since) / (step - self._step)
+        self.restart(step)
+        rate = self._batch_size / self._seconds_per_step if self._seconds_per_step else 0.0
+        left = (self._num_steps - step) * self._seconds_per_step
+        percent = 100 * step // self._num_steps
+        logger.info(
+            "step %d/%d (%d%%)  loss %.4f  %s images/s  %s left",
+            *(step, self._num_steps, percent, loss, f"{rate:,.0f}", _duration(left)),
+        )
+        return rate
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,4 +1,4 @@
-"""AdamW, its schedule, and which parameters learn how fast."""
+"""AdamW, the schedule of its learning rate, and the factors of that rate by parameter."""
 
 import operator
 import re
@@ -17,12 +17,12 @@ from paca_jax.train.config import Steps
 
 
 def make_schedule(config: ConfigDict, steps: Steps) -> optax.Schedule:
-    """Returns the learning rate by step: a linear warm-up, then one of three ways down.
+    """Returns the learning rate by step: a linear warm-up, then one of three decays.
 
-    As in the official recipes "cosine" goes to `min_learning_rate` as counted from the run's start, "linear" as counted from
-    the warm-up's end; with "steps" the rate falls to a tenth at each of `decay_epochs`. With `schedule_by_epoch` the rate of an
-    epoch is that of its first step, and with `learning_rate_batch_size` all rates scale linearly with the batch. A warm-up
-    longer than the run never reaches its end.
+    As in the official recipes, "cosine" decays to `min_learning_rate` counting from the start of the run, "linear" counting
+    from the end of the warm-up. With "steps" the rate falls to a tenth at each of `decay_epochs`. With `schedule_by_epoch` the
+    rate of a whole epoch is that of its first step. With `learning_rate_batch_size` all rates scale linearly with the batch. A
+    warm-up may be longer than the run.
     """
     scale = config.batch_size / (config.learning_rate_batch_size or config.batch_size)
     peak = config.learning_rate * scale
@@ -45,10 +45,10 @@ def make_schedule(config: ConfigDict, steps: Steps) -> optax.Schedule:
 
 
 def make_optimizer(config: ConfigDict, learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Returns AdamW after clipping by the global norm.
+    """Returns AdamW with clipping by the global norm.
 
-    Weight decay acts on tensors of two or more axes or, where `no_decay` is set, on all whose paths do not hold it. The updates
-    are scaled by `layer_scales` and `rate_scales`; with `freeze_backbone` only the heads have any.
+    Weight decay acts on tensors of two or more axes or, if `no_decay` is set, on all whose paths do not match it. The updates
+    are scaled by `layer_scales` and `rate_scales`. With `freeze_backbone` only the heads are updated.
     """
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     parts.append(
@@ -66,19 +66,19 @@ def make_optimizer(config: ConfigDict, learning_rate: optax.ScalarOrSchedule) ->
         parts.append(_scale(lambda params: rate_scales(params, config.rate_scales)))
     optimizer = optax.chain(*parts) if len(parts) > 1 else parts[0]
     if config.freeze_backbone:
-        optimizer = optax.chain(optax.masked(optimizer, learns), optax.masked(optax.set_to_zero(), _rests))
+        optimizer = optax.chain(optax.masked(optimizer, learns), optax.masked(optax.set_to_zero(), _is_frozen))
     return optimizer
 
 
 def decays(params: PyTree, no_decay: str | None) -> PyTree:
-    """Returns whether weight decay acts on each parameter: see `make_optimizer`."""
+    """Returns whether weight decay acts on each parameter; see `make_optimizer`."""
     if no_decay is None:
         return jax.tree.map(lambda p: p.ndim >= 2, params)
     return jax.tree_util.tree_map_with_path(lambda keys, _: not re.search(no_decay, parameter_path(keys)), params)
 
 
 def rate_scales(params: PyTree, scales: Sequence[tuple[str, float]]) -> PyTree:
-    """Returns the factor of the learning rate of each parameter: that of the first expression its path holds, or 1."""
+    """Returns the factor of the learning rate of each parameter: that of the first expression its path matches, or 1."""
 
     def scale(keys: tuple[Any, ...], _: Any) -> float:
         return next((factor for pattern, factor in scales if re.search(pattern, parameter_path(keys))), 1.0)
@@ -87,20 +87,20 @@ def rate_scales(params: PyTree, scales: Sequence[tuple[str, float]]) -> PyTree:
 
 
 def learns(params: PyTree) -> PyTree:
-    """Returns whether each parameter learns where the backbone is frozen: those of the heads do."""
+    """Returns whether each parameter is trained while the backbone is frozen: those of the heads are."""
     heads = {name: name.endswith("head") for name in params}
     return {name: jax.tree.map(lambda _, learning=heads[name]: learning, part) for name, part in params.items()}
 
 
-def _rests(params: PyTree) -> PyTree:
+def _is_frozen(params: PyTree) -> PyTree:
     return jax.tree.map(operator.not_, learns(params))
 
 
 def layer_scales(params: PyTree, decay: float) -> PyTree:
-    """Returns the share of the learning rate of each parameter: decay ** (layers between it and the head).
+    """Returns the factor of the learning rate of each parameter: decay ** (its distance from the head in layers).
 
-    Layers are the stem, every block in its order, and the head. A transition belongs to the block after it, the norm of a stage
-    to the block before it, and the teacher's parts, which feed all of a stage's blocks, to the first block of that stage.
+    The layers are the stem, every block in order, and the head. A transition belongs to the block after it, the norm of a stage
+    to the block before it, and the part of the teacher for a stage to the first block of that stage.
     """
     depths = _depths(params.get(BACKBONE, params))
     starts = [1 + sum(depths[:stage]) for stage in range(len(depths))]

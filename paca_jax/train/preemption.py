@@ -1,4 +1,4 @@
-"""Noticing that the machine is to be taken back."""
+"""Stopping in good order when the machine is about to be taken away."""
 
 import signal
 import threading
@@ -11,11 +11,11 @@ EXIT_STATUS = 128 + signal.SIGTERM
 
 
 class Preemption:
-    """A context in which SIGTERM does not end the process but asks it to stop at a step, the same in every process."""
+    """A context in which SIGTERM does not end the process but asks it to stop after a step, the same one in every process."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
-        # With several processes JAX's coordination service takes the signal and agrees on a step.
+        # With several processes, JAX's coordination service catches the signal and agrees on a step.
         self._alone = jax.process_count() == 1
         self._before: signal.Handlers | object = None
 
@@ -32,5 +32,5 @@ class Preemption:
         self._asked.set()
 
     def reached(self, step: int) -> bool:
-        """Returns whether to stop after `step`; every process asks after every step."""
+        """Returns whether to stop after `step`. Every process must call this after every step."""
         return self._asked.is_set() if self._alone else multihost_utils.reached_preemption_sync_point(step)

@@ -1,32 +1,55 @@
-"""`report.json`: what a finished run has reached, and with what."""
+"""The report of a finished run: `report.json` and the pictures of the task."""
 
 import importlib.metadata
 import json
+import logging
 import platform
 from statistics import median
 from typing import Any
 
 import jax
 from etils import epath
+from jaxtyping import PyTree
 
 import paca_jax.version
-from paca_jax.train.metrics import best_evaluation, finite_or_null, seconds_so_far
-from paca_jax.train.setup import Run
+from paca_jax.train.metrics import best_evaluation, finite_or_null, format_scalars, read_metrics, seconds_so_far
+from paca_jax.train.run import Run
+
+logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "grain", "pillow", "numpy")
 
 
-def write_report(run: Run, workdir: epath.Path, lines: list[dict[str, Any]]) -> epath.Path:
-    """Writes the report of a finished run from the lines of its `metrics.jsonl`, and returns the file.
+def report(run: Run, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> dict[str, float]:
+    """Writes the files of a finished run that are meant for people, logs them, and returns its last evaluation.
 
-    `last` and `best` are evaluations with their `step`; `seconds` is the time in the training loop, evaluation and saving
-    included, over all starts of the run; `images_per_second` is the median of what was logged, training only.
+    Args:
+        run: the run.
+        variables: the variables of the finished model, on this process.
+        workdir: the folder of the run.
+        remake: whether to overwrite pictures that are already there.
+    """
+    lines = read_metrics(workdir)
+    last = [line for line in lines if line["step"] == run.steps.total]
+    scalars = {name: value for line in last for name, value in line.items() if name.startswith("eval/")}
+    if jax.process_index() == 0:
+        files = [*run.task.report(variables, workdir, remake), _write_report(run, workdir, lines)]
+        logger.info("%s", format_scalars(scalars))
+        logger.info("Wrote %s. To train again, choose another --workdir.", ", ".join(str(file) for file in files))
+    return scalars
+
+
+def _write_report(run: Run, workdir: epath.Path, lines: list[dict[str, Any]]) -> epath.Path:
+    """Writes `report.json` from the lines of `metrics.jsonl`, and returns the file.
+
+    `last` and `best` are evaluations with their `step`. `seconds` is the time in the training loop over all starts of the run,
+    with evaluation and saving. `images_per_second` is the median of the logged rates, of training alone.
     """
     metric = run.best_metric
     rates = [line["time/images_per_second"] for line in lines if line.get("time/images_per_second")]
     device = run.mesh.devices.flat[0]
-    report = {
+    content = {
         "model": run.task.recipe,
         "steps": run.steps.total,
         "last": next((_evaluation(line) for line in reversed(lines) if metric in line), None),
@@ -42,7 +65,7 @@ def write_report(run: Run, workdir: epath.Path, lines: list[dict[str, Any]]) -> 
         "config": run.config.to_dict(),
     }
     path = workdir / REPORT_FILE
-    path.write_text(json.dumps(report, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n")
     return path
 
 

@@ -1,165 +1,175 @@
-"""A run from its config to its report."""
+"""A run before its first step: mesh, task, optimizer, and the jitted steps, all made from a config."""
 
+import dataclasses
+import functools
 import logging
-from collections.abc import Collection, Iterator, Sequence
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
-from clu import parameter_overview
-from etils import epath
-from jax.experimental import multihost_utils
-from jaxtyping import PyTree
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from paca_jax.checkpoints.initial import initial_variables
-from paca_jax.checkpoints.workdir import FOLDER
 from paca_jax.errors import UserError
-from paca_jax.models import backbone_name
-from paca_jax.sharding import stop_together
-from paca_jax.train.checkpoints import Checkpoints
-from paca_jax.train.evaluation import evaluate
-from paca_jax.train.metrics import read_metrics
-from paca_jax.train.report import write_report
-from paca_jax.train.setup import Run, prepare
-from paca_jax.train.state import TrainState
-from paca_jax.train.train_loop import listing, run_steps
+from paca_jax.ops import describe_choices, record_choices
+from paca_jax.sharding import batch_sharding, batch_shards, local_rows, make_mesh
+from paca_jax.tasks import Classification, Detection, Segmentation, Task
+from paca_jax.train.config import Steps, check_config, count_steps, model_overrides
+from paca_jax.train.optimizer import make_optimizer, make_schedule
+from paca_jax.train.state import TrainState, make_initializer, state_of, state_shardings
+from paca_jax.train.train_step import make_eval_step, make_train_step, stream
 
 logger = logging.getLogger(__name__)
 
+_TASKS: dict[str, Callable[[ConfigDict, dict[str, Any], bool], Task]] = {
+    "classification": Classification,
+    "detection": Detection,
+    "segmentation": Segmentation,
+}
 
-def train(config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
-    """Trains to the end of the run that a config describes, and returns its last evaluation.
 
-    Called again with the same workdir it goes on from the newest checkpoint; without one it starts from `config.init_from`, or
-    else from scratch. A finished run is only reported. After SIGTERM the state is saved and the process exits with status 143.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run before its first step.
+
+    The functions are jitted with their output shardings; call them under `jax.set_mesh(run.mesh)`.
+
+    Attributes:
+        config: the config.
+        mesh: the device mesh.
+        task: the task, with its data, model and loss.
+        steps: the length of the run.
+        abstract: the shapes, types and shardings of the state.
+        initialize: from a random key to a state with random weights.
+        start_from: from variables to a state that starts with them.
+        train_step: from a state (whose buffers are donated) and a batch to the next state and its scalars.
+        eval_step: from variables and a batch to the outputs that the task gathers, and the number of valid examples.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    task: Task
+    steps: Steps
+    abstract: TrainState
+    initialize: Callable[[jax.Array], TrainState]
+    start_from: Callable[[dict[str, PyTree]], TrainState]
+    train_step: jax.stages.Wrapped
+    eval_step: jax.stages.Wrapped
+
+    def fresh_state(self) -> TrainState:
+        """Returns the state of step 0, with random weights from the seed."""
+        return self.initialize(stream(self.config.seed, "init"))
+
+    @property
+    def best_metric(self) -> str:
+        """The name of the scalar that selects the best checkpoint; more is better."""
+        return f"eval/{self.task.best_metric}"
+
+    @property
+    def abstract_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes, types and shardings of a training batch, over all processes."""
+        size, sharding = self.config.batch_size, batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype, sharding=sharding)
+            for name, leaf in self.task.example.items()
+        }
+
+    @functools.cached_property
+    def rows(self) -> list[int]:
+        """The rows of every batch that this process reads."""
+        return local_rows(self.mesh, self.config.batch_size)
+
+    def to_devices(self, batch: dict[str, np.ndarray]) -> dict[str, Array]:
+        """Returns the global batch, whose rows of this process are the given ones."""
+        sharding, size = batch_sharding(self.mesh), self.config.batch_size
+
+        def place(local: np.ndarray) -> Array:
+            def shard(index: Any) -> np.ndarray:
+                first, last, _ = index[0].indices(size)
+                return local[bisect_left(self.rows, first) : bisect_left(self.rows, last)]
+
+            return jax.make_array_from_callback((size, *local.shape[1:]), sharding, shard)
+
+        return {name: place(array) for name, array in batch.items()}
+
+    def metadata(self) -> dict[str, Any]:
+        """Returns the description of the run that its checkpoints hold.
+
+        It leaves out the implementation of the operations, which belongs to the machine.
+        """
+        config = self.config.to_dict()
+        del config["model"]["implementation"]
+        return {
+            "model": self.task.recipe,
+            "class_names": list(self.task.class_names),
+            "config": config,
+            "state_layout": self._state_layout,
+        }
+
+    @functools.cached_property
+    def _state_layout(self) -> int:
+        """A checksum of the names and shapes of the state's arrays."""
+        leaves = jax.tree_util.tree_leaves_with_path(self.abstract, is_leaf=lambda part: part == ())
+        lines = (f"{jax.tree_util.keystr(path)} {getattr(leaf, 'shape', 'nothing')}" for path, leaf in leaves)
+        return zlib.crc32("\n".join(lines).encode())
+
+
+def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None, without_data: bool = False) -> Run:
+    """Returns the run that a config describes.
 
     Args:
-        config: from `default_config()`.
-        workdir: where checkpoints, metrics and pictures go; a folder that all processes see, local or `gs://`.
-        devices: the devices to use; by default all of every process.
+        config: the config of the run, from `default_config()`.
+        devices: the devices of the mesh; by default all devices of all processes.
+        without_data: whether a published data set (ImageNet) may be missing, for planning.
 
     Raises:
-        UserError: if the config, the data or the workdir do not fit, or a step's loss is not finite.
-
-    Where another process is lost, this one ends with status 1.
+        UserError: if a value of the config is wrong, or the data set, the model or the devices do not fit.
     """
-    if workdir is None:
-        raise UserError("Training needs a folder for its checkpoints; give one with --workdir=DIR.")
-    workdir = epath.Path(workdir).expanduser()
-    run = prepare(config, devices)
-    with _checkpoints(run, workdir) as checkpoints, jax.set_mesh(run.mesh), stop_together():
-        state = _saved_state(run, checkpoints) or _given_state(run, config.init_allow_new) or run.fresh_state()
-        start_step = int(state.step)
-        _write_overview(state, workdir)
-        if start_step < run.steps.total:
-            state = run_steps(run, state, checkpoints, workdir)
-        else:
-            logger.info("%s holds the finished run (step %d of %d).", workdir, start_step, run.steps.total)
-        variables = multihost_utils.process_allgather(state.eval_variables, tiled=True)
-    return _report(run, variables, workdir, remake=start_step < run.steps.total)
+    if config.task not in _TASKS:
+        raise UserError(f"Expected task to be one of {', '.join(_TASKS)}, got {config.task!r}. Change task.")
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
+    check_config(config, batch_shards(mesh))
+    task = _TASKS[config.task](config, model_overrides(config), without_data)
+    steps = count_steps(config, task.num_train_examples)
+    schedule = make_schedule(config, steps)
+    optimizer = make_optimizer(config, schedule)
 
-
-def evaluate_only(
-    config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[jax.Device] | None = None
-) -> dict[str, float]:
-    """Evaluates the newest checkpoint of a workdir or, where there is none, `config.init_from`; writes nothing.
-
-    Whatever `init_allow_new` says, nothing starts fresh: what was never trained is not worth a number.
-    """
-    run = prepare(config, devices)
-    state = None
-    with jax.set_mesh(run.mesh), stop_together():
-        if workdir is not None and (epath.Path(workdir).expanduser() / FOLDER).exists():
-            with _checkpoints(run, workdir) as checkpoints:
-                state = _saved_state(run, checkpoints)
-        if state is None:
-            nothing = "no --workdir is given" if workdir is None else f"{workdir} holds no checkpoint"
-            nothing = f"There is nothing to evaluate: {nothing}, and config.init_from"
-            try:
-                state = _given_state(run, allow_new=())
-            except UserError as error:
-                raise UserError(f"{nothing} does not give the whole model: {error}") from error
-            if state is None:
-                raise UserError(f"{nothing} is not set.")
-        scalars = evaluate(run, state.eval_variables)
-    logger.info("%s", listing(scalars))
-    return scalars
-
-
-def _saved_state(run: Run, checkpoints: Checkpoints) -> TrainState | None:
-    """Returns the newest checkpoint's state, or None."""
-    step = checkpoints.latest_step
-    if step is None:
-        return None
-    _check_same_run(run, checkpoints, step)
-    logger.info("Going on from the checkpoint at step %d in %s.", step, checkpoints.folder)
-    return checkpoints.restore(step, run.abstract)
-
-
-def _given_state(run: Run, allow_new: Collection[str]) -> TrainState | None:
-    """Returns the state that starts from `init_from`, or None where it is not set."""
-    config = run.config
-    if not config.init_from:
-        return None
-    source = backbone_name(config.model.name) if config.init_from == "official" else config.init_from
-    logger.info("Starting from %s.", source)
-    return run.start_from(initial_variables(source, run.task.model, allow_new))
-
-
-def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:
-    """Refuses a checkpoint of another model or state, and tells which other keys of the config have changed."""
-    saved, now = checkpoints.metadata(step), run.metadata()
-    flat_saved, flat_now = _flatten(saved["config"]), _flatten(now["config"])
-    changed = sorted(key for key in flat_saved | flat_now if flat_saved.get(key) != flat_now.get(key))
-    told = ", ".join(f"{key} {flat_saved.get(key)} -> {flat_now.get(key)}" for key in changed)
-    if _plain(saved["model"]) != _plain(now["model"]) or saved["state_layout"] != now["state_layout"]:
-        raise UserError(
-            f"{checkpoints.folder} holds a run of another model or optimizer ({told}); nothing was changed. Give the config it "
-            "was started with, or choose another workdir."
-        )
-    if changed:
-        logger.warning("The config has changed since the checkpoint: %s.", told)
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict:
-    flat: dict = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": _plain(value)}
-    return flat
-
-
-def _plain(value: object) -> object:
-    """Makes tuples lists, as JSON does."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+    averaged = config.ema_decay > 0
+    initializer = make_initializer(task.model, optimizer, task.image_shape, averaged)
+    shapes = jax.eval_shape(initializer, jax.random.key(0))
+    shardings = state_shardings(shapes, optimizer, mesh)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings
+    )
+    whole = NamedSharding(mesh, PartitionSpec())
+    return Run(
+        config=config,
+        mesh=mesh,
+        task=task,
+        steps=steps,
+        abstract=abstract,
+        initialize=jax.jit(initializer, out_shardings=shardings),
+        start_from=jax.jit(lambda variables: state_of(variables, optimizer, averaged), out_shardings=shardings),
+        train_step=jax.jit(
+            make_train_step(task, optimizer, schedule, config), out_shardings=(shardings, whole), donate_argnums=0
+        ),
+        eval_step=jax.jit(
+            make_eval_step(task), out_shardings=(batch_sharding(mesh) if task.outputs_by_example else whole, whole)
+        ),
+    )
 
 
 @contextmanager
-def _checkpoints(run: Run, workdir: epath.PathLike) -> Iterator[Checkpoints]:
-    checkpoints = Checkpoints(workdir, run.config.checkpoint_keep, run.best_metric)
-    try:
-        yield checkpoints
-    finally:
-        checkpoints.close()
-
-
-def _write_overview(state: TrainState, workdir: epath.Path) -> None:
-    overview = parameter_overview.get_parameter_overview(state.params, include_stats="sharding")
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    if jax.process_index() == 0:
-        (workdir / "parameters.txt").write_text(overview + "\n")
-    logger.info("%s parameters; each with its shape and sharding in %s.", f"{count:,}", workdir / "parameters.txt")
-
-
-def _report(run: Run, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> dict[str, Any]:
-    """Writes what a person should see of the finished run, and returns its last evaluation."""
-    lines = read_metrics(workdir)
-    last = [line for line in lines if line["step"] == run.steps.total]
-    scalars = {name: value for line in last for name, value in line.items() if name.startswith("eval/")}
-    if jax.process_index() == 0:
-        files = [*run.task.report(variables, workdir, remake), write_report(run, workdir, lines)]
-        logger.info("%s", listing(scalars))
-        logger.info("Written: %s. Train again with another --workdir.", ", ".join(str(file) for file in files))
-    return scalars
+def log_implementations() -> Iterator[None]:
+    """A context that logs, at its end, which implementation each operation traced in it took, and why not a faster one."""
+    with record_choices() as choices:
+        try:
+            yield
+        finally:
+            for line in describe_choices(choices):
+                logger.info("%s", line)

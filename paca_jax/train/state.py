@@ -1,4 +1,4 @@
-"""What a step carries to the next one, and where each part lives on the mesh."""
+"""The state of a run, from one step to the next, and its layout on the mesh."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,16 +16,16 @@ from paca_jax.sharding import parameter_shardings
 
 @flax.struct.dataclass
 class TrainState:
-    """The whole state of a run: no random key, no position in the data, both follow from `step` and the seed.
+    """The whole state of a run. Random keys and the position in the data are not in it: both follow from `step` and the seed.
 
     Attributes:
-        step: optimizer steps done.
-        params: the model's parameters, float32.
-        batch_stats: running statistics; empty for a model without BatchNorm.
-        opt_state: the optimizer's.
+        step: the number of optimizer steps done.
+        params: the parameters of the model, float32.
+        batch_stats: the running statistics; empty for a model without BatchNorm.
+        opt_state: the state of the optimizer.
         ema: {"params", "batch_stats"} averaged over the steps, or None.
-        skipped: images left out so far because they could not be read.
-        nonfinite: steps so far that changed nothing because their loss or gradient was infinite or undefined.
+        skipped: the number of images skipped so far because they could not be read.
+        nonfinite: the number of steps so far that changed nothing because their loss or gradient was infinite or NaN.
     """
 
     step: Int[Array, ""]
@@ -43,12 +43,29 @@ class TrainState:
 
     @property
     def eval_variables(self) -> dict[str, Any]:
-        """The variables to evaluate and to hand out: the averaged ones where there are."""
+        """The variables to evaluate and to publish: the averaged ones, if the state has them."""
         return self.variables if self.ema is None else as_variables(**self.ema)
+
+    @property
+    def parts(self) -> dict[str, PyTree]:
+        """The named parts of a checkpoint: `variables`, `training` and, if there is an average, `ema`."""
+        training = {"step": self.step, "opt_state": self.opt_state, "skipped": self.skipped, "nonfinite": self.nonfinite}
+        averaged = {} if self.ema is None else {"ema": as_variables(**self.ema)}
+        return {"variables": self.variables, "training": training, **averaged}
+
+    @classmethod
+    def from_parts(cls, parts: dict[str, PyTree]) -> "TrainState":
+        """Returns the state with these parts."""
+        collections = {
+            name: {"params": parts[name]["params"], "batch_stats": parts[name].get("batch_stats", {})}
+            for name in ("variables", "ema")
+            if name in parts
+        }
+        return cls(**collections["variables"], ema=collections.get("ema"), **parts["training"])
 
 
 def as_variables(params: PyTree, batch_stats: PyTree) -> dict[str, Any]:
-    """Returns the collections as `model.init` would give them: `batch_stats` only where there are any."""
+    """Returns the collections as `model.init` does: without `batch_stats` if there are none."""
     return {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
 
 
@@ -59,7 +76,7 @@ def make_initializer(
 
     Args:
         model: the network.
-        optimizer: the optimizer whose state is part of the result.
+        optimizer: the optimizer, which makes its part of the state.
         image_shape: (H, W, C) of one example.
         averaged: whether the state keeps an average of the variables.
     """
@@ -72,7 +89,7 @@ def make_initializer(
 
 
 def state_of(variables: dict[str, Any], optimizer: optax.GradientTransformation, averaged: bool) -> TrainState:
-    """Returns the state of a run that starts from these variables."""
+    """Returns the state of a run that starts from the given variables."""
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     zero = jnp.zeros((), jnp.int32)
     ema = {"params": params, "batch_stats": batch_stats} if averaged else None
@@ -80,12 +97,14 @@ def state_of(variables: dict[str, Any], optimizer: optax.GradientTransformation,
 
 
 def state_shardings(abstract: TrainState, optimizer: optax.GradientTransformation, mesh: Mesh) -> PyTree:
-    """Returns the sharding of each array of a state: parameters by the table, their moments and averages like them.
+    """Returns the sharding of each array of a state.
+
+    The table of `paca_jax.sharding` gives that of a parameter. Its moments and its average have the same.
 
     Args:
-        abstract: the state's shapes, from `jax.eval_shape`.
-        optimizer: the optimizer that the state was made with.
-        mesh: the mesh to lay it out on.
+        abstract: the shapes of the state, from `jax.eval_shape`.
+        optimizer: the optimizer that made its part of the state.
+        mesh: the device mesh.
     """
     whole = NamedSharding(mesh, PartitionSpec())
     params = parameter_shardings(abstract.params, mesh)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
+from ml_collections import ConfigDict
 
 from paca_jax.sharding import constrain, gather_parameters, scatter_gradients
 from paca_jax.tasks import LossOutput, Task
@@ -21,33 +22,25 @@ EvalStep = Callable[[dict[str, PyTree], dict[str, Array]], tuple[PyTree, Array]]
 
 
 def make_train_step(
-    task: Task,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    *,
-    seed: int,
-    accumulate_steps: int = 1,
-    ema_decay: float = 0.0,
-    freeze_backbone: bool = False,
+    task: Task, optimizer: optax.GradientTransformation, schedule: optax.Schedule, config: ConfigDict
 ) -> TrainStep:
     """Returns the function from a state and a batch to the next state and its scalars.
 
-    Args:
-        task: gives the loss.
-        optimizer: turns gradients into updates.
-        schedule: the learning rate by step, to report.
-        seed: of every random stream; the one of step s is folded from it.
-        accumulate_steps: parts of the batch that are taken one after the other; the gradient is that of the whole batch.
-        ema_decay: share of the old average that each step keeps; ignored where the state keeps no average.
-        freeze_backbone: whether only the head has gradients.
+    The scalars are `loss`, `grad_norm` (before clipping), `parameter_norm` (before the step), `learning_rate`, the sums of the
+    task's `LossOutput`, and `nonfinite`: the number of steps so far whose loss or gradient was infinite or NaN. Such a step
+    changes nothing but that count and the step number.
 
-    The scalars are `loss`, `grad_norm` (before clipping), `parameter_norm` (before the step), `learning_rate`, what the task
-    sums, and `nonfinite`: how many steps so far had an infinite or undefined loss or gradient. Such a step changes nothing but
-    that count and the step.
+    Args:
+        task: the task, for its augmentation and loss.
+        optimizer: the optimizer, from `make_optimizer`.
+        schedule: the learning rate by step, to report it.
+        config: the run's config. With `accumulate_steps` the gradient is still that of the whole batch. `ema_decay` acts only
+            if the state has an average.
     """
+    seed, accumulate_steps = config.seed, config.accumulate_steps
 
     def summed_loss(params: PyTree, batch_stats: PyTree, batch: dict[str, Array], rng: Array) -> tuple[Array, LossOutput]:
-        if freeze_backbone:
+        if config.freeze_backbone:
             params = jax.tree.map(lambda learning, p: p if learning else jax.lax.stop_gradient(p), learns(params), params)
         output = task.loss(as_variables(gather_parameters(params), batch_stats), batch, rng)
         return output.total, output
@@ -83,12 +76,12 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            ema = _average(ema, {"params": params, "batch_stats": output.batch_stats}, ema_decay)
+            ema = _average(ema, {"params": params, "batch_stats": output.batch_stats}, config.ema_decay)
 
         loss, grad_norm = output.total / weight, optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        learnt = dataclasses.replace(state, params=params, batch_stats=output.batch_stats, opt_state=opt_state, ema=ema)
-        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), learnt, state)
+        updated = dataclasses.replace(state, params=params, batch_stats=output.batch_stats, opt_state=opt_state, ema=ema)
+        kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         new_state = dataclasses.replace(
             kept,
             step=state.step + 1,
@@ -109,7 +102,7 @@ def make_train_step(
 
 
 def make_eval_step(task: Task) -> EvalStep:
-    """Returns the function from variables and a batch to what the task gathers and the number of valid examples."""
+    """Returns the function from variables and a batch to the task's outputs and the number of valid examples."""
 
     def eval_step(variables: dict[str, PyTree], batch: dict[str, Array]) -> tuple[PyTree, Array]:
         variables = variables | {"params": gather_parameters(variables["params"])}
@@ -124,13 +117,13 @@ def stream(seed: int, name: str) -> jax.Array:
 
 
 def _split(x: Array, parts: int) -> Array:
-    """(B, ...) -> (parts, B / parts, ...): part i holds the rows i, i + parts, ..., so that every device has some of each."""
+    """Returns (parts, B / parts, ...): part i has the rows i, i + parts, ..., so that every device has rows of every part."""
     split = jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
     return constrain(split, None, "batch", *(None,) * (x.ndim - 1))
 
 
 def _average(ema: PyTree, new: PyTree, decay: float) -> PyTree:
-    """Moves floating-point averages towards the new values; counters are copied."""
+    """Moves floating-point averages toward the new values, and copies counters."""
 
     def blend(old: Any, value: Any) -> Any:
         return decay * old + (1 - decay) * value if jnp.issubdtype(value.dtype, jnp.floating) else value

@@ -9,7 +9,7 @@ from paca_jax.errors import UserError
 from paca_jax.models import create_model
 
 
-def test_ratios_are_taken_in_each_round():
+def test_ratios_are_computed_per_round():
     ours, theirs = compare({"paca_jax": [1.0, 2.0, 4.0], "eager": [3.0, 4.0, 4.0]}, batch=8)
     assert (ours["images_per_second"], theirs["images_per_second"]) == (4, 2)
     assert ours["ratio"] is None
@@ -25,14 +25,14 @@ def test_the_table():
     ]
 
 
-def test_another_folder_is_refused(tmp_path):
+def test_another_folder_is_rejected(tmp_path):
     with pytest.raises(UserError, match=r"models/paca_vit\.py"):
         build_official(tmp_path, "pacavit_nano", create_model("pacavit_nano").config)
 
 
 @pytest.mark.parametrize("setting", ["eager", "channels_last"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_pytorch_infers_and_learns(setting, dtype):
+def test_pytorch_runs_inference_and_training(setting, dtype):
     torch = pytest.importorskip("torch")
     seen = []
 
@@ -56,6 +56,6 @@ def test_pytorch_infers_and_learns(setting, dtype):
     expected = (setting == "channels_last", f"torch.{dtype}")
     assert [one[:3] for one in seen] == 2 * [(False, *expected), (True, *expected)]
     biases = [one[3] for one in seen]
-    assert torch.equal(biases[0], biases[2]), "inference does not learn"
+    assert torch.equal(biases[0], biases[2]), "inference does not change weights"
     assert not torch.equal(biases[1], biases[3]), "training does"
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())

@@ -10,11 +10,11 @@ def writing(folder, what):
     def write():
         (folder / what).write_text(str(os.getpid()))
 
-    return {"write": write, ("leave", 3): lambda: os._exit(3), "refuse": refusing}
+    return {"write": write, ("leave", 3): lambda: os._exit(3), "fail": failing}
 
 
-def refusing():
-    raise UserError("Expected one thing, got another; do a third.")
+def failing():
+    raise UserError("Expected one thing, got another. Do a third.")
 
 
 def test_calls_run_in_their_own_process_and_end_with_it(tmp_path):
@@ -28,10 +28,10 @@ def test_calls_run_in_their_own_process_and_end_with_it(tmp_path):
             os.kill(pid, 0)
 
 
-def test_errors_of_users_come_back_and_a_death_is_told(tmp_path):
-    with pytest.raises(UserError, match="do a third"), apart(refusing):
+def test_user_errors_are_raised_and_a_lost_process_is_reported(tmp_path):
+    with pytest.raises(UserError, match="Do a third"), apart(failing):
         pass
-    with pytest.raises(UserError, match="do a third"), apart(writing, tmp_path, "one") as calls:
-        calls["refuse"]()
-    with pytest.raises(UserError, match="has ended"), apart(writing, tmp_path, "one") as calls:
+    with pytest.raises(UserError, match="Do a third"), apart(writing, tmp_path, "one") as calls:
+        calls["fail"]()
+    with pytest.raises(UserError, match="got its end"), apart(writing, tmp_path, "one") as calls:
         calls["leave", 3]()

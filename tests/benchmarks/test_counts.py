@@ -34,7 +34,7 @@ def test_a_known_network():
     assert multiply_adds(Network().apply, variables, images) == patches * 6 * 9 * 3 + patches * 6 * 25 + 2 * 6 * 10
 
 
-def test_nested_programs_count_with_their_rounds():
+def test_nested_programs_count_with_their_iterations():
     def product(x):
         return x @ x
 
@@ -45,7 +45,7 @@ def test_nested_programs_count_with_their_rounds():
         multiply_adds(lambda x: jax.lax.while_loop(lambda y: y.sum() < 9, product, x), shape(3, 3))
 
 
-def test_the_tiny_model_counts_what_the_official_code_does():
+def test_the_tiny_model_counts_as_the_official_code_does():
     row = count_model("pacavit_tiny_p2cconv_100_0")
     # Convolutions, linear layers, einsums and batched products of the official model, each counted by fvcore.
     assert row["multiply_adds"] == 636_344_576 + 2_233_015_296 + 115_404_800 + 234_497_536

@@ -24,7 +24,7 @@ def test_a_table_aligns_numbers_to_the_right():
     )
 
 
-def test_what_is_written_tells_where_it_comes_from(tmp_path, capsys, monkeypatch):
+def test_the_file_contains_the_circumstances(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.orig_argv", ["/somewhere/python3", "-m", "benchmarks.step", "--json", "a b.json"])
     publish("THE TABLE", [{"ms": 1.5}], tmp_path / "found.json", device="a chip")
     found = json.loads((tmp_path / "found.json").read_text())

@@ -20,12 +20,12 @@ def parameters(case):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 
-def test_models_have_as_many_parameters_as_they_should():
+def test_models_have_the_published_number_of_parameters():
     assert parameters(Case(VIT, 2, 224, "bfloat16")) == 22_050_664  # DeiT's small size
     assert parameters(Case("pacavit_tiny_p2cconv_100_0", 2, 224, "bfloat16")) == 12_200_680
 
 
-def test_a_training_step_gives_the_state_that_the_next_one_takes():
+def test_a_training_step_returns_the_state_for_the_next_one():
     program = programs(Case(VIT, 2, 224, "bfloat16"))[TRAINING]
     arguments = jax.eval_shape(program.start)
     results = jax.eval_shape(program.function, *arguments)
@@ -36,12 +36,12 @@ def test_a_training_step_gives_the_state_that_the_next_one_takes():
 
 def test_clusters_and_remat_change_the_program():
     assert parameters(dataclasses.replace(NANO, clusters=(0, 0, 0, 0))) < parameters(NANO)
-    kept, anew = (programs(dataclasses.replace(NANO, remat=remat))[FORWARD] for remat in (False, True))
-    texts = [str(jax.make_jaxpr(program.function)(*jax.eval_shape(program.start))) for program in (kept, anew)]
+    kept, recomputed = (programs(dataclasses.replace(NANO, remat=remat))[FORWARD] for remat in (False, True))
+    texts = [str(jax.make_jaxpr(program.function)(*jax.eval_shape(program.start))) for program in (kept, recomputed)]
     assert ["remat" in text or "checkpoint" in text for text in texts] == [False, True]
 
 
-def test_other_models_are_refused():
+def test_other_models_are_rejected():
     assert (native_size("pacavit_nano"), native_size(VIT)) == (32, 224)
     with pytest.raises(UserError, match="pacavit_"):
         native_size("upernet_tiny")
@@ -50,7 +50,7 @@ def test_other_models_are_refused():
 
 
 def counting():
-    """Returns a program whose state counts its steps, and the list of what it has counted."""
+    """Returns a program whose state counts its steps, and the list of its counts."""
     seen = []
 
     def step(count, image):
@@ -60,7 +60,7 @@ def counting():
     return Program(step, lambda: (jnp.zeros((), jnp.int32), jnp.ones((4, 4))), 1), seen
 
 
-def test_steps_go_on_from_the_state_of_the_one_before():
+def test_each_step_continues_from_the_state_of_the_previous_one():
     program, seen = counting()
     row = measure(program, batch=6, rounds=3, most_bytes=math.inf)
     jax.effects_barrier()
@@ -70,7 +70,7 @@ def test_steps_go_on_from_the_state_of_the_one_before():
     assert row["compile_seconds"] > 0
 
 
-def test_what_needs_more_memory_than_there_is_is_not_run():
+def test_programs_that_need_too_much_memory_are_not_run():
     program, seen = counting()
     row = measure(program, batch=6, rounds=3, most_bytes=10)
     assert row["skipped"] == "needs 0.00 GiB"

@@ -14,7 +14,7 @@ from paca_jax.planning.topology import CHIPS
 from tests.planning.test_plan import needs_libtpu
 from tests.runs import run_for_tpus
 
-# A kernel of 256 steps, whose loop of three rounds is at 0x5 to 0xb; the compiler has moved 0x6 there from behind it.
+# A kernel of 256 steps, whose loop of three rounds is at 0x5 to 0xb; the compiler has moved 0x6 there from after it.
 SCHEDULE = """
 LB: loop body
 = control target key end
@@ -49,14 +49,14 @@ def schedule(bound):
 
 
 def test_loops_count_as_often_as_they_run():
-    step = 17 + 2 * 7  # bundles 2 to 18, of which 5 to 11 run thrice
+    step = 17 + 2 * 7  # bundles 2 to 18, of which 5 to 11 run three times
     assert cycles(schedule(258), 256) == 3 + 256 * step
-    assert cycles(schedule(130), 256) == 3 + 128 * step, "two cores share the steps"
+    assert cycles(schedule(130), 256) == 3 + 128 * step, "two cores split the steps"
     assert cycles(schedule(10), 1) == 3 + 10 * step, "a grid of one step has no loop"
 
 
-def test_schedules_that_are_not_understood_are_refused():
-    with pytest.raises(ValueError, match="256 steps"):
+def test_schedules_that_cannot_be_parsed_are_rejected():
+    with pytest.raises(ValueError, match="256 iterations"):
         cycles(schedule(90), 256)
     with pytest.raises(ValueError, match="loop of bundles 2 to 18"):
         cycles(schedule("%s9"), 256)
@@ -104,12 +104,12 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 @needs_libtpu
-def test_the_compilers_schedules_are_understood():
+def test_the_compilers_schedules_can_be_parsed():
     done = run_for_tpus(CODE)
     assert done.returncode == 0, done.stderr
     few, many = json.loads(done.stdout)
     assert 10 < few / 4 < 1000
-    assert 14 < many / few <= 16, "a step takes as long, whatever their number"
+    assert 14 < many / few <= 16, "the time per step does not depend on their number"
 
 
 NAMES = {
@@ -142,7 +142,7 @@ ENTRY %main (x: f32[1024,128]) -> f32[1024,128] {
 """
 
 
-def test_kernels_take_their_schedules_or_the_time_of_their_bytes():
+def test_kernels_take_the_time_of_their_schedule_or_of_their_bytes():
     text = HLO.replace("CUSTOM_CALL", 'custom_call_target="tpu_custom_call"')
     text = re.sub(r"METADATA\((.*?)\)", r'metadata={op_name="jit(f)/\1"}', text)
     text = re.sub(r"CYCLES\((.*?)\)", r', backend_config={"estimated_cycles":"\1"}', text)

@@ -8,7 +8,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from paca_jax.checkpoints import read_state_dict, write_state_dict
-from paca_jax.checkpoints.loading import load
+from paca_jax.checkpoints.initial import initial_variables
+from paca_jax.checkpoints.loading import fill_from_variables, load, read_model
 from paca_jax.checkpoints.workdir import write_variables
 from paca_jax.cli.convert import main
 from paca_jax.convert import to_torch
@@ -95,6 +96,74 @@ def test_workdirs(tmp_path, nano):
         load(tmp_path / "empty")
 
 
+def test_the_way_to_compute_is_no_part_of_the_recipe(file):
+    loaded = read_model(file, implementation="xla", drop_path_rate=0.2)
+    assert loaded.model.implementation == "xla"
+    assert loaded.recipe == {**NANO, "drop_path_rate": 0.2}
+    assert load(file, implementation="xla")[0] == create_model(**NANO, implementation="xla")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda place: load(place, num_classes=10, allow_new=("head",)),
+        lambda place: initial_variables(str(place), create_model(**NANO), allow_new=("head",)),
+    ],
+    ids=["load", "initial_variables"],
+)
+def test_what_starts_fresh_is_logged_once(tmp_path, nano, start, caplog):
+    headless = {name: part for name, part in nano[1]["params"].items() if name != "head"}
+    write_variables(tmp_path / "run", {"params": headless}, {"model": NANO | {"num_classes": 0}})
+    start(tmp_path / "run")
+    assert caplog.text.count("Starts fresh: params/head/bias, params/head/kernel.") == 1
+
+
+def test_variables_fill_the_same_model_bit_for_bit(nano):
+    model, variables, _ = nano
+    filled = fill_from_variables(variables, model)
+    assert (filled.fresh, filled.unused) == ([], [])
+    _assert_equal_trees(filled.variables, variables)
+
+
+def test_other_classes_and_clusters_start_fresh_from_variables_only_when_asked(nano):
+    _, variables, _ = nano
+    other = create_model(**(NANO | {"num_classes": 7, "clusters": [8, 5, 0, 0], "clustering": "mlp"}))
+    with pytest.raises(UserError, match=r"allow_new=\('head', 'clustering'\)") as caught:
+        fill_from_variables(variables, other)
+    assert "misshapen (2): params/head/bias (expected (7,), found (10,)), params/head/kernel" in str(caught.value)
+    assert "unexpected (" in str(caught.value)
+    with pytest.raises(UserError, match=r"allow_new=\('clustering',\)"):
+        fill_from_variables(variables, other, allow_new=("head",))
+    filled = fill_from_variables(variables, other, allow_new=("head", "clustering"))
+    assert {"params/head/bias", "params/head/kernel"} < set(filled.fresh)
+    assert all("/head/" in path or "/mlp_clustering/" in path for path in filled.fresh)
+    assert filled.unused
+    assert all("/conv_clustering/" in path for path in filled.unused)
+    _assert_equal_trees(filled.variables["params"]["stem"], variables["params"]["stem"])
+
+
+def test_variables_of_another_backbone_are_never_taken(nano):
+    _, variables, _ = nano
+    with pytest.raises(UserError, match=r"unexpected .*params/stage2/block1/") as caught:
+        fill_from_variables(variables, create_model(**(NANO | {"depths": (1, 1, 2, 1)})), allow_new=("head", "clustering"))
+    assert "allow_new" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pacahead_nano", "mask_rcnn_nano"])
+def test_a_classifiers_variables_fill_a_backbone(nano, name):
+    _, variables, _ = nano
+    downstream = create_model(name, num_classes=3, clusters=NANO["clusters"])
+    with pytest.raises(UserError, match=r"allow_new=\('head',\)"):
+        fill_from_variables(variables, downstream)
+    filled = fill_from_variables(variables, downstream, allow_new=("head",))
+    given = {part: value for part, value in variables["params"].items() if part != "head"}
+    _assert_equal_trees(filled.variables["params"]["backbone"], given)
+    assert filled.unused == ["params/backbone/head/bias", "params/backbone/head/kernel"]
+    assert not any("backbone" in path for path in filled.fresh)
+    again = fill_from_variables(filled.variables, downstream)
+    _assert_equal_trees(again.variables, filled.variables)
+
+
 def test_pretrained_names(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     name = "pacavit_tiny_p2cconv_100_0"
@@ -153,7 +222,7 @@ def test_command_line_names_what_starts_fresh(tmp_path, file, capsys):
     ("source", "destination", "told"),
     [
         ("nano.safetensors", "nano.safetensors", "exists already"),
-        ("nano.safetensors", "new.npz", "Destinations end in"),
+        ("nano.safetensors", "new.npz", "Expected a destination that ends in"),
         ("none.safetensors", "new.safetensors", "There is no file"),
         ("none", "new", "There is nothing to load"),
     ],

@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from paca_jax.checkpoints import pretrained
-from paca_jax.checkpoints.pretrained import PUBLISHED, fetch_pretrained, pretrained_address
+from paca_jax.checkpoints.pretrained import PUBLISHED, fetch_pretrained, is_official_name, pretrained_address
 from paca_jax.errors import UserError
 from tests import golden
 
@@ -44,6 +44,14 @@ def test_addresses_follow_the_published_pattern():
     assert set(PUBLISHED) == set(golden.OFFICIAL) - {"pacavit_convmixer_tiny_100"}
 
 
+def test_a_folder_of_an_official_models_name_is_no_official_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_official_name(NAME)
+    assert not is_official_name(FILE)
+    (tmp_path / NAME).mkdir()
+    assert not is_official_name(NAME)
+
+
 @pytest.mark.parametrize(
     ("name", "told"), [("pacavit_convmixer_tiny_100", "not published"), ("pacavit_tiny", "there is no such model")]
 )
@@ -69,7 +77,7 @@ def test_a_changed_file_is_refused_until_it_is_fetched_again(server, tmp_path):
     (served / FILE).write_bytes(b"weights")
     path = fetch_pretrained(NAME, tmp_path)
     path.write_bytes(b"other")
-    with pytest.raises(UserError, match="was recorded when it first came; delete the file"):
+    with pytest.raises(UserError, match=r"recorded at its first use, got .*Delete the file"):
         fetch_pretrained(NAME, tmp_path)
     assert path.read_bytes() == b"other"
     path.unlink()

@@ -1,4 +1,4 @@
-"""`python -m paca_jax.predict` with a classifier, a segmentor and a detector."""
+"""`paca predict` with a classifier, a segmentor and a detector."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ DETECTOR = {
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """A classifier's workdir, a segmentor's and a detector's file, and two pictures of one name."""
+    """The workdir of a classifier, files of a segmentor and a detector, and two pictures of the same name."""
     root = tmp_path_factory.mktemp("places")
     model = create_model(**CLASSIFIER)
     names = {"model": CLASSIFIER, "class_names": ["ant", "bee", "cat", "dog"]}
@@ -122,18 +122,18 @@ def test_no_picture_takes_the_files_of_another(places, tmp_path):
     assert written == {"photo": (37, 50), "photo_2": (90, 61), "photo_2_2": (37, 50)}
 
 
-def test_a_picture_that_cannot_be_read_keeps_what_was_said_before_it(places, tmp_path, capsys):
+def test_a_picture_that_cannot_be_read_keeps_the_predictions_before_it(places, tmp_path, capsys):
     root, pictures = places
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
-    for bad, told in ((broken, "cannot decode"), (tmp_path / "absent.png", "No such file")):
+    for bad, reason in ((broken, "cannot decode"), (tmp_path / "absent.png", "No such file")):
         out = tmp_path / bad.stem
         with pytest.raises(SystemExit) as ended:
             main(["--checkpoint", str(root / "segmentor.safetensors"), str(pictures[0]), str(bad), "--out", str(out)])
         assert ended.value.code == 2
         error = capsys.readouterr().err
         assert str(bad) in error
-        assert told in error
+        assert reason in error
         assert list(json.loads((out / "predictions.json").read_text())) == [str(pictures[0])]
 
 

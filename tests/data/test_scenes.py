@@ -215,8 +215,7 @@ def test_preparing_needs_no_network(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setitem(module.SCENES, "train", 2)
     monkeypatch.setitem(module.SCENES, "test", 1)
-    monkeypatch.setattr("sys.argv", ["prepare", "scenes", "--data_dir", str(tmp_path)])
-    main()
+    main(["scenes", "--data_dir", str(tmp_path)])
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "scenes" / "1.0.0")
     assert (len(opened(tmp_path, "train")), len(opened(tmp_path, "test"))) == (2, 1)
 
@@ -232,19 +231,17 @@ def test_a_half_finished_preparation_does_not_count(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             builder(tmp_path).download_and_prepare()
     assert find_builder("scenes", str(tmp_path)) is None
-    with pytest.raises(UserError, match=r"prepare it with: python -m paca_jax\.data\.prepare scenes"):
+    with pytest.raises(UserError, match=r"Prepare it with: python -m paca_jax\.data\.prepare scenes"):
         open_dataset("scenes", "train", str(tmp_path), features=("image", "mask"))
     builder(tmp_path).download_and_prepare()
     assert len(opened(tmp_path, "test")) == SCENES["test"]
 
 
-def test_missing_sources_are_told(tmp_path):
-    with pytest.raises(
-        UserError, match=r"lacking are 'fashion_mnist_small', 'photographs/train'; they come with the repository"
-    ):
+def test_missing_sources_are_reported(tmp_path):
+    with pytest.raises(UserError, match=r"missing 'fashion_mnist_small', 'photographs/train'\. They come with the repository"):
         builder(tmp_path, source=tmp_path)
     (tmp_path / "fashion_mnist_small").mkdir()
-    with pytest.raises(UserError, match="lacking are 'photographs/train'; they come"):
+    with pytest.raises(UserError, match=r"missing 'photographs/train'\. They come"):
         builder(tmp_path, source=tmp_path)
 
 

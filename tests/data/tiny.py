@@ -62,7 +62,7 @@ def draw(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
 
 
 def spy(example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """A transform that tells about the process it runs in."""
+    """A transform that reports the process it runs in."""
     import os
 
     from jax._src import xla_bridge

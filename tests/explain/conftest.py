@@ -3,15 +3,15 @@ from PIL import ImageDraw
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """The texts that are drawn from here on."""
+def drawn_texts(monkeypatch):
+    """The texts that are drawn during the test."""
     texts, original = [], ImageDraw.Draw
 
-    def listening(image):
+    def recording(image):
         drawing = original(image)
         text = drawing.text
         drawing.text = lambda place, words, *rest, **options: (texts.append(words), text(place, words, *rest, **options))
         return drawing
 
-    monkeypatch.setattr(ImageDraw, "Draw", listening)
+    monkeypatch.setattr(ImageDraw, "Draw", recording)
     return texts

@@ -6,7 +6,7 @@ from paca_jax import explain
 from paca_jax.errors import UserError
 
 NAMES = ["apple", "bicycle", "cat", "a class with a name that is far too long for any label or legend", "dog"]
-SIZE = (320, 240)  # is shown as it is
+SIZE = (320, 240)  # is drawn without resizing
 
 
 def picture(size=SIZE, color=(90, 90, 90)):
@@ -22,7 +22,7 @@ def marked(boxes, labels, scores=None, size=SIZE):
 
 
 def cells(sheet, columns, size=SIZE):
-    """The pictures of a sheet's first row; without captions or anything else around them."""
+    """The pictures of a sheet's first row, without captions and margins."""
     left, top = 36, 62
     pixels = np.asarray(sheet).astype(int)
     return [pixels[top : top + size[1], x : x + size[0]] for x in (left + k * (size[0] + 14) for k in range(columns))]
@@ -53,7 +53,7 @@ def test_small_objects_lie_over_large_ones_whatever_their_order():
     np.testing.assert_array_equal(large_first[140, 150], alone[140, 150])
 
 
-def test_boxes_are_drawn_also_without_masks():
+def test_boxes_are_drawn_without_masks_too():
     objects = marked([(40, 60, 200, 200)], [2], [0.9])._replace(masks=None)
     after = cells(explain.detection_overlay(picture(), objects, NAMES), 2)[1]
     assert (after[100:160, 80:160] == 90).all()
@@ -65,10 +65,10 @@ def test_boxes_are_drawn_also_without_masks():
 @pytest.mark.parametrize(
     "box", [(0, 0, 320, 240), (0, 0, 4, 4), (316, 236, 320, 240), (-50, -9, 500, 300), (150, 239, 151, 240)]
 )
-def test_labels_stay_inside_the_picture(box, told):
+def test_labels_stay_inside_the_picture(box, drawn_texts):
     objects = explain.Marked(np.array([box], float), np.array([3]), np.array([0.873]))
     sheet = explain.detection_overlay(picture(), objects, NAMES)
-    (label,) = (words for words in told if words.endswith("87%"))
+    (label,) = (words for words in drawn_texts if words.endswith("87%"))
     assert label.startswith("a class with a name")
     pixels = np.asarray(sheet)[:, : 36 + 320 + 14 + 320 + 14]
     outside = np.ones(pixels.shape[:2], bool)
@@ -78,15 +78,15 @@ def test_labels_stay_inside_the_picture(box, told):
     assert (pixels[outside] == 255).all()
 
 
-def test_labels_do_not_cover_each_other_and_the_highest_scores_have_theirs(told):
+def test_labels_do_not_overlap_and_the_highest_scores_come_first(drawn_texts):
     objects = marked([(100, 100, 130, 120)] * 40, [0] * 40, np.linspace(0.5, 0.99, 40).tolist())
     explain.detection_overlay(picture(), objects, NAMES)
-    labels = [words for words in told if words.endswith("%")]
+    labels = [words for words in drawn_texts if words.endswith("%")]
     assert labels[0] == "apple 99%"
     assert 1 < len(labels) <= 8
 
 
-def test_the_truth_stands_beside_with_what_was_found_of_it(told):
+def test_the_truth_is_drawn_next_to_the_objects_that_were_found(drawn_texts):
     truth = marked([(10, 20, 60, 80), (100, 20, 160, 80), (200, 20, 280, 200)], [0, 1, 1])
     objects = marked(
         [(12, 20, 60, 80), (10, 20, 60, 80), (100, 20, 160, 80), (200, 20, 230, 60), (205, 20, 280, 200)],
@@ -94,30 +94,30 @@ def test_the_truth_stands_beside_with_what_was_found_of_it(told):
         [0.6, 0.9, 0.8, 0.95, 0.7],
     )
     sheet = explain.detection_overlay(picture(), objects, NAMES, truth)
-    assert "2 of 3 objects found, 3 wrong" in told
-    assert told.count("bicycle") == 3  # two labels of true objects, one line of the legend
-    assert {"objects, found / true", "2 / 1", "2 / 2", "1 / 0"} <= set(told)
+    assert "2 of 3 objects found, 3 wrong" in drawn_texts
+    assert drawn_texts.count("bicycle") == 3  # two labels of true objects, one line of the legend
+    assert {"objects, found / true", "2 / 1", "2 / 2", "1 / 0"} <= set(drawn_texts)
     *_, right = cells(sheet, 3)
     assert (right[100, 240] != 90).any()
-    told.clear()
+    drawn_texts.clear()
     explain.detection_overlay(picture(), truth, NAMES, truth)
-    assert "3 of 3 objects found" in told
+    assert "3 of 3 objects found" in drawn_texts
     nothing = marked([], [])
     explain.detection_overlay(picture(), nothing, NAMES, truth)
-    assert "0 of 3 objects found" in told
+    assert "0 of 3 objects found" in drawn_texts
     explain.detection_overlay(picture(), truth, NAMES, nothing)
-    assert "0 of 0 objects found, 3 wrong" in told
+    assert "0 of 0 objects found, 3 wrong" in drawn_texts
 
 
-def test_the_legend_counts_the_objects_of_each_class(told):
+def test_the_legend_counts_the_objects_of_each_class(drawn_texts):
     objects = marked([(10, 20, 60, 80)] * 6, [4, 1, 1, 0, 1, 4])
     explain.detection_sheet([explain.Found(picture(), objects)] * 2, NAMES)
-    legend = told[told.index("objects", told.index("objects") + 1) + 1 :]
+    legend = drawn_texts[drawn_texts.index("objects", drawn_texts.index("objects") + 1) + 1 :]
     assert legend[:6] == ["bicycle", "6", "dog", "4", "apple", "2"]
-    told.clear()
+    drawn_texts.clear()
     many = [f"class {k}" for k in range(600)]
     explain.detection_overlay(picture(), marked([(10, 20, 60, 80)] * 600, range(600)), many)
-    assert "and 588 more" in told
+    assert "and 588 more" in drawn_texts
 
 
 @pytest.mark.parametrize(("size", "longer"), [((20, 10), 320), ((400, 300), 400), ((300, 2000), 640)])
@@ -143,21 +143,21 @@ def test_a_sheet_has_a_row_for_each_picture():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"labels": np.array([5])}, "labels from 0 to 4, got 5"),
         ({"labels": np.array([-1])}, "got -1"),
-        ({"labels": np.array([1.0])}, r"whole numbers of shape \(n,\) as labels, got float64"),
-        ({"boxes": np.zeros((2, 4))}, r"edge of 1 boxes, got shape \(2, 4\)"),
-        ({"boxes": np.array([[60, 20, 10, 80]])}, "comes first or is not finite"),
-        ({"boxes": np.array([[10, 20, np.nan, 80]])}, "comes first or is not finite"),
+        ({"labels": np.array([1.0])}, r"integer labels of shape \(n,\), got float64"),
+        ({"boxes": np.zeros((2, 4))}, r"edges of 1 boxes, in this order, got shape \(2, 4\)"),
+        ({"boxes": np.array([[60, 20, 10, 80]])}, "not finite or out of order"),
+        ({"boxes": np.array([[10, 20, np.nan, 80]])}, "not finite or out of order"),
         ({"scores": np.ones(2)}, r"score for each of 1 objects, got shape \(2,\)"),
         ({"masks": np.ones((1, 320, 240), bool)}, r"masks of shape \(1, 240, 320\), got bool of shape \(1, 320, 240\)"),
         ({"masks": np.ones((1, 240, 320))}, "got float64"),
     ],
 )
-def test_objects_that_do_not_fit_are_refused(change, words):
+def test_objects_that_do_not_fit_are_rejected(change, message):
     right = marked([(10, 20, 60, 80)], [2])
     for objects, truth in ((right._replace(**change), None), (right, right._replace(**change))):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             explain.detection_overlay(picture(), objects, NAMES, truth)

@@ -7,7 +7,7 @@ from paca_jax import explain
 from paca_jax.explain.heat import COLORS, color_map
 
 
-def test_heat_is_where_the_mass_is():
+def test_the_largest_weight_has_the_brightest_color():
     heat = np.zeros((4, 8), np.float32)
     heat[3, 6] = 1
     drawn = explain.overlay(Image.new("RGB", (160, 80), (90, 200, 30)), heat)
@@ -33,7 +33,7 @@ def test_a_uniform_map_shows_the_dim_picture_alone():
     assert drawn[-1, -1].mean() > drawn[0, 0].mean() + 100
 
 
-def test_the_colors_grow_lighter():
+def test_the_colors_become_lighter():
     lightness = COLORS @ [0.2126, 0.7152, 0.0722]
     assert np.all(np.diff(lightness) > 0)
     np.testing.assert_allclose(color_map(np.array([0.0, 1.0])), COLORS[[0, -1]])

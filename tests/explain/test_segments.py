@@ -28,14 +28,14 @@ def has(image, color, tolerance=0):
 
 
 def to_lab(colors):
-    """Another measure of what the eye tells apart than the palette's own."""
+    """Another perceptual color space than the palette's own."""
     from skimage.color import rgb2lab
 
     return rgb2lab(colors[None])[0]
 
 
 @pytest.mark.parametrize(("count", "least"), [(11, 25), (21, 15), (150, 4), (255, 2)])
-def test_colors_are_told_apart(count, least):
+def test_colors_are_distinguishable(count, least):
     colors = explain.palette(count)
     assert colors.shape == (count, 3)
     assert colors.dtype == np.uint8
@@ -52,7 +52,7 @@ def test_the_first_colors_do_not_depend_on_the_number_of_classes():
 
 
 @pytest.mark.parametrize("count", [0, 256])
-def test_more_or_fewer_classes_cannot_be_colored(count):
+def test_other_numbers_of_classes_are_rejected(count):
     with pytest.raises(UserError, match=f"Expected 1 to 255 classes to color, got {count}"):
         explain.palette(count)
 
@@ -72,21 +72,21 @@ def test_a_mask_file_keeps_the_labels(count):
 
 
 @pytest.mark.parametrize(
-    ("labels", "words"),
+    ("labels", "message"),
     [
         (np.full((2, 2), 5), "labels from 0 to 4, or 255 for none, got 5"),
         (np.full((2, 2), -1), "got -1"),
         (np.full((2, 2), 256 + 3), "got 259"),
-        (np.zeros((2, 2, 1), int), r"shape \(H, W\) as labels, got int64 of shape \(2, 2, 1\)"),
-        (np.zeros((2, 2)), "whole numbers of shape .* got float64"),
+        (np.zeros((2, 2, 1), int), r"integer labels of shape \(H, W\), got int64 of shape \(2, 2, 1\)"),
+        (np.zeros((2, 2)), "integer labels of shape .* got float64"),
     ],
 )
-def test_wrong_labels_are_refused(labels, words):
-    with pytest.raises(UserError, match=words):
+def test_wrong_labels_are_rejected(labels, message):
+    with pytest.raises(UserError, match=message):
         explain.mask_png(labels, 5)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         explain.segment_overlay(Image.new("RGB", (2, 2)), labels, NAMES)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         explain.segment_overlay(Image.new("RGB", (2, 2)), np.zeros((2, 2), int), NAMES, labels)
 
 
@@ -105,7 +105,7 @@ def test_classes_are_colored_over_the_gray_picture():
     assert has(nothing, gray) > 50_000
 
 
-def test_the_truth_is_drawn_beside():
+def test_the_truth_is_drawn_next_to_the_labels():
     alone, beside = (
         explain.segment_overlay(picture(), blocks(), NAMES),
         explain.segment_overlay(picture(), blocks(), NAMES, blocks()),
@@ -116,27 +116,27 @@ def test_the_truth_is_drawn_beside():
     explain.segment_overlay(picture(), blocks(), NAMES, np.full((100, 120), 255))  # nothing to count
 
 
-def test_the_legend_names_what_is_there_by_area(told):
+def test_the_legend_lists_classes_by_area(drawn_texts):
     labels, truth = blocks(), blocks()
     labels[:20, :60] = 3
     truth[:, :10] = 2
     truth[:, 60:] = 255
     explain.segment_overlay(picture(), labels, NAMES, truth)
-    legend = [words for words in told if words in NAMES or "…" in words or words.endswith("%")]
+    legend = [words for words in drawn_texts if words in NAMES or "…" in words or words.endswith("%")]
     assert legend[0::2] == ["background", "apple", "dog", legend[6], "bicycle"]
     assert legend[6].startswith("a class with")
     assert legend[1::2] == ["40.0%", "25.0%", "25.0%", "10.0%", "0.0%"]
-    assert "66.7% of the pixels right" in told
+    assert "66.7% of the pixels right" in drawn_texts
 
-    told.clear()
+    drawn_texts.clear()
     many = np.arange(120 * 100).reshape(100, 120) % 20
     explain.segment_overlay(picture(), many, [f"class {i}" for i in range(20)])
-    assert sum(words.startswith("class") for words in told) == 12
-    assert "and 8 more" in told
+    assert sum(words.startswith("class") for words in drawn_texts) == 12
+    assert "and 8 more" in drawn_texts
 
 
 @pytest.mark.parametrize(("size", "longer"), [((20, 10), 320), ((400, 300), 400), ((300, 2000), 640)])
-def test_small_pictures_are_enlarged_and_large_ones_made_smaller(size, longer):
+def test_small_pictures_are_enlarged_and_large_ones_reduced(size, longer):
     red = Image.new("RGB", size, (255, 0, 0))
     drawn = explain.segment_overlay(red, np.zeros(size[::-1], int), NAMES)
     where = np.argwhere((np.asarray(drawn) == (255, 0, 0)).all(-1))
@@ -156,6 +156,6 @@ def test_a_sheet_has_a_row_for_each_picture_and_one_legend():
         explain.segment_sheet([], NAMES)
 
 
-def test_labels_of_another_size_are_refused():
+def test_labels_of_another_size_are_rejected():
     with pytest.raises(UserError, match="the picture's 100 x 120 pixels, got 120 x 100"):
         explain.segment_overlay(picture(), blocks().T, NAMES)

@@ -23,7 +23,7 @@ def test_strength_of_uniform_is_zero_and_of_one_patch_log_n():
     np.testing.assert_allclose(strengths[0], [0, math.log(15), math.log(5)], atol=1e-6)
 
 
-def test_strengths_are_a_function_to_jit_and_take_bfloat16():
+def test_strengths_can_be_jitted_and_take_bfloat16():
     assignments = jax.nn.softmax(jax.random.normal(jax.random.key(0), (2, 4, 15)), axis=-1).reshape(2, 4, 3, 5)
     expected = explain.cluster_strengths(assignments)
     np.testing.assert_allclose(jax.jit(explain.cluster_strengths)(assignments), expected, rtol=1e-5, atol=1e-6)
@@ -43,6 +43,6 @@ def test_maps_of_one_patch_have_no_strongest():
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.05])
-def test_similarity_is_of_shape_not_of_contrast(scale):
+def test_similarity_ignores_contrast(scale):
     weak = scale * one_hot(2) + (1 - scale) * UNIFORM
     assert explain.strongest_clusters(np.stack([one_hot(2), weak, one_hot(9)]), 3) == [0, 2]

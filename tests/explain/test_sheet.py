@@ -58,7 +58,7 @@ def test_the_sheet_grows_with_its_images_and_heat_maps():
     assert wide.width > small.width + 2 * 150
 
 
-def test_labels_are_told():
+def test_true_labels_are_drawn():
     plain, right_or_wrong = np.asarray(sheet()), np.asarray(sheet(labels=[1, 1]))
     assert plain.shape == right_or_wrong.shape
     assert (plain != right_or_wrong).any()
@@ -92,20 +92,20 @@ def test_gray_models_take_gray_pictures():
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
-        ({"block": "stage9/block0"}, "'stage9/block0'; known are stage1/block0, stage2/block0"),
+        ({"block": "stage9/block0"}, r"'stage9/block0'\. Choose one of stage1/block0, stage2/block0"),
         ({"labels": [0]}, "2 images and 1 labels"),
         ({"labels": [0, 4]}, r"from 0 to 3, got \[0, 4\]"),
         ({"labels": [0, -1]}, "from 0 to 3"),
     ],
 )
-def test_wrong_options_are_refused(options, words):
-    with pytest.raises(UserError, match=words):
+def test_wrong_options_are_rejected(options, message):
+    with pytest.raises(UserError, match=message):
         sheet(**options)
 
 
-def test_wrong_numbers_are_refused():
+def test_numbers_that_do_not_agree_are_rejected():
     pictures = smooth(2)
     with pytest.raises(UserError, match="2 pictures and 1 images"):
         explain.cluster_sheet(*nano(), pictures, normalized(pictures[:1]), NAMES)
@@ -115,9 +115,9 @@ def test_wrong_numbers_are_refused():
         explain.cluster_sheet(*nano(), [], np.zeros((0, 32, 32, 3)), NAMES)
 
 
-def test_models_without_clusters_or_classes_are_refused():
+def test_models_without_clusters_or_classes_are_rejected():
     pictures = smooth(1)
-    with pytest.raises(UserError, match="no clusters to draw"):
+    with pytest.raises(UserError, match="model with clusters"):
         explain.cluster_sheet(*nano(clusters=(0, 0)), pictures, normalized(pictures), NAMES)
-    with pytest.raises(UserError, match="no classifier"):
+    with pytest.raises(UserError, match="model with a classifier"):
         explain.cluster_sheet(*nano(num_classes=0), pictures, normalized(pictures), NAMES)

@@ -1,9 +1,9 @@
-"""The official implementation's outputs, and the models and weights that should reproduce them.
+"""The recorded outputs of the official implementation, and the models and weights that should reproduce them.
 
 Recorded from iVMCL/PaCaViT (commit 4307018) in float32 on a CPU with PyTorch 2.13, in evaluation mode unless a name says
-`train`, with the weights and images of `reference_weights.py`. `classification/NAME.manifest.json` holds a state dict's names
-and shapes, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW;
-`segmentation/` and `detection/` have the same of segmentors and detectors.
+`train`, with the weights and images of `reference_weights.py`. `classification/NAME.manifest.json` contains the names and
+shapes of a state dict, `classification/NAME.HxW.npz` outputs, losses and gradients, `training/NAME.npz` twelve steps of AdamW;
+`segmentation/` and `detection/` contain the same for segmentors and detectors.
 """
 
 import functools
@@ -58,7 +58,7 @@ NANO: dict[str, Any] = {
     "num_classes": 10,
 }
 
-# Parameters of the official models (their own count).
+# Numbers of parameters of the official models, as counted there.
 PARAMETERS = {
     "pacavit_tiny_p2cconv_100_0": 12_200_680,
     "pacavit_small_p2cconv_100_0": 22_037_704,
@@ -95,7 +95,7 @@ def model(name: str, **overrides: Any) -> Any:
 
 
 def nano(**overrides: Any) -> PaCaViT:
-    """Returns a small model for quick tests, of fixed sizes whatever becomes of the published `pacavit_nano`."""
+    """Returns a small model for quick tests, whose sizes do not depend on the published `pacavit_nano`."""
     return create_model("pacavit_nano", **(NANO | overrides))
 
 
@@ -117,7 +117,7 @@ def shapes(name: str) -> dict[str, Any]:
 
 
 def random_variables(model: nn.Module, seed: int = 0) -> dict[str, Any]:
-    """Returns variables whose every number counts, drawn by NumPy (compiling `model.init` takes far longer)."""
+    """Returns random variables, none of them trivial, drawn by NumPy (compiling `model.init` takes far longer)."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, model.config.image_channels)))
 
@@ -133,7 +133,7 @@ def random_variables(model: nn.Module, seed: int = 0) -> dict[str, Any]:
 
 
 class Differences:
-    """Collects what lies outside its tolerance, so that one run tells everything."""
+    """Collects differences outside their tolerance, so that one run reports all of them."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
@@ -145,12 +145,12 @@ class Differences:
             self.failures.append(f"{what}: off by {np.max(difference - tolerance):.2e} more than its tolerance")
 
     def check_norms(self, what: str, ours: dict[str, np.ndarray], names: Any, norms: Any, relative: float) -> None:
-        """Compares the norms of named tensors; small ones on an absolute scale."""
+        """Compares the norms of named tensors, small ones by absolute difference."""
         for key, norm in zip(names, norms, strict=True):
             found = np.linalg.norm(ours[str(key)].astype(np.float64))
             self.check(f"{what} of {key}", found, norm, relative * max(norm, 1e-3))
 
 
 def images(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the generated images for a reference's (B, C, H, W), as (B, H, W, C)."""
+    """Returns the generated images for the shape (B, C, H, W) of a reference, as (B, H, W, C)."""
     return np.ascontiguousarray(reference_weights.images(seed, shape).transpose(0, 2, 3, 1))

@@ -1,4 +1,4 @@
-"""Detectors: against the official implementation's recorded outputs, and their shapes and options."""
+"""Detectors against the recorded outputs of the official implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from paca_jax import convert, ops
 from tests import golden
 from tests.golden import Differences
 
-pytestmark = pytest.mark.xdist_group("detectors")  # so that one worker makes what they share
+pytestmark = pytest.mark.xdist_group("detectors")  # so that one worker computes their fixtures
 
 NAME = "mask_rcnn_tiny"
 

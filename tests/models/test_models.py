@@ -44,7 +44,7 @@ def test_parameter_counts_are_the_official_ones(name, count):
 
 
 @pytest.mark.parametrize("name", [*golden.OFFICIAL, *golden.SEGMENTORS, *golden.DETECTORS])
-def test_manifests_have_as_many_parameters(name):
+def test_manifests_have_the_same_number_of_parameters(name):
     buffers = ("running_mean", "running_var", "num_batches_tracked", "blur_filter")
     shapes = [shape for key, shape in golden.manifest(name).items() if not key.endswith(buffers)]
     assert _count(name) == sum(np.prod(shape, dtype=int) for shape in shapes)
@@ -115,7 +115,7 @@ def test_periods_choose_the_blocks_that_compute_an_assignment(period, blocks):
     assert owners == blocks
 
 
-def test_later_blocks_use_the_first_blocks_assignment():
+def test_later_blocks_use_the_assignment_of_the_first():
     model = golden.nano(depths=(2, 1, 1, 1), clusters=(4, 0, 0, 0), num_classes=10)
     variables, images = _init(model)
     project = variables["params"]["stage1"]["block0"]["attention"]["conv_clustering"]["project"]
@@ -162,7 +162,7 @@ def test_stochastic_depth_grows_linearly():
     assert [len(stage) for stage in rates] == [2, 2, 2, 1]
 
 
-def test_training_updates_running_statistics_as_torch_does():
+def test_training_updates_every_running_statistic():
     model = golden.nano(**SHALLOW, teacher=TEACHER)
     variables, images = _init(model)
     assert set(variables) == {"params", "batch_stats"}
@@ -173,7 +173,7 @@ def test_training_updates_running_statistics_as_torch_does():
         assert (after[path] == 4) if path.endswith("/count") else np.abs(after[path] - before[path]).max() > 0
 
 
-def test_init_starts_every_layer_as_the_paper_does():
+def test_every_layer_is_initialized_as_in_the_paper():
     model = golden.nano(**SHALLOW, teacher=TEACHER, layer_scale=0.5)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     fixed = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "count": 0, "attention_scale": 0.5, "mlp_scale": 0.5}
@@ -195,7 +195,7 @@ def test_position_embedding_is_resized_with_aligned_corners():
 
 
 @pytest.mark.parametrize(
-    ("name", "overrides", "told"),
+    ("name", "overrides", "message"),
     [
         ("pacavit_tiny", {}, "pacavit_tiny_p2cconv_100_0"),
         (NANO, {"cluster": (1, 1, 1, 1)}, "clusters"),
@@ -209,12 +209,12 @@ def test_position_embedding_is_resized_with_aligned_corners():
         (NANO, {"image_channels": 0}, "image_channels"),
     ],
 )
-def test_wrong_names_and_options_are_told(name, overrides, told):
-    with pytest.raises(UserError, match=told):
+def test_wrong_names_and_options_are_rejected(name, overrides, message):
+    with pytest.raises(UserError, match=message):
         create_model(name, **overrides)
 
 
-def test_a_teacher_is_checked_too():
+def test_teachers_are_validated():
     with pytest.raises(UserError, match="odd"):
         TeacherConfig(kernel_size=4)
     with pytest.raises(UserError, match="depths"):
@@ -222,13 +222,13 @@ def test_a_teacher_is_checked_too():
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3), (1, 3, 32, 32), (1, 32, 32, 1)])
-def test_images_of_another_shape_are_told(shape):
+def test_images_of_another_shape_are_rejected(shape):
     with pytest.raises(UserError, match=r"\(batch, height, width, 3\)"):
         jax.eval_shape(golden.nano().init, jax.random.key(0), jnp.zeros(shape))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="other compilers compute sums once by themselves")
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="compilers of other platforms compute the sums only once anyway")
 def test_no_block_adds_up_the_branches_of_others():
     def most_operands(depth):
         model = create_model("pacavit_nano", depths=(1, depth, 1, 1))

@@ -1,4 +1,4 @@
-"""The models against the official implementation's recorded outputs (float32, highest matmul precision)."""
+"""The models against the recorded outputs of the official implementation, in float32 at the highest matmul precision."""
 
 from typing import Any
 

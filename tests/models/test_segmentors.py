@@ -1,4 +1,4 @@
-"""Segmentors: against the official implementation's recorded outputs, and their shapes and options."""
+"""Segmentors: against the recorded outputs of the official implementation, and their shapes and options."""
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ def test_logits_at_stride_four_for_any_size(head, size):
     assert clusters["stage1/block0"].shape == (2, 16, height, width)
 
 
-def test_the_heads_clusters_are_weights_of_the_classes():
+def test_the_head_has_one_cluster_per_class():
     model = small()
     images = jax.random.normal(jax.random.key(1), (2, 40, 36, 3))
     clusters = jax.jit(lambda v, x: model.apply(v, x, method="clusters"))(golden.random_variables(model), images)
@@ -174,6 +174,6 @@ def test_a_frozen_backbone_keeps_its_teachers_statistics():
         ({"head_chanels": 64}, "nearest are head_channels"),
     ],
 )
-def test_what_does_not_fit_is_told(overrides, message):
+def test_invalid_options_are_rejected(overrides, message):
     with pytest.raises(UserError, match=message):
         create_model("pacahead_nano", **overrides)

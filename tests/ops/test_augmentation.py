@@ -40,7 +40,7 @@ def boxes(masks):
     return np.array(found, float)
 
 
-def test_erasing_hits_its_share_of_images_with_one_rectangle(erased):
+def test_erasing_hits_its_fraction_of_images_with_one_rectangle(erased):
     _, masks = erased
     hit = masks.any((1, 2))
     assert stats.binomtest(int(hit.sum()), len(hit), 0.5).pvalue > 1e-3
@@ -89,11 +89,11 @@ def mixed(seed, size=8, valid=None, **options):
 
 def test_mixup_blends_image_and_target_with_the_batch_reversed():
     images, targets = mixed(0, mixup_alpha=0.8, cutmix_alpha=0.0)
-    share = targets[0, 0]
-    assert 0 < share < 1
-    np.testing.assert_allclose(targets, share * np.eye(8) + (1 - share) * np.eye(8)[::-1], atol=1e-6)
+    lam = targets[0, 0]
+    assert 0 < lam < 1
+    np.testing.assert_allclose(targets, lam * np.eye(8) + (1 - lam) * np.eye(8)[::-1], atol=1e-6)
     values = np.arange(1.0, 9)
-    np.testing.assert_allclose(images[:, 5, 7, 0], share * values + (1 - share) * values[::-1], rtol=1e-6)
+    np.testing.assert_allclose(images[:, 5, 7, 0], lam * values + (1 - lam) * values[::-1], rtol=1e-6)
     assert (images == images[:, :1, :1]).all()
 
 
@@ -109,21 +109,21 @@ def test_cutmix_weighs_the_targets_by_what_the_rectangle_covers():
         np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
 
 
-def shares(**options):
-    """Each of 3,000 groups' share of its own image, by the target's weight, and whether it was cut rather than blended."""
+def mixing_weights(**options):
+    """Each of 3,000 groups' lam, by the target's weight, and whether it was cut rather than blended."""
     images, targets, mask = (jnp.tile(x, (3000, *(1,) * (x.ndim - 1))) for x in batch(2, 16))
     images, targets = jax.jit(lambda key: ops.mix(key, images, targets, mask, group=2, **options))(jax.random.key(3))
     cut = np.isin(np.asarray(images[::2, :, :, 0]), (1, 2)).all((1, 2))
     return np.asarray(targets[::2, 0]), cut
 
 
-def test_mixup_shares_follow_their_beta_distribution():
-    share, _ = shares(mixup_alpha=0.8, cutmix_alpha=0.0)
-    assert stats.kstest(share, stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
+def test_mixup_weights_follow_their_beta_distribution():
+    lam, _ = mixing_weights(mixup_alpha=0.8, cutmix_alpha=0.0)
+    assert stats.kstest(lam, stats.beta(0.8, 0.8).cdf).pvalue > 1e-3
 
 
 def test_cutmix_covers_as_an_independent_simulation_does():
-    share, cut = shares(mixup_alpha=0.0, cutmix_alpha=1.0)
+    lam, cut = mixing_weights(mixup_alpha=0.0, cutmix_alpha=1.0)
     assert cut.all()
     rng = np.random.default_rng(0)
     expected = []
@@ -133,13 +133,13 @@ def test_cutmix_covers_as_an_independent_simulation_does():
         low, high = np.clip(center - length // 2, 0, 16), np.clip(center + length // 2, 0, 16)
         expected.append(1 - np.prod(high - low) / 256)
     for quantile in (0.1, 0.25, 0.5, 0.75, 0.9):
-        assert np.quantile(share, quantile) == pytest.approx(np.quantile(expected, quantile), abs=0.04)
+        assert np.quantile(lam, quantile) == pytest.approx(np.quantile(expected, quantile), abs=0.04)
 
 
 @pytest.mark.parametrize("probability", [0.5, 0.2])
 def test_groups_switch_between_the_two_ways(probability):
-    share, cut = shares(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=probability)
-    decided = (share > 1e-6) & (share < 1 - 1e-6)  # where nothing or everything is pasted the way cannot be seen
+    lam, cut = mixing_weights(mixup_alpha=0.8, cutmix_alpha=1.0, switch_probability=probability)
+    decided = (lam > 1e-6) & (lam < 1 - 1e-6)  # where nothing or everything is pasted the way cannot be seen
     assert stats.binomtest(int(cut[decided].sum()), int(decided.sum()), probability).pvalue > 1e-4
 
 

@@ -1,4 +1,6 @@
-"""The kernels, interpreted, against the same clustering operation by operation; and who takes which."""
+"""The kernels, interpreted, against the reference; and which arrays take them."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +9,9 @@ import pytest
 
 from paca_jax import ops
 from paca_jax.ops.clustering import tpu_tiling as clustering_tiling
-from paca_jax.ops.clustering.tpu import fits, fused_clustering
+from paca_jax.ops.clustering.tpu import refusal
 from paca_jax.sharding import make_mesh
-from tests.ops.agreement import assert_agree
+from tests.ops.agreement import TPU_INTERPRETER, assert_agree, images_at_kernels
 from tests.planning.test_plan import needs_libtpu
 from tests.runs import run_for_tpus
 
@@ -26,22 +28,20 @@ def draw(batch, height, width, channels, clusters, window, dtype=jnp.float32):
     return (x + 0.5).astype(dtype), norm, ops.ClusteringWeights(*weights), g.astype(dtype)
 
 
-def interpreted(x, norm, weights):
-    return fused_clustering(x, norm, weights, interpret=True)
+def both(x, norm, weights, g, implementation=None):
+    y, pull = jax.vjp(partial(ops.conv_clustering, implementation=implementation), x, norm, weights)
+    return y, *pull(g.astype(y.dtype))
 
 
-def with_gradients(function, x, norm, weights, g):
-    def both(*arguments):
-        y, pull = jax.vjp(function, *arguments)
-        return y, *pull(g.astype(y.dtype))
-
+def with_gradients(*drawn, implementation=None):
     with jax.default_matmul_precision("highest"):
-        return jax.jit(both)(x, norm, weights)
+        return jax.jit(partial(both, implementation=implementation))(*drawn)
 
 
-def assert_kernels_agree(x, *rest, tolerance):
-    expected = with_gradients(ops.conv_clustering, x.astype(jnp.float32), *rest)
-    found = with_gradients(interpreted, x, *rest)
+def assert_kernels_agree(x, *rest, tolerance, interpreter=True):
+    expected = with_gradients(x.astype(jnp.float32), *rest, implementation="xla")
+    with ops.interpret_kernels(interpreter):
+        found = with_gradients(x, *rest, implementation="pallas_tpu")
     assert found[0].dtype == found[1].dtype == x.dtype
     assert all(gradient.dtype == jnp.float32 for gradient in jax.tree.leaves(found[2:]))
     assert_agree(expected, found, tolerance)
@@ -52,11 +52,15 @@ def assert_kernels_agree(x, *rest, tolerance):
     [(3, 7, 7, 24, 10, 7), (2, 5, 9, 136, 20, 3), (4, 19, 17, 12, 130, 7), (1, 3, 60, 20, 6, 5), (2, 4, 4, 8, 3, 1)],
     ids=str,
 )
-def test_kernels_compute_what_the_operations_do(size):
+def test_kernels_compute_what_the_reference_does(size):
     assert_kernels_agree(*draw(*size), tolerance=1e-5)
 
 
-def test_kernels_compute_in_bfloat16_what_the_operations_do_in_float32():
+def test_kernels_read_only_memory_that_they_wrote():
+    assert_kernels_agree(*draw(2, 5, 9, 12, 6, 3), tolerance=1e-5, interpreter=TPU_INTERPRETER)
+
+
+def test_kernels_compute_in_bfloat16_what_the_reference_does_in_float32():
     assert_kernels_agree(*draw(4, 7, 7, 24, 10, 7, jnp.bfloat16), tolerance=2e-2)
 
 
@@ -66,46 +70,46 @@ def test_steps_of_a_large_image_see_the_rows_of_their_neighbors(height, width, w
     monkeypatch.setattr(clustering_tiling, "_STEP_BYTES", rows * columns * 128 * 4)
     monkeypatch.setattr(clustering_tiling, "_ROUND_PATCHES", 2 * columns)
     x, *rest = draw(2, height, width, 16, 6, window)
-    cut = clustering_tiling.tile(x, window)
+    cut = clustering_tiling.tile_clustering(x, window)
     assert (cut.images, cut.rows) == (1, rows)
     assert cut.chunks > 1
     assert cut.round == (1, 2)
     assert_kernels_agree(x, *rest, tolerance=1e-5)
 
 
-def test_eight_devices_compute_what_one_does(kernels_called):
-    called = kernels_called("conv_clustering", "fused_clustering")
+def test_eight_devices_compute_what_one_does():
     x, *rest = draw(16, 7, 5, 16, 6, 3)
-    expected = with_gradients(ops.conv_clustering, x, *rest)
-    assert set(called) == {x.shape}
-    called.clear()
-    with jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
-        found = with_gradients(ops.conv_clustering, x, *rest)
-    assert set(called) == {(2, *x.shape[1:])}
+    with ops.interpret_kernels(True):
+        expected = with_gradients(x, *rest)
+        assert set(images_at_kernels(both, x, *rest)) == {16}
+        with jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
+            found = with_gradients(x, *rest)
+            assert set(images_at_kernels(both, x, *rest)) == {2}
     assert_agree(expected, found, 1e-5)
 
 
-def test_a_mesh_that_splits_heads_and_patches_without_norm_take_no_kernel(kernels_called):
-    called = kernels_called("conv_clustering", "fused_clustering")
-    x, norm, weights, g = draw(4, 3, 5, 8, 6, 3)
-    expected = with_gradients(ops.conv_clustering, x, norm, weights, g)
-    assert called
-    called.clear()
-    with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
-        split = with_gradients(ops.conv_clustering, x, norm, weights, g)
-    normalized_outside = ops.conv_clustering(ops.layer_norm(x, norm), None, weights)
-    assert not called
+def test_a_mesh_that_splits_heads_and_patches_without_norm_take_no_kernel():
+    drawn = x, norm, weights, _ = draw(4, 3, 5, 8, 6, 3)
+    expected = with_gradients(*drawn)
+    with ops.interpret_kernels(True):
+        assert images_at_kernels(both, *drawn)
+        with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
+            assert not images_at_kernels(both, *drawn)
+            split = with_gradients(*drawn)
+        normal = ops.layer_norm(x, norm)
+        assert not images_at_kernels(lambda x: ops.conv_clustering(x, None, weights), normal)
+        normalized_outside = ops.conv_clustering(normal, None, weights)
     assert_agree(expected, split, 1e-5)
     np.testing.assert_allclose(normalized_outside, expected[0], atol=1e-5)
 
 
 def test_sizes_that_the_kernels_do_not_take():
     x, _, weights, _ = draw(1, 2, 2, 6, 8, 15)
-    assert fits(x, weights)
-    assert not fits(x.astype(jnp.float16), weights)
-    assert not fits(x, weights._replace(depthwise=jnp.zeros((17, 17, 1, 6))))
-    assert not fits(jnp.zeros((1, 100, 400, 6)), weights)
-    assert not fits(x.astype(jnp.bfloat16), weights._replace(pointwise=jnp.zeros((1024, 1024))))
+    assert refusal(x, weights) is None
+    assert refusal(x.astype(jnp.float16), weights) is not None
+    assert refusal(x, weights._replace(depthwise=jnp.zeros((17, 17, 1, 6)))) is not None
+    assert refusal(jnp.zeros((1, 100, 400, 6)), weights) is not None
+    assert refusal(x.astype(jnp.bfloat16), weights._replace(pointwise=jnp.zeros((1024, 1024)))) is not None
 
 
 CODE = """

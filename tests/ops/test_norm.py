@@ -1,4 +1,4 @@
-"""LayerNorm against what the definition says, and its kernels, interpreted, against it operation by operation."""
+"""LayerNorm against what the definition says, and its kernels, interpreted, against the reference."""
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ import pytest
 from paca_jax import ops
 from paca_jax.ops.pallas import patches as patch_tiling
 from paca_jax.sharding import make_mesh
-from tests.ops.agreement import assert_agree
+from tests.ops.agreement import TPU_INTERPRETER, assert_agree, images_at_kernels
 
 
 def draw(*shape, dtype=jnp.float32):
@@ -19,12 +19,13 @@ def draw(*shape, dtype=jnp.float32):
     return x + 2, ops.NormWeights(*(jax.random.normal(key, shape[-1:]) for key in keys[2:])), g
 
 
-def with_gradients(x, weights, g):
-    def both(x, weights):
-        y, pull = jax.vjp(ops.layer_norm, x, weights)
-        return y, *pull(g.astype(y.dtype))
+def both(x, weights, g):
+    y, pull = jax.vjp(ops.layer_norm, x, weights)
+    return y, *pull(g.astype(y.dtype))
 
-    return jax.jit(both)(x, weights)
+
+def with_gradients(*drawn):
+    return jax.jit(lambda *drawn: both(*drawn))(*drawn)
 
 
 def test_channels_have_the_mean_and_the_variance_that_the_parameters_say():
@@ -43,27 +44,25 @@ def test_outputs_and_gradients_are_those_of_flax(shape):
 
 
 @pytest.mark.parametrize(("shape", "step"), [((3, 7, 9, 20), 1024), ((2, 300, 6), 128), ((4, 16, 128), 1024)], ids=str)
-def test_kernels_compute_what_the_operations_do(shape, step, kernels_called, monkeypatch):
-    monkeypatch.setattr(patch_tiling, "_STEP", step)
+def test_kernels_compute_what_the_reference_does(shape, step, monkeypatch):
+    monkeypatch.setattr(patch_tiling, "_MOST_PATCHES", step)
     drawn = draw(*shape)
     expected = with_gradients(*drawn)
-    called = kernels_called("norm", "fused_layer_norm")
-    assert_agree(expected, with_gradients(*drawn), 1e-5)
-    assert called
     x, weights, g = drawn
-    found = with_gradients(x.astype(jnp.bfloat16), weights, g)
+    with ops.interpret_kernels(TPU_INTERPRETER if step == 128 else True):
+        assert len(images_at_kernels(both, *drawn)) == 2
+        assert_agree(expected, with_gradients(*drawn), 1e-5)
+        found = with_gradients(x.astype(jnp.bfloat16), weights, g)
     assert found[0].dtype == found[1].dtype == jnp.bfloat16
     assert_agree(expected, found, 2e-2)
 
 
-def test_devices_normalize_their_own_images_and_share_no_patches(kernels_called):
+def test_devices_normalize_their_own_images_and_split_no_patches():
     drawn = draw(8, 5, 12)
     expected = with_gradients(*drawn)
-    called = kernels_called("norm", "fused_layer_norm")
-    with jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
+    with ops.interpret_kernels(True), jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
+        assert images_at_kernels(both, *drawn) == [1, 1]
         assert_agree(expected, with_gradients(*drawn), 1e-5)
-    assert set(called) == {(1, 5, 12)}
-    called.clear()
-    with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
+    with ops.interpret_kernels(True), jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
+        assert not images_at_kernels(both, *drawn)
         assert_agree(expected, with_gradients(*drawn), 1e-5)
-    assert not called

@@ -1,4 +1,4 @@
-"""The kernels, interpreted, against the same attention operation by operation; and who takes which."""
+"""The kernels, interpreted, against the reference; and which arrays take them."""
 
 from functools import partial
 
@@ -9,15 +9,16 @@ import pytest
 
 from paca_jax import ops
 from paca_jax.ops.attention import tpu_tiling as attention_tiling
-from paca_jax.ops.attention.tpu import fits, fused_attention
+from paca_jax.ops.attention.tpu import fused_attention, refusal
 from paca_jax.ops.pallas import patches as patch_tiling
 from paca_jax.sharding import make_mesh
+from tests.ops.agreement import TPU_INTERPRETER, images_at_kernels
 from tests.planning.test_plan import needs_libtpu
 from tests.runs import run_for_tpus
 
 
 def draw(images, patches, clusters, channels, dtype=jnp.float32):
-    """Returns patches, the parameters of a branch, shares of which one is zero, and a gradient.
+    """Returns patches, the parameters of a branch, drop-path scales of which one is zero, and a gradient.
 
     The parameters: of the norm, the assignment to clusters (none: plain attention), of clusters and of attention.
     """
@@ -26,25 +27,26 @@ def draw(images, patches, clusters, channels, dtype=jnp.float32):
     weights = ops.AttentionWeights(*(normal(*shape) * channels**-0.5 for shape in [(channels, channels), (channels,)] * 4))
     norm, cluster_norm = (ops.NormWeights(1 + 0.2 * normal(channels), normal(channels)) for _ in range(2))
     x, g = (normal(images, patches, channels).astype(dtype) for _ in range(2))
-    share = jax.random.uniform(next(keys), (images,)).at[0].set(0.0)
+    scale = jax.random.uniform(next(keys), (images,)).at[0].set(0.0)
     assignment, cluster_weights = None, ops.ClusterWeights()
     if clusters:
         assignment = ops.assign_patches(2 * normal(images, patches, clusters)).astype(dtype)
         cluster_weights = ops.ClusterWeights(normal(clusters, channels), cluster_norm)
-    return x + 0.5, (norm, assignment, cluster_weights, weights), share, g
+    return x + 0.5, (norm, assignment, cluster_weights, weights), scale, g
 
 
-def residual_attention(x, parameters, share, num_heads, **options):
+def residual_attention(x, parameters, drop_path_scale, num_heads, **options):
     norm, *rest = parameters
-    return ops.residual_attention(x, *rest, num_heads, ops.Residual(norm, share), **options)
+    return ops.residual_attention(x, *rest, num_heads, ops.Residual(norm, drop_path_scale), **options)
 
 
-def with_gradients(function, x, parameters, share, g):
-    def both(x, parameters):
-        y, pull = jax.vjp(partial(function, share=share), x, parameters)
-        return y, *pull(g.astype(y.dtype))
+def both(x, parameters, drop_path_scale, g, **options):
+    y, pull = jax.vjp(partial(residual_attention, drop_path_scale=drop_path_scale, **options), x, parameters)
+    return y, *pull(g.astype(y.dtype))
 
-    return jax.jit(both)(x, parameters)
+
+def with_gradients(*drawn, **options):
+    return jax.jit(partial(both, **options))(*drawn)
 
 
 def assert_agree(expected, found, tolerance):
@@ -69,38 +71,35 @@ def assert_agree(expected, found, tolerance):
         (2, 15, 0, 24, 2, jnp.bfloat16, 2e-2),
     ],
 )
-def test_kernels_compute_what_the_operations_do(images, patches, clusters, channels, heads, dtype, tolerance, kernels_called):
-    x, parameters, share, g = draw(images, patches, clusters, channels, dtype)
-    function = partial(residual_attention, num_heads=heads)
+def test_kernels_compute_what_the_reference_does(images, patches, clusters, channels, heads, dtype, tolerance):
+    x, parameters, *rest = draw(images, patches, clusters, channels, dtype)
     wide = jax.tree.map(lambda array: array.astype(jnp.float32), parameters)
-    expected = with_gradients(function, x.astype(jnp.float32), wide, share, g)
-    called = kernels_called("residual_attention", "fused_attention")
-    found = with_gradients(function, x, parameters, share, g)
-    assert called
+    expected = with_gradients(x.astype(jnp.float32), wide, *rest, num_heads=heads, implementation="xla")
+    with ops.interpret_kernels(TPU_INTERPRETER if patches < 10 else True):
+        found = with_gradients(x, parameters, *rest, num_heads=heads, implementation="pallas_tpu")
     assert found[0].dtype == found[1].dtype == dtype
     assert found[2][-1].query.dtype == jnp.float32
     assert_agree(expected, found, tolerance)
 
 
-def test_tiles_of_an_image_add_up(monkeypatch, kernels_called):
+def test_tiles_of_an_image_add_up(monkeypatch):
     drawn = draw(2, 200, 49, 40)
-    function = partial(residual_attention, num_heads=1)
-    expected = with_gradients(function, *drawn)
+    expected = with_gradients(*drawn, num_heads=1)
     for module in (attention_tiling, patch_tiling):
-        monkeypatch.setattr(module, "MEMORY", 3 * 2**19)
-    tiling = attention_tiling.tile(2, 200, 49, 40, 1, 48, 4)
+        monkeypatch.setattr(module, "SMALLEST_VMEM", 3 * 2**19)
+    tiling = attention_tiling.tile_attention(2, 200, 49, 40, 1, 48, 4)
     assert tiling.tiles > 1
     assert tiling.tiles * tiling.patches > 200  # the last one is filled in part
     assert patch_tiling.tile_patches(drawn[0], 49).tiles > 1
-    kernels_called("residual_attention", "fused_attention")
-    assert_agree(expected, with_gradients(function, *drawn), 1e-5)
+    with ops.interpret_kernels(True):
+        assert_agree(expected, with_gradients(*drawn, num_heads=1, implementation="pallas_tpu"), 1e-5)
 
 
 @pytest.mark.parametrize("patches", [2, 49, 196, 784, 3136, 16384, 262144])
 @pytest.mark.parametrize(("channels", "heads"), [(96, 2), (192, 4), (320, 8), (384, 16)])
 def test_tiles_cover_every_patch_once(patches, channels, heads):
     head_rows = attention_tiling.round_up(channels // heads, 16)
-    tiling = attention_tiling.tile(12, patches, 100, channels, heads, head_rows, 2)
+    tiling = attention_tiling.tile_attention(12, patches, 100, channels, heads, head_rows, 2)
     assert (tiling.tiles - 1) * tiling.patches < patches <= tiling.tiles * tiling.patches
     assert tiling.tiles == 1 or (tiling.images == 1 and tiling.patches % 16 == 0)
     assert 12 % tiling.images == 0
@@ -108,14 +107,14 @@ def test_tiles_cover_every_patch_once(patches, channels, heads):
 
 def test_sizes_that_the_kernels_do_not_take():
     x, (norm, assignment, clusters, weights), share, _ = draw(1, 4, 3, 6)
-    assert fits(x, assignment, 1)
-    assert fits(x, None, 1)
-    assert not fits(x[:, :1], assignment[:, :, :1], 1)
-    assert not fits(x, assignment[:, :1], 1)
-    assert not fits(x.astype(jnp.float16), assignment, 1)
-    assert not fits(x, jnp.zeros((1, 20000, 4)), 1)
+    assert refusal(x, assignment, 1) is None
+    assert refusal(x, None, 1) is None
+    assert refusal(x[:, :1], assignment[:, :, :1], 1) is not None
+    assert refusal(x, assignment[:, :1], 1) is not None
+    assert refusal(x.astype(jnp.float16), assignment, 1) is not None
+    assert refusal(x, jnp.zeros((1, 20000, 4)), 1) is not None
     wide = jnp.zeros((1, 4, 4096))
-    assert not fits(wide, assignment, 1)
+    assert refusal(wide, assignment, 1) is not None
     with pytest.raises(ValueError, match="No kernels fit"):
         fused_attention(wide, assignment, share, norm, clusters, weights, 1)
     with pytest.raises(ValueError, match="No kernels fit"):
@@ -123,45 +122,48 @@ def test_sizes_that_the_kernels_do_not_take():
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1)])
-def test_eight_devices_compute_what_one_does(sizes, kernels_called):
-    called = kernels_called("residual_attention", "fused_attention")
-    x, *rest = draw(16, 9 + sizes[1], 5, 12)
-    function = partial(residual_attention, num_heads=3)
-    expected = with_gradients(function, x, *rest)
-    assert set(called) == {x.shape}
-    called.clear()
-    with jax.set_mesh(make_mesh(*sizes, devices=jax.devices())):
-        found = with_gradients(function, x, *rest)
-    assert set(called) == {(2, *x.shape[1:])}
+def test_eight_devices_compute_what_one_does(sizes):
+    drawn = draw(16, 9 + sizes[1], 5, 12)
+    function = partial(both, num_heads=3)
+    with ops.interpret_kernels(True):
+        expected = with_gradients(*drawn, num_heads=3)
+        assert set(images_at_kernels(function, *drawn)) == {16}
+        with jax.set_mesh(make_mesh(*sizes, devices=jax.devices())):
+            found = with_gradients(*drawn, num_heads=3)
+            assert set(images_at_kernels(function, *drawn)) == {2}
     assert_agree(expected, found, 1e-5)
 
 
-def test_heads_on_several_devices_and_dropped_weights_take_no_kernel(kernels_called):
-    called = kernels_called("residual_attention", "fused_attention")
-    x, parameters, share, g = draw(4, 15, 6, 8)
-    function = partial(residual_attention, num_heads=2)
+def chosen(function, *arguments, **options):
+    """Returns a function's result, and the implementation of its attention."""
+    with ops.interpret_kernels(True), ops.record_choices() as choices:
+        result = function(*arguments, **options)
+    return result, *(choice.implementation for choice in choices if choice.operation == "attention")
+
+
+def test_heads_on_several_devices_and_dropped_weights_take_no_kernel():
+    x, parameters, scale, g = draw(4, 15, 6, 8)
     with jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
-        whole = with_gradients(function, x, parameters, share, g)
-    kept = function(x, parameters, share, drop=lambda shares: shares)
-    nothing = function(x, parameters, share, drop=jnp.zeros_like)
-    assert not called
+        whole, whole_by = chosen(with_gradients, x, parameters, scale, g, num_heads=2)
+    kept, kept_by = chosen(residual_attention, x, parameters, scale, num_heads=2, drop=lambda weights: weights)
+    nothing, nothing_by = chosen(residual_attention, x, parameters, scale, num_heads=2, drop=jnp.zeros_like)
+    assert {whole_by, kept_by, nothing_by} == {"xla"}
     np.testing.assert_allclose(kept, whole[0], atol=1e-5)
-    np.testing.assert_allclose(nothing, x + share[:, None, None] * parameters[-1].out_bias, atol=1e-5)
+    np.testing.assert_allclose(nothing, x + scale[:, None, None] * parameters[-1].out_bias, atol=1e-5)
 
 
-def test_clusters_without_norm_and_a_branch_with_more_around_the_attention_take_no_kernel(kernels_called):
-    called = kernels_called("residual_attention", "fused_attention")
+def test_clusters_without_norm_and_a_branch_with_more_around_the_attention_take_no_kernel():
     x, (norm, assignment, clusters, weights), _, _ = draw(2, 15, 6, 8)
 
     def branch(clusters, residual):
-        return ops.residual_attention(x, assignment, clusters, weights, 2, residual) - x
+        y, by = chosen(ops.residual_attention, x, assignment, clusters, weights, 2, residual)
+        return y - x, by
 
-    plain = branch(clusters, ops.Residual(norm))
-    assert called
-    called.clear()
-    np.testing.assert_allclose(branch(clusters, ops.Residual(norm, after=(lambda y: 2 * y,))), 2 * plain, atol=1e-5)
-    bare = branch(ops.ClusterWeights(), ops.Residual(norm))
-    assert not called
+    plain, plain_by = branch(clusters, ops.Residual(norm))
+    doubled, doubled_by = branch(clusters, ops.Residual(norm, after=(lambda y: 2 * y,)))
+    bare, bare_by = branch(ops.ClusterWeights(), ops.Residual(norm))
+    assert (plain_by, doubled_by, bare_by) == ("pallas_tpu", "xla", "xla")
+    np.testing.assert_allclose(doubled, 2 * plain, atol=1e-5)
     assert float(jnp.max(jnp.abs(bare - plain))) > 0.1
 
 

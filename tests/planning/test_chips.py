@@ -36,6 +36,6 @@ def test_a_large_matrix_product_takes_most_of_the_peak_and_moves_three_matrices(
     assert done.returncode == 0, done.stderr
     for name, (cycles, hbm_bytes) in json.loads(done.stdout).items():
         chip = CHIPS[name.partition(":")[0]]
-        share = 2 * SIDE**3 / (cycles / chip.clock_hz) / chip.peak_flops
-        assert 0.6 < share <= 1, f"{name}: {share:.2f} of the peak"
+        fraction = 2 * SIDE**3 / (cycles / chip.clock_hz) / chip.peak_flops
+        assert 0.6 < fraction <= 1, f"{name}: {fraction:.2f} of the peak"
         assert hbm_bytes == pytest.approx(3 * 2 * SIDE**2, rel=0.01), name

@@ -22,7 +22,7 @@ def test_a_batched_product_and_its_gradient():
     assert flops(jax.grad(product, (0, 1)), (2, 3, 5), (2, 5, 7)) == 3 * (2 * 2 * 3 * 5 * 7)
 
 
-def test_a_scan_counts_its_rounds_and_a_branch_its_dearer_side():
+def test_a_scan_counts_its_iterations_and_a_conditional_its_most_expensive_branch():
     def loop(a, w):
         return jax.lax.scan(lambda carry, _: (carry @ w, None), a, length=6)[0]
 
@@ -33,7 +33,7 @@ def test_a_scan_counts_its_rounds_and_a_branch_its_dearer_side():
     assert flops(jax.jit(branch), (3, 5), (5, 5)) == 2 * 2 * 3 * 5 * 5
 
 
-def test_a_kernel_counts_what_it_says_of_itself():
+def test_a_kernel_counts_its_cost_estimate():
     def kernel(a, out):
         out[...] = a[...] @ a[...]
 
@@ -44,18 +44,18 @@ def test_a_kernel_counts_what_it_says_of_itself():
     assert flops(call, (8, 8)) == 77
 
 
-def test_what_is_computed_anew_counts_again():
+def test_recomputation_counts_again():
     def product(w, a):
         return jnp.sum(jnp.sin(jnp.sin(a @ w)))
 
-    plain, again = (flops(jax.grad(f), (5, 5), (3, 5)) for f in (product, jax.checkpoint(product)))
-    assert (plain, again) == (2 * 150, 3 * 150)
+    plain, recomputed = (flops(jax.grad(f), (5, 5), (3, 5)) for f in (product, jax.checkpoint(product)))
+    assert (plain, recomputed) == (2 * 150, 3 * 150)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_a_convolution_counts_what_meets_an_element(stride, groups):
-    """A window at the edge of ones sums as many ones as it meets, so the sum of the output is the number of multiply-adds."""
+def test_a_convolution_does_not_count_its_padding(stride, groups):
+    """On ones, each output is the number of elements under its window, so their sum is the number of multiply-adds."""
 
     def convolution(images, kernel):
         return jax.lax.conv_general_dilated(

@@ -1,4 +1,4 @@
-"""Modules written by hand, in the words of the TPU compiler."""
+"""Handwritten modules in the syntax of the TPU compiler."""
 
 import pytest
 
@@ -48,7 +48,7 @@ ENTRY %main (x.1: bf16[8,128]) -> bf16[8,128] {{
 """
 
 
-def test_a_loop_counts_its_rounds():
+def test_a_loop_counts_its_iterations():
     module = parse(LOOP)
     assert module.cycles == 7 + 5 * 100
     assert module.times["body"] == 5
@@ -58,13 +58,13 @@ def test_a_loop_counts_its_rounds():
 def test_memory_traffic_leaves_out_scratch_memory_and_what_stays_inside_a_fusion():
     whole, counter = 8 * 128 * 2, 4
     copied_in = whole  # the other end is scratch memory
-    a_round = 2 * whole + 2 * counter  # the fusion reads and writes; the counter's sum reads two numbers and keeps the result
-    assert parse(LOOP).hbm_bytes == copied_in + 5 * a_round
+    per_iteration = 2 * whole + 2 * counter  # the fusion reads and writes; the counter's sum reads two numbers
+    assert parse(LOOP).hbm_bytes == copied_in + 5 * per_iteration
 
 
-def test_kernels_take_what_they_tell_at_the_peak():
-    told = 'backend_config={"custom_call_config":{"cost_estimate":{"flops":"300","transcendentals":"9","bytes_accessed":"40"}}}'
-    module = parse(LOOP.replace(cycles(100), told))
+def test_kernels_take_their_cost_estimate_at_the_peak():
+    cost = 'backend_config={"custom_call_config":{"cost_estimate":{"flops":"300","transcendentals":"9","bytes_accessed":"40"}}}'
+    module = parse(LOOP.replace(cycles(100), cost))
     assert module.cycles == 7
     assert module.kernel_seconds(peak_flops=100, bandwidth=1000) == 5 * 3
     assert module.kernel_seconds(peak_flops=100, bandwidth=10) == 5 * 4
@@ -84,7 +84,7 @@ def test_a_loop_of_unknown_length_counts_once_and_is_named(change):
     assert module.cycles == 107
 
 
-def test_a_text_that_is_no_module_is_refused():
+def test_a_text_that_is_not_a_module_is_rejected():
     with pytest.raises(ValueError, match="no entry computation"):
         parse("nothing")
 
@@ -105,7 +105,7 @@ def test_bytes_of_an_array(text, bytes_, in_hbm):
     assert (shape.bytes, shape.in_hbm) == (bytes_, in_hbm)
 
 
-def exchange(line):
+def with_collective(line):
     parameter, root = "%p = f32[4,8]{1,0} parameter(0)", "ROOT %c = f32[]{:T(128)} constant(0)"
     return parse(f"ENTRY %main (p: f32[4,8]) -> f32[] {{\n  {parameter}\n  {line}\n  {root}\n}}\n")
 
@@ -147,8 +147,8 @@ def exchange(line):
         ("%a = f32[4,8]{1,0} collective-permute(%p), source_target_pairs={{0,1},{1,0}}", "collective-permute", 2, 128, 128),
     ],
 )
-def test_an_exchange_tells_its_kind_chips_and_bytes(line, kind, devices, bytes_, sent):
-    (found,) = collectives(exchange(line), 8)
+def test_a_collective_has_a_kind_a_group_and_bytes(line, kind, devices, bytes_, sent):
+    (found,) = collectives(with_collective(line), 8)
     assert (found.kind, found.devices, found.count) == (kind, devices, 1)
     assert found.sent_bytes == sent
     assert found.total_bytes == found.largest_bytes == bytes_
@@ -179,21 +179,21 @@ ENTRY %main (p: f32[2,8], x: f32[5]) -> f32[5] {
 """
 
 
-def test_an_exchange_spread_over_fusions_is_one_and_what_they_pass_on_is_no_traffic():
+def test_a_collective_spread_over_fusions_counts_once_and_passing_it_on_is_not_traffic():
     module = parse(CHAIN)
     (found,) = collectives(module, 8)
     assert (found.kind, found.devices, found.count, found.total_bytes) == ("all-gather", 4, 1, 256)
     assert module.hbm_bytes == 2 * 5 * 4
 
 
-def test_chips_listed_in_a_way_that_is_not_known_are_refused():
-    with pytest.raises(ValueError, match="not known"):
-        collectives(exchange("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups=everyone, to_apply=%sum"), 8)
+def test_unknown_replica_groups_are_rejected():
+    with pytest.raises(ValueError, match="replica groups"):
+        collectives(with_collective("%a = f32[4,8]{1,0} all-reduce(%p), replica_groups=everyone, to_apply=%sum"), 8)
 
 
-def test_the_end_of_an_exchange_is_no_second_one():
+def test_the_end_of_a_collective_does_not_count_again():
     line = "%a = f32[4,8]{1,0} all-reduce-start(%p), replica_groups={}, to_apply=%sum\n  %b = f32[4,8]{1,0} all-reduce-done(%a)"
-    (found,) = collectives(exchange(line), 8)
+    (found,) = collectives(with_collective(line), 8)
     assert (found.kind, found.count, found.total_bytes) == ("all-reduce", 1, 128)
 
 
@@ -202,11 +202,11 @@ def test_an_all_reduce_of_which_each_chip_keeps_a_slice_is_a_reduce_scatter():
         "%a = f32[4,8]{1,0} all-reduce(%p), replica_groups=[1,8]<=[8], to_apply=%sum\n"
         "  %s = f32[1,8]{1,0} dynamic-slice(%a, %i, %z), dynamic_slice_sizes={1,8}"
     )
-    (found,) = collectives(exchange(line), 8)
+    (found,) = collectives(with_collective(line), 8)
     assert found.kind == "reduce-scatter"
 
 
-def test_exchanges_of_a_loop_count_each_round():
+def test_collectives_in_a_loop_count_in_each_iteration():
     inside = LOOP.replace(
         "%fusion.2 = bf16[8,128]{1,0:T(8,128)(2,1)} fusion(%x), kind=kLoop, calls=%fused.1",
         "%fusion.2 = bf16[8,128]{1,0:T(8,128)(2,1)} all-reduce(%x), replica_groups={}, to_apply=%sum",

@@ -2,8 +2,9 @@ import jax
 import pytest
 
 from paca_jax.planning.alternatives import MOST_COMPILES, Tried, alternatives, as_flags, try_alternatives
-from paca_jax.planning.memory import GIB, DoesNotFitError, state_bytes, too_large
-from paca_jax.train.setup import prepare
+from paca_jax.planning.memory import DoesNotFitError, state_bytes, too_large
+from paca_jax.planning.topology import GIB
+from paca_jax.train.run import prepare
 from tests import golden
 from tests.runs import small_config
 
@@ -25,20 +26,20 @@ from tests.runs import small_config
         ),
     ],
 )
-def test_the_compilers_word_on_memory(message, needed, usable):
+def test_the_compilers_message_on_memory_is_parsed(message, needed, usable):
     shortage = too_large(message)
     assert shortage.needed == pytest.approx(needed * GIB)
     assert shortage.usable == pytest.approx(usable * GIB)
-    assert f"needs {needed:.2f} GiB a chip, but a program may use 15.75 GiB" in str(shortage)
+    assert f"at most 15.75 GiB per chip, got one that needs {needed:.2f} GiB" in str(shortage)
 
 
-def test_another_word_is_not_about_memory():
+def test_other_messages_are_not_about_memory():
     assert too_large("INTERNAL: something else, Used 3 of 4 things") is None
     assert too_large("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 20.0M of 16.0M vmem.") is None
 
 
 @pytest.mark.parametrize("fsdp", [1, 8])
-def test_the_state_of_a_chip_is_what_an_initialized_one_holds(fsdp):
+def test_the_bytes_of_the_state_are_those_of_an_initialized_one(fsdp):
     run = prepare(small_config(mesh__fsdp=fsdp))
     with jax.set_mesh(run.mesh):
         state = run.start_from(golden.random_variables(run.task.model))
@@ -59,8 +60,8 @@ def changes(config, needed, state=1, chips=4):
     return [as_flags(change) for change in alternatives(config, DoesNotFitError(needed * GIB, 16 * GIB), state * GIB, chips)]
 
 
-def test_a_step_that_needs_twice_the_memory_splits_its_batch_in_as_many_parts_as_bring_it_below():
-    config = small_config(batch_size=32)  # 8 images a chip
+def test_a_step_that_needs_too_much_memory_splits_its_batch_until_it_fits():
+    config = small_config(batch_size=32)  # 8 images per chip
     assert changes(config, needed=40) == [
         "--config.remat=True",
         "--config.accumulate_steps=4",
@@ -78,7 +79,7 @@ def test_a_large_state_is_split_first():
     ]
 
 
-def test_one_image_a_chip_cannot_be_split():
+def test_one_image_per_chip_cannot_be_split():
     assert changes(small_config(batch_size=4, remat=True), needed=40) == []
 
 

@@ -1,4 +1,4 @@
-"""The command line: one real compilation of a small train step for four v5e chips, and what it answers where it cannot."""
+"""The command line: one real compilation of a small train step for four v5e chips, and the errors."""
 
 import importlib.util
 import json
@@ -11,7 +11,7 @@ import pytest
 import paca_jax
 from tests.runs import SMALL, environment_for_tpus, run, small_config
 
-pytestmark = pytest.mark.xdist_group("plan")  # so that one worker compiles for all of them
+pytestmark = pytest.mark.xdist_group("plan")  # so that one worker compiles once for all of them
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
 MODEL = [f"--config.{key}={value}" for key, value in SMALL.items() if key.startswith("model.")]
 
@@ -41,22 +41,22 @@ def parameters():
 
 @pytest.mark.slow
 @needs_libtpu
-def test_a_replicated_state_is_twelve_bytes_a_parameter(planned, parameters):
+def test_a_replicated_state_has_twelve_bytes_per_parameter(planned, parameters):
     memory = planned[1]["memory"]
     assert memory["parameters"] == 4 * parameters
     assert 8 * parameters <= memory["optimizer_state"] <= 8 * parameters + 64  # AdamW: two moments, and a counter or two
-    assert memory["batch"] >= 8 * 32 * 32 * 3  # 8 images of bytes a chip
+    assert memory["batch"] >= 8 * 32 * 32 * 3  # 8 images of bytes per chip
     assert memory["total"] == sum(size for name, size in memory.items() if name != "total")
     assert memory["total"] < planned[1]["usable_hbm_bytes"]
 
 
 @pytest.mark.slow
 @needs_libtpu
-def test_data_parallel_chips_exchange_their_gradients_and_little_else(planned, parameters):
+def test_data_parallel_chips_reduce_their_gradients_and_little_else(planned, parameters):
     exchanged = {(entry["kind"], entry["devices"]): entry["total_bytes"] for entry in planned[1]["collectives"]}
     gradients = 4 * parameters
     assert set(exchanged) == {("all-reduce", 4)}
-    assert gradients <= exchanged["all-reduce", 4] <= 1.05 * gradients, "scalars come on top"
+    assert gradients <= exchanged["all-reduce", 4] <= 1.05 * gradients, "plus a few scalars"
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ def test_time_and_hours_follow_from_the_cycles(planned):
 
 @pytest.mark.slow
 @needs_libtpu
-def test_the_page_says_that_it_is_an_estimate_and_what_it_leaves_out(planned):
+def test_the_page_says_that_it_is_an_estimate_and_what_is_left_out(planned):
     text, found = planned
     assert "on v5e:2x2: 4 chips, mesh data=4 fsdp=1 model=1" in text
     assert "batch 32, in 4 parts" in text
@@ -88,12 +88,12 @@ def test_the_page_says_that_it_is_an_estimate_and_what_it_leaves_out(planned):
 
 @pytest.mark.slow
 @needs_libtpu
-def test_a_step_that_does_not_fit_says_by_how_much_and_what_may(tmp_path):
+def test_a_step_that_does_not_fit_reports_by_how_much_and_what_to_try(tmp_path):
     file = tmp_path / "plan.json"
     done = plan("--topology=v5e:2x2", "--config.batch_size=4194304", "--config.num_steps=1", f"--json={file}")
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert "Does not fit on v5e:2x2. The step needs" in done.stdout
+    assert "Does not fit on v5e:2x2. Expected a step of at most" in done.stdout
     assert "--config.remat=True\n" in done.stdout
     found = json.loads(file.read_text())
     assert found["needed"] > found["usable_hbm_bytes"] > 15 * 2**30
@@ -102,24 +102,24 @@ def test_a_step_that_does_not_fit_says_by_how_much_and_what_may(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
-        (["--topology=v9:2x2"], "error: A topology is a kind of chip"),
+        (["--topology=v9:2x2"], "error: Expected a topology such as v5e:16x16, got 'v9:2x2'."),
         pytest.param(
-            ["--topology=v5e:2x2", "--config.batch_size=6"], "error: batch_size=6 must be a multiple of 4", marks=needs_libtpu
+            ["--topology=v5e:2x2", "--config.batch_size=6"], "error: Expected batch_size to be a multiple of 4", marks=needs_libtpu
         ),
     ],
 )
-def test_a_wrong_question_gets_one_sentence_and_status_2(arguments, sentence):
+def test_a_wrong_option_exits_with_a_message_and_status_2(arguments, message):
     done = plan(*arguments)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(sentence)
+    assert done.stderr.splitlines()[-1].startswith(message)
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_without_libtpu_one_sentence_says_what_to_install(tmp_path):
+def test_without_libtpu_a_message_names_what_to_install(tmp_path):
     (tmp_path / "libtpu.py").write_text('raise ImportError("hidden")\n')
     done = plan("--topology=v5e:2x2", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith('which is not installed: pip install "paca-jax[tpu]".')
+    assert done.stderr.splitlines()[-1].endswith('Install it: pip install "paca-jax[tpu]"')

@@ -1,1 +1,1 @@
-"""Campaigns that are too long for the tests: `make proof`."""
+"""Campaigns that are too long for the test suite: `make proof`."""

@@ -1,4 +1,4 @@
-"""Runs the campaigns and writes what they found: `python -m tests.proof --out DIR [--only NAME] [--seed S]`."""
+"""Runs the campaigns and writes their results: `python -m tests.proof --out DIR [--only NAME] [--seed S]`."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.proof import kills, processes, starts
 
-# The runs to kill, and how often.
+# The runs to kill, and the number of times.
 KILLS = {
     "classification": (starts.classification, 20),
     "segmentation": (starts.segmentation, 4),
@@ -18,8 +18,10 @@ CAMPAIGNS = (*KILLS, "processes")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs, and of each campaign's .json and .md")
-    parser.add_argument("--only", choices=CAMPAIGNS, help="one campaign (default: all)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the runs and the .json and .md file of each campaign"
+    )
+    parser.add_argument("--only", choices=CAMPAIGNS, help="a single campaign (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

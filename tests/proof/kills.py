@@ -1,4 +1,4 @@
-"""A run killed at random moments, saving included, against the same run left alone."""
+"""A run that is killed at random moments, also while saving, against the same run without interruption."""
 
 import random
 import shutil
@@ -19,9 +19,9 @@ EXIT_STATUS = {"SIGKILL": -9, "SIGTERM": 143}
 
 
 def campaign(start: Start, out: Path, count: int, seed: int) -> dict[str, Any]:
-    """Kills a run `count` times, by turns with SIGKILL and SIGTERM, lets it end, and compares it with an uninterrupted one.
+    """Kills a run `count` times, alternating SIGKILL and SIGTERM, lets it finish, and compares it with an uninterrupted one.
 
-    Half of the kills wait for a checkpoint that is being written. SIGTERM loses nothing: the run saves its step first.
+    Half of the kills wait until a checkpoint is being written. SIGTERM loses nothing, as the run saves its step first.
     """
     whole, killed = out / "whole", out / "killed"
     for workdir in (whole, killed):
@@ -51,7 +51,7 @@ def campaign(start: Start, out: Path, count: int, seed: int) -> dict[str, Any]:
 
 
 def _kill(start: Start, workdir: Path, rng: random.Random, index: int) -> dict[str, Any]:
-    """Starts the run, kills it, and tells how far it was and what it had saved."""
+    """Starts the run, kills it, and returns the last step that it reached and the last one that it saved."""
     name = "SIGKILL" if index % 2 == 0 else "SIGTERM"
     while_saving = index % 4 >= 2
     before = _saved(workdir)
@@ -89,7 +89,7 @@ def as_table(result: dict[str, Any]) -> str:
         lines.append(f"| {index} | {row['signal']} | {saving} | {row['reached']} | {row['saved']} |")
     lines += [
         "",
-        f"Final parameters equal bit for bit: {result['same_parameters']}. Metrics equal: {result['same_metrics']}. "
+        f"Final parameters bit-identical: {result['same_parameters']}. Metrics equal: {result['same_metrics']}. "
         f"Most steps lost: {result['most_steps_lost']}. Killed each time, SIGTERM with status 143 after saving: "
         f"{result['killed_each_time']}.",
     ]

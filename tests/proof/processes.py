@@ -1,4 +1,4 @@
-"""Runs over two and four processes, against one: the same losses, the same counts, and exact after a kill."""
+"""Runs over two and four processes against one: equal losses, equal counts, and exact resumption after a kill."""
 
 import random
 import shutil
@@ -17,7 +17,7 @@ from tests.runs import SMALL, Processes, command, run_to_the_end, scalars
 
 STEPS = 20
 WHOLE = create_model("pacavit_nano").config
-# The demo itself, its first steps only: what `command` cuts down is set back.
+# The first steps of the demo itself: this undoes what `command` reduces.
 DEMO = {
     **{key: getattr(WHOLE, key.removeprefix("model.")) for key in SMALL if key.startswith("model.")},
     "dataset.train_split": "train",
@@ -38,7 +38,7 @@ RUNS = {
 
 
 def campaign(out: Path, seed: int) -> dict[str, Any]:
-    """Trains the demo's first steps over processes, and once more over two of which one is killed."""
+    """Trains the first steps of the demo on several processes, and again on two of which one is killed."""
     rows = []
     alone: list[dict[str, float]] = []
     for name, (count, mesh) in RUNS.items():
@@ -58,11 +58,11 @@ def campaign(out: Path, seed: int) -> dict[str, Any]:
 
 
 def _detectors(out: Path) -> dict[str, float]:
-    """Trains a detector on a few scenes, and lets it go on for some steps on one process and on two."""
+    """Trains a detector on a few scenes and continues for some steps on one process and on two."""
     few = {"dataset.train_split": "train[:16]", "dataset.eval_split": "train[:16]", "batch_size": 4}
-    taught = _fresh(out / "detector")
-    run_to_the_end(*on_scenes("detection", taught, **few | {"num_steps": 160}))
-    more = few | {"init_from": taught, "num_steps": 8, "log_every_steps": 1, "learning_rate": 1e-5}
+    trained = _fresh(out / "detector")
+    run_to_the_end(*on_scenes("detection", trained, **few | {"num_steps": 160}))
+    more = few | {"init_from": trained, "num_steps": 8, "log_every_steps": 1, "learning_rate": 1e-5}
     found = {}
     for count in (1, 2):
         workdir = _fresh(out / f"detector_on_{count}")
@@ -79,18 +79,18 @@ def _detectors(out: Path) -> dict[str, float]:
 def _run(count: int, workdir: Path, line: list[str]) -> list[dict[str, float]]:
     codes = Processes(count, workdir, line).wait()
     if any(codes):
-        raise RuntimeError(f"Exit statuses {codes}; see the logs beside {workdir}.")
+        raise RuntimeError(f"Expected exit statuses of 0, got {codes}. See the logs next to {workdir}.")
     return scalars(workdir)
 
 
 def _difference(alone: list[dict[str, float]], lines: list[dict[str, float]]) -> float:
-    """Returns the largest difference of the losses, relative."""
+    """Returns the largest relative difference of the losses."""
     pairs = [(a["train/loss"], b["train/loss"]) for a, b in zip(alone, lines, strict=True)]
     return max(abs(a - b) / a for a, b in pairs)
 
 
 def _interrupted(out: Path, rng: random.Random, number: signal.Signals) -> dict[str, bool]:
-    """Signals one of two processes at a random step, starts both again, and compares with the two that were left alone."""
+    """Signals one of two processes at a random step, restarts both, and compares with the uninterrupted run."""
     workdir = _fresh(out / f"one_of_two_{number.name}")
     run = Processes(2, workdir, command(workdir, **DEMO))
     run.wait_for(f"step {rng.randrange(8, 15)}/{STEPS}")
@@ -115,11 +115,11 @@ def _fresh(workdir: Path) -> Path:
 
 def as_table(result: dict[str, Any]) -> str:
     """Returns the campaign as a Markdown table."""
-    lines = [f"| run | largest difference of {STEPS} losses, relative | right of {IMAGES} images |", "|:--|--:|--:|"]
+    lines = [f"| run | largest relative difference of {STEPS} losses | right of {IMAGES} images |", "|:--|--:|--:|"]
     lines += [f"| {row['run']} | {row['largest_relative_difference']:.1e} | {row['right']:g} |" for row in result["rows"]]
-    told = ", ".join(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in result["detection"].items())
-    lines += ["", f"A detector that goes on for 8 steps on two processes as on one: {told}."]
+    summary = ", ".join(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in result["detection"].items())
+    lines += ["", f"A detector that continues for 8 steps on two processes instead of one: {summary}."]
     for number, found in result["one_of_two_interrupted"].items():
-        told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in found.items())
-        lines += ["", f"{number} to one of two processes at a random step, and both started again: {told}."]
+        summary = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in found.items())
+        lines += ["", f"{number} to one of two processes at a random step, then both restarted: {summary}."]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The runs that the campaigns interrupt: command lines, each of a small run that goes on when it is started again."""
+"""The command lines of the small runs that the campaigns interrupt; started again, a run resumes."""
 
 import sys
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _ON_SCENES = _OPTIONS | {
     "dataset.eval_split": "test[:24]",
 }
 
-# From a run's folder to the command line that starts it and goes on with it.
+# From a run's workdir to the command line that starts or resumes it.
 Start = Callable[[Path], list[str]]
 
 
@@ -43,7 +43,7 @@ def detection(workdir: Path) -> list[str]:
 
 
 def on_scenes(task: str, workdir: Path, **values: Any) -> list[str]:
-    """Returns the command line of a run on scenes; the scenes and a classifier to start from are made beside it at first."""
+    """Returns the command line of a run on scenes, after creating the scenes and a classifier to start from if missing."""
     datasets, classifier = workdir.parent / "datasets", workdir.parent / "classifier"
     prepare("scenes", str(datasets))
     if not classifier.exists():

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from paca_jax.train import run as loop
+from paca_jax.train.train_loop import train
 from tests.prepared import Prepare, prepare_once
 from tests.runs import small_config
 
@@ -15,5 +15,5 @@ __all__ = ["prepare_once"]
 @pytest.fixture(scope="package")
 def finished_run(tmp_path_factory: pytest.TempPathFactory, prepare_once: Prepare) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
-    loop.train(small_config(), workdir, devices=jax.devices()[:1])
+    train(small_config(), workdir, devices=jax.devices()[:1])
     return workdir

@@ -44,26 +44,27 @@ def test_a_run_without_steps_is_refused():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("batch_size", 12, "batch_size=12 must be a multiple of 8"),
-        ("accumulate_steps", 3, "must be a multiple of 24"),
-        ("log_every_steps", 0, "log_every_steps is at least 1"),
-        ("schedule", "poly", "schedule is cosine or linear or steps, but got 'poly'"),
+        ("batch_size", 12, "batch_size to be a multiple of 8 .*, got 12"),
+        ("accumulate_steps", 3, "to be a multiple of 24"),
+        ("log_every_steps", 0, "log_every_steps to be at least 1"),
+        ("schedule", "poly", "schedule to be cosine or linear or steps, got 'poly'"),
         ("rate_scales", (("head",),), "pairs of a regular expression and a factor"),
         ("rate_scales", (("head", -1.0),), "a factor of 0 or more"),
-        ("rate_scales", (("(head", 2.0),), "no regular expression: '\\(head'"),
-        ("no_decay", "norm[", "no_decay holds no regular expression"),
-        ("ema_decay", 1.0, "ema_decay lies in"),
+        ("rate_scales", (("(head", 2.0),), "regular expression in rate_scales, got '\\(head'"),
+        ("no_decay", "norm[", "regular expression in no_decay"),
+        ("ema_decay", 1.0, "ema_decay to be in"),
         ("dtype", "float16", "float32 or bfloat16"),
-        ("on_nonfinite", "ignore", "on_nonfinite is stop or skip, but got 'ignore'"),
-        ("layer_decay", 0.0, r"layer_decay lies in \(0, 1\]"),
-        ("learning_rate_batch_size", 0, "learning_rate_batch_size is at least 1"),
-        ("profile_steps", (5, 3), "two steps in their order"),
-        ("profile_steps", (5,), "two steps in their order"),
-        ("label_smoothing", 1.0, "label_smoothing lies in"),
-        ("augment.erase_probability", 1.5, "augment.erase_probability lies in"),
-        ("augment.cutmix_probability", -0.1, "augment.cutmix_probability lies in"),
-        ("augment.mixup_alpha", -1.0, "augment.mixup_alpha is 0"),
-        ("augment.mix_group", 100, "augment.mix_group divides batch_size=1024, but got 100"),
+        ("on_nonfinite", "ignore", "on_nonfinite to be stop or skip, got 'ignore'"),
+        ("layer_decay", 0.0, r"layer_decay to be in \(0, 1\]"),
+        ("learning_rate_batch_size", 0, "learning_rate_batch_size to be at least 1"),
+        ("profile_steps", (5, 3), "two steps .* in order"),
+        ("profile_steps", (5,), "two steps .* in order"),
+        ("model.implementation", "cuda", "model.implementation to be one of None, xla, xla_cpu, .*, got 'cuda'"),
+        ("label_smoothing", 1.0, "label_smoothing to be in"),
+        ("augment.erase_probability", 1.5, "augment.erase_probability to be in"),
+        ("augment.cutmix_probability", -0.1, "augment.cutmix_probability to be in"),
+        ("augment.mixup_alpha", -1.0, "augment.mixup_alpha to be positive, or 0"),
+        ("augment.mix_group", 100, "augment.mix_group to be a divisor of batch_size=1024, got 100"),
     ],
 )
 def test_values_that_do_not_fit(key, value, message):
@@ -78,6 +79,7 @@ def test_model_options_are_typed_and_unset():
     assert model_overrides(config) == {}
     config.model.clusters = (49, 49, 49, 0)
     config.model.layer_scale = 0.5
+    config.model.implementation = "xla"  # of the machine, not of the network
     assert model_overrides(config) == {"clusters": (49, 49, 49, 0), "layer_scale": 0.5}
     with pytest.raises(TypeError):
         config.model.post_norm = "yes"

@@ -1,4 +1,4 @@
-"""SIGTERM, steps that are not finite, a full disk: nothing that was saved is lost, and the same command goes on."""
+"""SIGTERM, steps that are not finite, a full disk: no checkpoint is lost, and the same command resumes the run."""
 
 import logging
 import resource
@@ -11,7 +11,7 @@ import pytest
 
 import paca_jax
 from paca_jax.errors import UserError
-from paca_jax.train import run as loop
+from paca_jax.train.train_loop import train
 from tests.runs import scalars, small_config
 
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
@@ -50,56 +50,56 @@ def at():
         logger.removeHandler(handler)
 
 
-def test_sigterm_saves_the_step_and_the_run_goes_on_to_the_same_bits(finished_run, tmp_path, at, caplog):
+def test_sigterm_saves_the_step_and_the_run_resumes_to_the_same_bits(finished_run, tmp_path, at, caplog):
     before = signal.getsignal(signal.SIGTERM)
     at("step 2/12", lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as stopped:
-        loop.train(small_config(), tmp_path, devices=ONE)
+        train(small_config(), tmp_path, devices=ONE)
     assert stopped.value.code == 143
     assert "Stopped by SIGTERM after step 2, which is saved" in caplog.text
     assert signal.getsignal(signal.SIGTERM) is before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
 
-    loop.train(small_config(), tmp_path, devices=ONE)
+    train(small_config(), tmp_path, devices=ONE)
     assert scalars(tmp_path) == scalars(finished_run)
     _, whole = paca_jax.load(finished_run)
     _, resumed = paca_jax.load(tmp_path)
     assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
 
 
-def test_a_step_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(finished_run, tmp_path):
+def test_a_step_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(finished_run, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(finished_run, workdir)
     for step in (8, 12):
         shutil.rmtree(workdir / "checkpoints" / str(step))
-    with pytest.raises(UserError, match=r"of step 8 is not finite; .* on_nonfinite=skip"):
-        loop.train(small_config(**WILD), workdir, devices=ONE)
+    with pytest.raises(UserError, match=r"got infinity or NaN in step 8; .* on_nonfinite=skip"):
+        train(small_config(**WILD), workdir, devices=ONE)
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["6"]
-    loop.train(small_config(), workdir, devices=ONE)
+    train(small_config(), workdir, devices=ONE)
     assert scalars(workdir) == scalars(finished_run)
 
 
-def test_steps_that_are_not_finite_can_be_passed_over_and_are_counted(tmp_path, caplog):
-    loop.train(small_config(**WILD, on_nonfinite="skip"), tmp_path, devices=ONE)
+def test_steps_that_are_not_finite_can_be_skipped_and_are_counted(tmp_path, caplog):
+    train(small_config(**WILD, on_nonfinite="skip"), tmp_path, devices=ONE)
     lines = scalars(tmp_path)
     assert [line["train/nonfinite"] for line in lines] == [1, 3, 5, 7, 9, 11]
     assert lines[-1]["train/grad_norm"] is None
-    assert "Step 12 changed nothing, for its loss or gradient is not finite (11 such steps so far)" in caplog.text
+    assert "Step 12 changed nothing: its loss or gradient is not finite (11 such steps so far)" in caplog.text
     _, variables = paca_jax.load(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
-def test_a_full_disk_is_told_and_earlier_checkpoints_stay_whole(finished_run, tmp_path, at):
+def test_a_full_disk_is_reported_and_earlier_checkpoints_stay_whole(finished_run, tmp_path, at):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     at("step 8/12", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)))
     try:
         with pytest.raises(UserError, match=r"cannot be written to .*checkpoints .*those that are there are whole"):
-            loop.train(small_config(), tmp_path, devices=ONE)
+            train(small_config(), tmp_path, devices=ONE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     assert "4" in kept <= {"4", "6"}
-    loop.train(small_config(), tmp_path, devices=ONE)
+    train(small_config(), tmp_path, devices=ONE)
     assert scalars(tmp_path) == scalars(finished_run)
 
 
@@ -108,6 +108,6 @@ def test_chosen_steps_are_traced(finished_run, tmp_path, caplog):
     shutil.copytree(finished_run, workdir)
     shutil.rmtree(workdir / "checkpoints" / "12")
     with caplog.at_level("INFO", logger="paca_jax"):
-        loop.train(small_config(profile_steps=(10, 11)), workdir, devices=ONE)
+        train(small_config(profile_steps=(10, 11)), workdir, devices=ONE)
     assert list(workdir.glob("plugins/profile/*/*.xplane.pb"))
     assert "Traced steps 10 to 11" in caplog.text

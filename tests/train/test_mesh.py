@@ -9,14 +9,14 @@ import pytest
 import paca_jax
 from paca_jax.planning.collectives import collectives
 from paca_jax.planning.hlo import parse
-from paca_jax.train import run as loop
-from paca_jax.train.setup import prepare
+from paca_jax.train.run import prepare
+from paca_jax.train.train_loop import train
 from tests.runs import scalars, small_config
 
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
 
 STEPS = 8
-# The whole recipe on the device, so that what it draws is seen not to depend on the mesh.
+# The whole augmentation on the device, whose random draws must not depend on the mesh.
 RECIPE = {
     "augment__erase_probability": 0.5,
     "augment__mixup_alpha": 0.8,
@@ -27,7 +27,7 @@ RECIPE = {
 
 
 def losses(devices, mesh=(1, 1, 1), steps=STEPS, variables=None, **overrides):
-    """Returns the losses of a run's first steps, from its own start or from given variables, and the last state."""
+    """Returns the losses of the first steps of a run, from random or given variables, and the last state."""
     config = small_config(**RECIPE, num_steps=STEPS, mesh__data=mesh[0], mesh__fsdp=mesh[1], mesh__model=mesh[2], **overrides)
     run = prepare(config, devices)
     found = []
@@ -41,7 +41,7 @@ def losses(devices, mesh=(1, 1, 1), steps=STEPS, variables=None, **overrides):
 
 @pytest.fixture(scope="module")
 def variables():
-    """What a run on one device starts from."""
+    """The initial variables of a run on one device."""
     run = prepare(small_config(), jax.devices()[:1])
     return jax.device_get(run.fresh_state().variables)
 
@@ -75,7 +75,7 @@ def test_accumulated_parts_learn_what_the_whole_batch_does(variables):
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
-def test_a_run_goes_on_with_another_mesh(finished_run, tmp_path):
+def test_a_run_resumes_on_another_mesh(finished_run, tmp_path):
     """From one device to eight at step 6, and back at step 8."""
     workdir = tmp_path / "run"
     shutil.copytree(finished_run, workdir)
@@ -83,7 +83,7 @@ def test_a_run_goes_on_with_another_mesh(finished_run, tmp_path):
     for later, mesh, devices in ((("8", "12"), eight, jax.devices()), (("12",), {}, jax.devices()[:1])):
         for step in later:
             shutil.rmtree(workdir / "checkpoints" / step)
-        loop.train(small_config(**mesh), workdir, devices=devices)
+        train(small_config(**mesh), workdir, devices=devices)
         for before, now in zip(scalars(finished_run), scalars(workdir), strict=True):
             assert before.keys() == now.keys()
             assert now["train/loss"] == pytest.approx(before["train/loss"], rel=1e-5)

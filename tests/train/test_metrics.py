@@ -20,7 +20,7 @@ def test_a_step_is_one_line(tmp_path):
     assert read_metrics(epath.Path(tmp_path)) == lines(tmp_path)
 
 
-def test_what_is_not_finite_is_null(tmp_path):
+def test_values_that_are_not_finite_are_null(tmp_path):
     writer = JsonLinesWriter(epath.Path(tmp_path), start_step=0)
     writer.write_scalars(1, {"train/loss": float("nan"), "train/grad_norm": float("inf")})
     writer.close()
@@ -41,7 +41,7 @@ def test_the_best_evaluation_is_the_earliest_of_the_highest():
     assert best_evaluation(found[1:2], "eval/accuracy") is None
 
 
-def test_a_resumed_run_drops_what_it_will_write_again(tmp_path):
+def test_a_resumed_run_drops_the_lines_of_later_steps(tmp_path):
     text = '{"step": 1, "a": 1.0}\n{"step": 2, "a": 2.0}\n{"step": 3, "a": 3.0}\n{"step": 4, "a"'
     (tmp_path / "metrics.jsonl").write_text(text)
     writer = JsonLinesWriter(epath.Path(tmp_path), start_step=2)

@@ -39,5 +39,5 @@ def test_when_one_of_two_processes_is_killed_the_run_stops_and_goes_on_later(fin
 def test_processes_need_all_three_of_address_number_and_id(tmp_path):
     done = run_main(*command(tmp_path), "--num_processes=2", "--process_id=0")
     assert done.returncode == 2
-    assert "error: Several processes need an address" in done.stderr
-    assert "lacking is --coordinator_address or JAX_COORDINATOR_ADDRESS" in done.stderr
+    assert "error: Expected a coordinator address" in done.stderr
+    assert "Add --coordinator_address or JAX_COORDINATOR_ADDRESS" in done.stderr

@@ -8,7 +8,7 @@ import pytest
 
 from paca_jax import convert
 from paca_jax.models import create_model
-from paca_jax.tasks.classification.task import cross_entropy
+from paca_jax.tasks.classification.loss import cross_entropy
 from paca_jax.train.config import default_config
 from paca_jax.train.optimizer import make_optimizer
 from paca_jax.train.state import state_of
@@ -32,7 +32,7 @@ def test_twelve_steps(name, tolerance):
     smoothing, rate = float(golden["label_smoothing"]), float(golden["learning_rate"])
     optimizer = make_optimizer(config, rate)
     task = SimpleNamespace(augment=lambda batch, rng: batch, loss=lambda v, batch, rng: cross_entropy(model, v, batch, rng))
-    step = jax.jit(make_train_step(task, optimizer, lambda _: rate, seed=0))
+    step = jax.jit(make_train_step(task, optimizer, lambda _: rate, config))
     state = jax.jit(lambda variables: state_of(variables, optimizer, averaged=False))(convert.from_torch(weights, model))
 
     found = {"loss": [], "grad_norm": []}

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 import paca_jax
+from paca_jax.checkpoints.workdir import read_variables
 from paca_jax.errors import UserError
-from paca_jax.train import run as loop
+from paca_jax.train.evaluation import evaluate_only
+from paca_jax.train.train_loop import train
 from tests.runs import scalars, small_config
 
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
@@ -45,7 +47,7 @@ def test_a_run_leaves_a_report(finished_run):
 def test_the_same_command_reports_a_finished_run(finished_run, caplog):
     before = (finished_run / "metrics.jsonl").read_bytes()
     with caplog.at_level("INFO", logger="paca_jax"):
-        result = loop.train(small_config(), finished_run, devices=ONE)
+        result = train(small_config(), finished_run, devices=ONE)
     assert "finished run" in caplog.text
     assert result["eval/accuracy"] == scalars(finished_run)[-1]["eval/accuracy"]
     assert (finished_run / "metrics.jsonl").read_bytes() == before
@@ -60,7 +62,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished_run, tmp_path, las
             shutil.rmtree(workdir / "checkpoints" / str(step))
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 14, "train/lo')
-    loop.train(small_config(), workdir, devices=ONE)
+    train(small_config(), workdir, devices=ONE)
     assert scalars(workdir) == scalars(finished_run)
     _, whole = paca_jax.load(finished_run)
     _, resumed = paca_jax.load(workdir)
@@ -68,37 +70,55 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(finished_run, tmp_path, las
 
 
 def test_evaluation_gives_the_last_evaluation_again(finished_run):
-    result = loop.evaluate_only(small_config(), finished_run, devices=ONE)
+    result = evaluate_only(small_config(), finished_run, devices=ONE)
     last = scalars(finished_run)[-1]
     assert result == {name: value for name, value in last.items() if name.startswith("eval/")}
 
 
 def test_evaluation_starts_from_init_from_and_writes_nothing(finished_run, tmp_path):
-    result = loop.evaluate_only(small_config(init_from=str(finished_run)), tmp_path / "none", devices=ONE)
+    result = evaluate_only(small_config(init_from=str(finished_run)), tmp_path / "none", devices=ONE)
     assert result["eval/accuracy"] == scalars(finished_run)[-1]["eval/accuracy"]
     assert not (tmp_path / "none").exists()
 
 
 def test_official_means_the_weights_of_the_configs_model():
     with pytest.raises(UserError, match="pacavit_nano"):
-        loop.evaluate_only(small_config(init_from="official"), None, devices=ONE)
+        evaluate_only(small_config(init_from="official"), None, devices=ONE)
+
+
+def test_the_implementation_is_logged_and_belongs_to_no_checkpoint(finished_run, tmp_path, caplog):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    with caplog.at_level("INFO", logger="paca_jax"):
+        train(small_config(model__implementation="xla"), workdir, devices=ONE)
+    assert "The config has changed" not in caplog.text
+    for operation in ("attention", "mlp"):
+        lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{operation}: ")]
+        assert len(lines) == 1
+        assert "xla" in lines[0]
+        assert "xla_cpu" not in lines[0]
+    _, metadata = read_variables(workdir)
+    assert "implementation" not in metadata["config"]["model"]
+    assert "implementation" not in metadata["model"]
+    assert [line["step"] for line in scalars(workdir)] == [line["step"] for line in scalars(finished_run)]
 
 
 def test_nothing_to_evaluate(tmp_path):
     with pytest.raises(UserError, match="nothing to evaluate"):
-        loop.evaluate_only(small_config(), tmp_path, devices=ONE)
+        evaluate_only(small_config(), tmp_path, devices=ONE)
 
 
-def test_a_run_starts_from_another_ones_weights(finished_run, tmp_path):
+def test_a_run_starts_from_the_weights_of_another(finished_run, tmp_path):
     config = small_config(init_from=str(finished_run), num_steps=1, learning_rate=0.0, warmup_steps=0)
-    result = loop.train(config, tmp_path / "next", devices=ONE)
+    result = train(config, tmp_path / "next", devices=ONE)
     assert result["eval/accuracy"] == scalars(finished_run)[-1]["eval/accuracy"]
 
 
 def test_a_frozen_backbone_stays_as_it_was_and_is_resumed(finished_run, tmp_path):
     config = small_config(freeze_backbone=True, init_from=str(finished_run), num_steps=4, mesh__fsdp=2)
-    loop.train(config, tmp_path)
-    loop.train(config, tmp_path)
+    train(config, tmp_path)
+    train(config, tmp_path)
     _, before = paca_jax.load(finished_run)
     _, after = paca_jax.load(tmp_path)
     for name, part in before["params"].items():
@@ -108,31 +128,31 @@ def test_a_frozen_backbone_stays_as_it_was_and_is_resumed(finished_run, tmp_path
 def test_another_model_is_refused_and_nothing_is_lost(finished_run):
     before = sorted(finished_run.rglob("*"))
     with pytest.raises(UserError, match=r"model\.depths \[1, 1, 1, 1\] -> \[1, 1, 2, 1\]"):
-        loop.train(small_config(model__depths=(1, 1, 2, 1)), finished_run, devices=ONE)
+        train(small_config(model__depths=(1, 1, 2, 1)), finished_run, devices=ONE)
     assert sorted(finished_run.rglob("*")) == before
 
 
 @pytest.mark.parametrize("change", [{"ema_decay": 0.9}, {"freeze_backbone": True}, {"layer_decay": 0.5}, {"clip_norm": 0.0}])
-def test_another_optimizer_is_refused_and_a_change_of_numbers_is_told(finished_run, change, caplog):
+def test_another_optimizer_is_refused_and_other_changes_are_logged(finished_run, change, caplog):
     with pytest.raises(UserError, match=next(iter(change))):
-        loop.train(small_config(**change), finished_run, devices=ONE)
-    loop.train(small_config(weight_decay=0.1), finished_run, devices=ONE)
+        train(small_config(**change), finished_run, devices=ONE)
+    train(small_config(weight_decay=0.1), finished_run, devices=ONE)
     assert "The config has changed since the checkpoint: weight_decay 0.05 -> 0.1." in caplog.text
 
 
 def test_evaluation_counts_every_example_once_whatever_the_batch(finished_run):
     counts = set()
     for batch_size in (32, 8):
-        result = loop.evaluate_only(small_config(batch_size=batch_size), finished_run, devices=ONE)
+        result = evaluate_only(small_config(batch_size=batch_size), finished_run, devices=ONE)
         counts.add(round(result["eval/accuracy"] * 72, 3))
     assert len(counts) == 1
     assert counts.pop() % 1 == 0
 
 
-def test_the_average_is_what_is_evaluated_and_handed_out(tmp_path):
+def test_the_average_is_evaluated_and_loaded(tmp_path):
     config = small_config(ema_decay=0.9, num_steps=4, model__drop_path_rate=0.0)
-    result = loop.train(config, tmp_path, devices=ONE)
-    again = loop.evaluate_only(config, tmp_path, devices=ONE)
+    result = train(config, tmp_path, devices=ONE)
+    again = evaluate_only(config, tmp_path, devices=ONE)
     assert again == result
-    loaded = loop.evaluate_only(small_config(init_from=str(tmp_path)), tmp_path / "none", devices=ONE)
+    loaded = evaluate_only(small_config(init_from=str(tmp_path)), tmp_path / "none", devices=ONE)
     assert loaded == result

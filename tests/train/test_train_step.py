@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from paca_jax.models import TeacherConfig, create_model
-from paca_jax.tasks.classification.task import cross_entropy
+from paca_jax.tasks.classification.loss import cross_entropy
+from paca_jax.train.config import default_config
 from paca_jax.train.state import state_of
 from paca_jax.train.train_step import make_train_step, stream
 from tests import golden
@@ -34,10 +35,16 @@ def batch_of(size, masked=()):
     }
 
 
+def config_of(**options):
+    config = default_config()
+    config.update(options)
+    return config
+
+
 @functools.cache
 def step_of(model, **options):
     task = SimpleNamespace(augment=lambda b, rng: b, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
-    return jax.jit(make_train_step(task, optax.sgd(1.0), lambda _: 1.0, seed=0, **options))
+    return jax.jit(make_train_step(task, optax.sgd(1.0), lambda _: 1.0, config_of(**options)))
 
 
 def one_step(classifier, batch, **options):
@@ -122,7 +129,7 @@ def test_a_batch_is_augmented_whole_before_it_is_split(classifier):
         return batch | {"image": batch["image"][::-1], "target": batch["target"][::-1]}
 
     task = SimpleNamespace(augment=augment, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
-    step = jax.jit(make_train_step(task, optax.sgd(1.0), lambda _: 1.0, seed=0, accumulate_steps=2))
+    step = jax.jit(make_train_step(task, optax.sgd(1.0), lambda _: 1.0, config_of(accumulate_steps=2)))
     _, scalars = step(state_of(variables, optax.sgd(1.0), averaged=False), batch_of(12))
     assert seen == [12]
     np.testing.assert_allclose(scalars["loss"], one_step(classifier, batch_of(12))[1]["loss"], rtol=1e-5)

@@ -2,7 +2,7 @@
 
 Sources:
     `imagenet_classes.txt`: the synset ids of TFDS's `imagenet2012` in its order (sorted, the usual label order), each with the
-    words of that synset in WordNet 3.0 (license: `LICENSE.wordnet`).
+    words of the synset in WordNet 3.0 (license: `LICENSE.wordnet`).
     `ade20k_classes.txt`: the 150 classes of the scene parsing benchmark (Zhou et al., 2017), each with one of its words in the
     benchmark's `objectInfo150.txt`, as papers use them.
     `coco_classes.txt`: the 80 names in `annotations/instances_val2017.json` in the order of their category ids (Lin et al.,
@@ -21,11 +21,11 @@ def _lines(file: str) -> tuple[str, ...]:
 IMAGENET_SYNSETS: tuple[str, ...] = tuple(line.split(" ", 1)[0] for line in _lines("imagenet_classes.txt"))
 # Words, such as "tench, Tinca tinca". Not unique: "crane" is a bird and a machine, and two synsets begin with "maillot".
 IMAGENET_CLASSES: tuple[str, ...] = tuple(line.split(" ", 1)[1] for line in _lines("imagenet_classes.txt"))
-# Class c has the value c + 1 in the benchmark's masks, where 0 means unlabeled.
+# The benchmark's masks store class c as c + 1, and 0 for unlabeled pixels.
 ADE20K_CLASSES = _lines("ade20k_classes.txt")
 COCO_CLASSES = _lines("coco_classes.txt")
 
 
 def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns ImageNet's words if the names are its WordNet ids in label order; any other names unchanged."""
+    """Returns ImageNet's words if the names are its WordNet ids in label order, and any other names unchanged."""
     return IMAGENET_CLASSES if tuple(class_names) == IMAGENET_SYNSETS else tuple(class_names)

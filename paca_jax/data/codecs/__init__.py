@@ -1,1 +1,1 @@
-"""Decoding of image files, label maps and run lengths."""
+"""Decoding of image files, label maps and run-length encodings."""

@@ -1,1 +1,1 @@
-"""Batches as a function of seed and step, read ahead in threads or worker processes."""
+"""Batches as a function of the seed and the step, prepared ahead in threads or worker processes."""

@@ -1,6 +1,6 @@
-"""Running a random-access source of batches ahead of its consumer, in threads or in worker processes, with Grain.
+"""Preparation of batches ahead of their consumer, in threads or worker processes, with Grain.
 
-A worker process never starts a JAX backend, leaves Ctrl-C to its parent, and dies with it however that ends.
+A worker process never starts a JAX backend, leaves Ctrl-C to its parent, and dies with it, however that ends.
 """
 
 import multiprocessing
@@ -15,9 +15,9 @@ import numpy as np
 
 from paca_jax.errors import UserError
 
-# Batches in preparation at once without workers; more threads than this only wait for Python's lock.
+# Batches in preparation at once without workers; more threads would only wait for Python's global lock.
 _THREADS = min(4, os.cpu_count() or 1)
-# Smaller arrays travel through a pipe, larger ones through shared memory.
+# Smaller arrays go through a pipe, larger ones through shared memory.
 _SHARED_BYTES = 1 << 16
 
 
@@ -39,8 +39,8 @@ class Batches(Iterator[dict[str, np.ndarray]]):
         """Returns the next batch.
 
         Raises:
-          StopIteration: all batches were returned, or `close` was called.
-          UserError: what the source raised, or a worker process was killed.
+            StopIteration: there are no more batches, or `close` was called.
+            UserError: raised by the source, or a worker process was killed.
         """
         if self._iterator is None:
             raise StopIteration
@@ -51,7 +51,7 @@ class Batches(Iterator[dict[str, np.ndarray]]):
             if "terminated unexpectedly" not in str(error):
                 raise
             raise UserError(
-                f"Expected the data workers to keep running, one was killed ({' '.join(str(error).split())}); where memory or "
+                f"Expected the data workers to keep running, one was killed ({' '.join(str(error).split())}). If memory or "
                 "/dev/shm is full, use fewer workers or a smaller batch."
             ) from error
         finally:
@@ -73,13 +73,13 @@ def iterate(source: Source, start: int, stop: int, num_workers: int) -> Batches:
     """Iterates over `source[start]`, ..., `source[stop - 1]`, prepared ahead.
 
     Args:
-      source: the batches; with workers it is pickled.
-      start: the first step.
-      stop: the step to stop before; at most `start` gives no batch.
-      num_workers: worker processes; 0 uses threads.
+        source: the batches; with workers it is pickled.
+        start: the first step.
+        stop: the step to stop before; there are no batches if it is not above `start`.
+        num_workers: worker processes; 0 uses threads.
 
     Returns:
-      The iterator; its preparation has begun.
+        The iterator; it has begun to prepare batches.
     """
     if stop <= start:
         return Batches(None)
@@ -97,9 +97,9 @@ def iterate(source: Source, start: int, stop: int, num_workers: int) -> Batches:
 
 
 def _own(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copies a batch out of shared memory, ahead of the consumer, and frees that.
+    """Copies a batch out of shared memory, ahead of the consumer, and frees the shared memory.
 
-    What is left of it at exit is reported as a leak, and Grain keeps the last dict.
+    Shared memory that is left at exit is reported as a leak, and Grain keeps the last dict.
     """
     arrays = {key: value if type(value) is np.ndarray else np.array(value) for key, value in batch.items()}
     batch.clear()
@@ -107,7 +107,7 @@ def _own(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _let_grain_read_flags() -> None:
-    """Grain reads absl flags, which nobody has parsed in a notebook or a test."""
+    """Marks absl's flags as parsed: Grain reads them, and nothing has parsed them in a notebook or a test."""
     from absl import flags
 
     if not flags.FLAGS.is_parsed():
@@ -115,7 +115,7 @@ def _let_grain_read_flags() -> None:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Prepares a worker process: see the module's text."""
+    """Sets up a worker process; see the module's docstring."""
     del index, count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()

@@ -1,6 +1,6 @@
-"""How TFDS prepares the data set `scenes`.
+"""The TFDS builder of the data set `scenes`.
 
-Imports TensorFlow Datasets, so it is imported only where a data set is prepared.
+It imports TensorFlow Datasets, so it is imported only to prepare the data set.
 """
 
 import io
@@ -15,7 +15,7 @@ from PIL import Image
 from paca_jax.data.codecs.images import decode_image
 from paca_jax.data.scenes.compose import Garment, Scene, compose
 from paca_jax.data.sources.dataset import Dataset, quoted
-from paca_jax.data.sources.tfds import open_dataset
+from paca_jax.data.sources.registry import open_dataset
 from paca_jax.errors import UserError
 
 SOURCE = Path(__file__).parents[3] / "datasets"
@@ -34,12 +34,12 @@ _DESCRIPTION = (
 
 
 class Sources(NamedTuple):
-    """What the scenes of a split are made of.
+    """The materials of the scenes of a split.
 
     Attributes:
-      garments: images of clothing.
-      class_names: their classes.
-      photographs: red, green and blue, by name.
+        garments: images of clothing.
+        class_names: the names of their classes.
+        photographs: RGB pixels, by name.
     """
 
     garments: Sequence[Garment]
@@ -48,7 +48,7 @@ class Sources(NamedTuple):
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder):
-    """The builder of `scenes`. A scene depends on its split and its number alone, not on how many there are."""
+    """The builder of `scenes`. A scene depends only on its split and its number, not on the number of scenes."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012  TFDS reads it from the class
@@ -57,12 +57,12 @@ class Scenes(tfds.core.GeneratorBasedBuilder):
         """Opens the sources.
 
         Args:
-          source: the folder that holds `fashion_mnist_small` and `photographs`.
-          scenes: how many scenes "train" and "test" have.
-          **options: what TFDS's builders take, such as `data_dir`.
+            source: the folder that holds `fashion_mnist_small` and `photographs`.
+            scenes: the number of scenes in "train" and "test".
+            **options: options of TFDS's builders, such as `data_dir`.
 
         Raises:
-          UserError: garments or photographs are missing.
+            UserError: garments or photographs are missing.
         """
         self._scenes = scenes
         self._sources = {split: read_sources(source, split) for split in SCENES}
@@ -108,18 +108,18 @@ def read_sources(source: Path, split: str) -> Sources:
     """Opens the garments and reads the photographs of a split.
 
     Args:
-      source: the folder that holds `fashion_mnist_small` and `photographs`.
-      split: "train" or "test".
+        source: the folder that holds `fashion_mnist_small` and `photographs`.
+        split: "train" or "test".
 
     Raises:
-      UserError: one of them is missing.
+        UserError: one of them is missing.
     """
     files = sorted((source / "photographs" / split).glob("*.jpg"))
     there = {GARMENTS: (source / GARMENTS).is_dir(), f"photographs/{split}": bool(files)}
     if not all(there.values()):
         raise UserError(
-            f"Expected what scenes are made of in {source}, lacking are {quoted(name for name in there if not there[name])}; "
-            "they come with the repository, not with the installed package: prepare the data set in a checkout."
+            f"Expected the materials of scenes in {source}, missing {quoted(name for name in there if not there[name])}. "
+            "They come with the repository, not with the installed package: prepare the data set in a checkout."
         )
     garments = open_dataset(GARMENTS, split, str(source))
     return Sources(
@@ -130,7 +130,7 @@ def read_sources(source: Path, split: str) -> Sources:
 
 
 def encode(scene: Scene) -> dict[str, Any]:
-    """Returns a scene as TFDS takes it, with its pictures encoded."""
+    """Returns a scene in the form that TFDS takes, with encoded pictures."""
     height, width, _ = scene.image.shape
     mask, instances = np.zeros((2, height, width), np.uint8)
     objects = []
@@ -162,7 +162,7 @@ def encode(scene: Scene) -> dict[str, Any]:
 
 
 class _Garments(Sequence[Garment]):
-    """The images of a data set, decoded when they are asked for."""
+    """The images of a data set, decoded on access."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
@@ -176,7 +176,7 @@ class _Garments(Sequence[Garment]):
 
 
 def _encoded(pixels: np.ndarray, file_format: str, **options: Any) -> io.BytesIO:
-    """An open file, which is how TFDS takes an image that is encoded already."""
+    """Returns an encoded image as an open file, the form in which TFDS takes it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, file_format, **options)
     buffer.seek(0)

@@ -1,4 +1,4 @@
-"""One scene: garments cut out, scaled, turned, tinted and laid over a photograph. All of it follows from a generator."""
+"""One scene: garments are cut out, scaled, rotated, tinted and pasted onto a photograph, as a random generator decides."""
 
 import colorsys
 import math
@@ -13,30 +13,30 @@ SIDES = (96, 160)  # height and width of a scene in pixels, both ends included
 GARMENTS = (2, 4)
 SCALES = (1.75, 3.0)
 MAX_DEGREES = 10.0
-# How much of a photograph's colors and of its contrast a scene keeps: with few photographs, clothes must stand out from any.
+# The fractions of a photograph's colors and contrast that a scene keeps: garments must stand out from the few photographs.
 COLORFULNESS, CONTRAST = (0.2, 0.5), (0.4, 0.7)
-INSIDE = 0.8  # how much of a garment's height and of its width lies inside the scene at least
+INSIDE = 0.8  # the smallest fraction of a garment's height and width inside the scene
 
-# An object of which less is visible is left out of the scene.
-MIN_VISIBLE_SHARE = 0.12
+# An object with less than this visible is left out of the scene.
+MIN_VISIBLE_FRACTION = 0.12
 MIN_VISIBLE_PIXELS = 16
 
-# The empty ground of Fashion-MNIST is 0, with noise of up to this much along edges; black cloth is often not brighter than 20.
+# The background of Fashion-MNIST is 0, with noise up to this value along edges; black cloth is often no brighter than 20.
 _GROUND = 4
 _MIN_SPECK = 8
-# Sandals and bags have openings between their straps and handles; whatever else is enclosed is dark cloth, a print or a button.
+# Sandals and bags have openings between straps and handles. Anything else that is enclosed is dark cloth, a print or a button.
 _WITH_OPENINGS = (5, 8)
 _MIN_OPENING = 12
 _DARKEST = 0.3
-_MARGIN = 2  # what bicubic interpolation reads around a garment
+_MARGIN = 2  # pixels that bicubic interpolation reads around a garment
 
 
 class Garment(NamedTuple):
     """An image of Fashion-MNIST.
 
     Attributes:
-      pixels: gray, on black.
-      label: its class, 0 to 9.
+        pixels: gray, on black.
+        label: its class, 0 to 9.
     """
 
     pixels: UInt8[np.ndarray, "h w"]
@@ -47,9 +47,9 @@ class SceneObject(NamedTuple):
     """A garment in a scene.
 
     Attributes:
-      label: its class, 0 to 9.
-      visible: where it is seen: its own mask less those of the objects painted after it.
-      garment: its place in the sequence of garments.
+        label: its class, 0 to 9.
+        visible: its visible pixels: its own mask without those of the objects painted after it.
+        garment: its index in the sequence of garments.
     """
 
     label: int
@@ -58,12 +58,12 @@ class SceneObject(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A picture, and what is in it.
+    """A picture and its objects.
 
     Attributes:
-      image: red, green and blue.
-      objects: in the order in which they were painted; every pixel belongs to at most one of them.
-      photograph: the name of the background.
+        image: RGB pixels.
+        objects: the objects in the order of painting; every pixel belongs to at most one of them.
+        photograph: the name of the background.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -72,15 +72,15 @@ class Scene(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A garment as it is laid over a picture, which it may leave.
+    """A garment as it is pasted onto a picture; it may extend beyond the picture.
 
     Attributes:
-      colors: red, green and blue, 0 to 255.
-      alpha: opacity, 0 to 1; the garment's mask is where it is at least a half.
-      top: the row of the piece's first row in the picture.
-      left: the column of its first column.
-      label: the garment's class.
-      garment: its place in the sequence of garments.
+        colors: RGB, 0 to 255.
+        alpha: opacity, 0 to 1; the garment's mask is alpha >= 0.5.
+        top: the picture's row of the piece's first row.
+        left: the picture's column of its first column.
+        label: the garment's class.
+        garment: its index in the sequence of garments.
     """
 
     colors: Float[np.ndarray, "h w 3"]
@@ -94,12 +94,12 @@ class Piece(NamedTuple):
 def compose(
     rng: np.random.Generator, photographs: Mapping[str, UInt8[np.ndarray, "_ _ 3"]], garments: Sequence[Garment]
 ) -> Scene:
-    """Draws a scene: 2 to 4 garments over a part of a photograph.
+    """Draws a scene: 2 to 4 garments on a part of a photograph.
 
     Args:
-      rng: decides everything.
-      photographs: the backgrounds by name, each at least 160 pixels high and wide.
-      garments: what to draw garments from.
+        rng: decides everything.
+        photographs: the backgrounds by name, each at least 160 pixels high and wide.
+        garments: the garments to draw from.
     """
     height, width = (int(side) for side in rng.integers(SIDES[0], SIDES[1] + 1, 2))
     photograph = list(photographs)[rng.integers(len(photographs))]
@@ -117,7 +117,7 @@ def compose(
 def background(
     rng: np.random.Generator, photograph: UInt8[np.ndarray, "_ _ 3"], height: int, width: int
 ) -> Float[np.ndarray, "H W 3"]:
-    """Draws a part of a photograph at some zoom, mirrored or not, faded and in other light; values are 0 to 255."""
+    """Draws a part of a photograph at a random zoom, mirrored or not, faded and relit; values are 0 to 255."""
     rows, columns = photograph.shape[:2]
     largest = min(rows / height, columns / width)
     scale = math.exp(rng.uniform(math.log(min(0.8, largest)), math.log(largest)))
@@ -133,10 +133,10 @@ def background(
 
 
 def cut_out(garment: Garment) -> Bool[np.ndarray, "h w"]:
-    """Returns where a garment's image shows the garment.
+    """Returns the mask of the garment in its image.
 
-    That is what is not ground: pixels that are brighter, without specks, and with the holes in them, which are dark cloth or
-    dark prints. Only sandals and bags keep holes that are large enough to look through.
+    The mask has the pixels that are brighter than the background, without specks, and with their holes filled, which are dark
+    cloth or dark prints. Only sandals and bags keep holes, if these are large enough.
     """
     mask = garment.pixels > _GROUND
     for speck in _regions(mask):
@@ -148,18 +148,18 @@ def cut_out(garment: Garment) -> Bool[np.ndarray, "h w"]:
 
 
 def settle(pieces: Sequence[Piece], height: int, width: int) -> list[tuple[Piece, Bool[np.ndarray, "H W"]]]:
-    """Decides which pieces stay in a picture, and where each of them is visible.
+    """Decides which pieces stay in a picture, and which of their pixels are visible.
 
-    A piece stays if at least `MIN_VISIBLE_SHARE` of its mask and `MIN_VISIBLE_PIXELS` are visible. The last painted ones come
-    first, so that a piece that goes hides nothing.
+    A piece stays if at least a fraction `MIN_VISIBLE_FRACTION` of its mask and `MIN_VISIBLE_PIXELS` pixels are visible. The
+    last painted piece is decided first, so that a removed piece hides nothing.
 
     Args:
-      pieces: in the order of painting.
-      height: the picture's.
-      width: the picture's.
+        pieces: the pieces in the order of painting.
+        height: the height of the picture.
+        width: the width of the picture.
 
     Returns:
-      Those that stay, in the order of painting.
+        The pieces that stay, in the order of painting, each with its visible pixels.
     """
     free = np.ones((height, width), bool)
     staying = []
@@ -169,14 +169,14 @@ def settle(pieces: Sequence[Piece], height: int, width: int) -> list[tuple[Piece
         there, here = _overlap(piece, height, width)
         visible[there] = own[here]
         visible &= free
-        if visible.sum() >= max(MIN_VISIBLE_SHARE * own.sum(), MIN_VISIBLE_PIXELS):
+        if visible.sum() >= max(MIN_VISIBLE_FRACTION * own.sum(), MIN_VISIBLE_PIXELS):
             staying.append((piece, visible))
             free &= ~visible
     return staying[::-1]
 
 
 def paint(image: Float[np.ndarray, "H W 3"], piece: Piece) -> Float[np.ndarray, "H W 3"]:
-    """Returns a picture with a piece over it."""
+    """Returns a picture with a piece pasted onto it."""
     there, here = _overlap(piece, *image.shape[:2])
     alpha = piece.alpha[here][..., None]
     painted = image.copy()
@@ -198,35 +198,35 @@ def _piece(rng: np.random.Generator, garment: Garment, index: int, height: int, 
 def resample(
     pixels: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"], scale: float, angle: float, mirrored: bool
 ) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W"]]:
-    """Enlarges and turns a garment.
+    """Enlarges and rotates a garment.
 
     Args:
-      pixels: its image.
-      mask: where it is.
-      scale: how much larger it becomes.
-      angle: by how much it is turned, in radians.
-      mirrored: whether left and right change places first.
+        pixels: the image of the garment.
+        mask: the mask of the garment in its image.
+        scale: the factor to enlarge by.
+        angle: the angle to rotate by, in radians.
+        mirrored: whether to mirror left and right first.
 
     Returns:
-      Its shade, 0 to 255, and its opacity, 0 to 1, which falls from one to the other within about a pixel.
+        Its shade, 0 to 255, and its opacity, which falls from 1 to 0 within about a pixel.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    # Beyond the edge the shade goes on as the garment's mean, so that no black of the ground is mixed into it.
+    # Beyond its edge, the garment gets its mean shade, so that no black of the background is mixed into it.
     filled = np.where(mask, pixels, pixels[mask].mean())
-    shade = _turned(np.pad(filled[box], _MARGIN, "edge"), scale, angle, mirrored)
-    inside = _turned(np.pad(mask[box], _MARGIN), scale, angle, mirrored)
+    shade = _rotated(np.pad(filled[box], _MARGIN, "edge"), scale, angle, mirrored)
+    inside = _rotated(np.pad(mask[box], _MARGIN), scale, angle, mirrored)
     return np.clip(shade, 0, 255), np.clip((inside - 0.5) * scale + 0.5, 0, 1)
 
 
-def _turned(values: Shaped[np.ndarray, "h w"], scale: float, angle: float, mirrored: bool) -> Float[np.ndarray, "H W"]:
-    """Mirrors, turns and enlarges an array about its center; the result holds all of it but the margin."""
+def _rotated(values: Shaped[np.ndarray, "h w"], scale: float, angle: float, mirrored: bool) -> Float[np.ndarray, "H W"]:
+    """Mirrors, rotates and enlarges an array about its center; the result holds all of it but the margin."""
     high, wide = (side - 2 * _MARGIN for side in values.shape)
     cosine, sine = math.cos(angle), math.sin(angle)
     width = math.ceil(scale * (wide * cosine + high * abs(sine))) + 2
     height = math.ceil(scale * (high * cosine + wide * abs(sine))) + 2
     flip = -1 if mirrored else 1
-    matrix: list[float] = []  # from a place in the result to a place in the source
+    matrix: list[float] = []  # from coordinates in the result to coordinates in the source
     for x, y, middle in ((flip * cosine, flip * sine, values.shape[1] / 2), (-sine, cosine, values.shape[0] / 2)):
         matrix += [x / scale, y / scale, middle - (x * width + y * height) / 2 / scale]
     source = Image.fromarray(values.astype(np.float32))
@@ -234,7 +234,7 @@ def _turned(values: Shaped[np.ndarray, "h w"], scale: float, angle: float, mirro
 
 
 def _overlap(piece: Piece, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The rows and columns that a piece and a picture share: those of the picture, and those of the piece."""
+    """Returns the overlap of a piece and a picture: rows and columns of the picture, and those of the piece."""
     rows, columns = piece.alpha.shape
     top, left = max(piece.top, 0), max(piece.left, 0)
     bottom, right = min(piece.top + rows, height), min(piece.left + columns, width)
@@ -243,10 +243,10 @@ def _overlap(piece: Piece, height: int, width: int) -> tuple[tuple[slice, slice]
 
 
 def _regions(mask: Bool[np.ndarray, "h w"]) -> list[Bool[np.ndarray, "h w"]]:
-    """The parts of a mask that hang together along edges, in the order of their first pixels."""
+    """Returns the 4-connected regions of a mask, in the order of their first pixels."""
     outside = mask.size
     padded = np.full((mask.shape[0] + 2, mask.shape[1] + 2), outside)
-    names = padded[1:-1, 1:-1]  # each pixel takes the least name around it until all of a region have that of its first pixel
+    names = padded[1:-1, 1:-1]  # each pixel takes the smallest name around it until a region has that of its first pixel
     names[mask] = np.flatnonzero(mask)
     neighbors = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     while True:

@@ -3,9 +3,9 @@
     annotations/instances_train2017.json    annotations/instances_val2017.json
     train2017/000000000009.jpg              val2017/000000000139.jpg
 
-A split is called `train2017` or `train` in the names of its files; validation `val2017`, `validation`, `val` or `valid`; test
-`test`. NAME's annotations are `annotations/instances_NAME.json`, `annotations/NAME.json` or `NAME/_annotations.coco.json`; its
-images lie in `NAME`, `images/NAME`, `images` or the folder itself: the first of these that has the first image.
+The NAME of the training split is `train2017` or `train`; of validation `val2017`, `validation`, `val` or `valid`; of test
+`test`. The annotations are `annotations/instances_NAME.json`, `annotations/NAME.json` or `NAME/_annotations.coco.json`. The
+images are in `NAME`, `images/NAME`, `images` or the folder itself: the first of these that has the first image.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from paca_jax.data.sources.files import Paths, checked_root, read_file
 from paca_jax.data.sources.objects import ObjectDataset, Objects
 from paca_jax.errors import UserError
 
-# What the files of a split may be called.
+# The possible names of a split in the names of its files.
 _NAMES = {
     "train": ("train2017", "train"),
     "train_all": ("train2017", "train"),
@@ -30,20 +30,20 @@ _NAMES = {
 }
 _ANNOTATIONS = ("annotations/instances_{}.json", "annotations/{}.json", "{}/_annotations.coco.json")
 _IMAGES = ("{}", "images/{}", "images", ".")
-# The split "train" leaves out pictures of a smaller side, as mmdetection does.
+# The split "train" leaves out pictures with a smaller side, as mmdetection does.
 MIN_SIDE = 32
 
 
-class CocoDataset(ObjectDataset):
-    """One split of a folder with annotations in COCO's format; see the module's text for how it is laid out.
+class CocoFolder(ObjectDataset):
+    """One split of a folder with annotations in COCO's format; the module's docstring describes the layout.
 
-    The split "train" has the training pictures with at least one annotation (a crowd counts) and sides of 32 pixels or more:
-    117,266 of COCO's 118,287. "train_all" has all of them, and so have "validation" and "test" of theirs.
+    The split "train" has the training pictures with at least one annotation (a crowd counts) and sides of at least 32 pixels:
+    117,266 of COCO's 118,287. "train_all" has all training pictures, "validation" and "test" have all of theirs.
 
     Attributes:
-      name: "coco".
-      split: "train", "train_all", "validation" or "test".
-      data_dir: the folder.
+        name: "coco".
+        split: "train", "train_all", "validation" or "test".
+        data_dir: the folder.
     """
 
     name = "coco"
@@ -54,18 +54,18 @@ class CocoDataset(ObjectDataset):
         name, path = _find(root, split)
         file = read_coco(path)
         if len(file.image_ids) == 0:
-            raise UserError(f"Expected images in the COCO file {path}, got none; give another file.")
+            raise UserError(f"Expected images in the COCO file {path}, got none. Give another file.")
         if len(file.boxes) and not file.has_masks:
             raise UserError(
-                f"Expected a segmentation of the objects in the COCO file {path}, got boxes alone; add polygons or run lengths."
+                f"Expected segmentations of the objects in the COCO file {path}, got only boxes. Add polygons or run lengths."
             )
         annotations = np.diff(file.first)
         is_kept = (annotations > 0) & (file.sizes.min(1) >= MIN_SIDE) if split == "train" else annotations >= 0
         self._kept = np.flatnonzero(is_kept)
         if len(self._kept) == 0:
             raise UserError(
-                f"Expected images with annotations and sides of {MIN_SIDE} pixels or more in the COCO file {path}, got none; "
-                "give another file."
+                f"Expected images with annotations and sides of {MIN_SIDE} pixels or more in the COCO file {path}, got none. "
+                "Give another file."
             )
         self.image_ids, self.sizes = file.image_ids[self._kept], file.sizes[self._kept]
         objects = np.concatenate([[0], np.cumsum(~file.crowd)])
@@ -103,7 +103,7 @@ class CocoDataset(ObjectDataset):
         )
 
     def coco_boxes(self, index: int) -> np.ndarray:
-        """Returns the boxes of an example with the numbers of the file; see `ObjectDataset`."""
+        """Returns the boxes of an example exactly as in the file; see `ObjectDataset`."""
         return self._file.boxes[self._numbers(index)[0]]
 
     def where(self, index: int) -> str:
@@ -111,7 +111,7 @@ class CocoDataset(ObjectDataset):
         return f"image {self.image_ids[index]} ({self._paths[index]})"
 
     def _numbers(self, index: int) -> tuple[np.ndarray, int]:
-        """The numbers of an example's objects, and that of its image, in the file."""
+        """Returns the positions of an example's objects, and of its image, in the file."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.data_dir} has images 0 to {len(self) - 1} of split {self.split}, not {index}")
         image = int(self._kept[index])
@@ -119,26 +119,26 @@ class CocoDataset(ObjectDataset):
 
 
 def _find(root: epath.Path, split: str) -> tuple[str, str]:
-    """Returns what a split is called in the names of its files, and the path of its annotations."""
+    """Returns the name of a split in the names of its files, and the path of its annotations."""
     if split not in _NAMES:
-        raise UserError(f"Expected one of the splits {quoted(_NAMES)} of a COCO folder, got {split!r}; correct the split.")
+        raise UserError(f"Expected one of the splits {quoted(_NAMES)} of a COCO folder, got {split!r}. Correct the split.")
     for name in _NAMES[split]:
         for pattern in _ANNOTATIONS:
             if (root / pattern.format(name)).exists():
                 return name, os.fspath(root / pattern.format(name))
     raise UserError(
         f"Expected the annotations of split {split!r} at {root / _ANNOTATIONS[0].format(_NAMES[split][0])}, found neither that "
-        "file nor one of its other names; see paca_jax/data/coco.py, and correct dataset.data_dir."
+        "file nor one of its other names. See paca_jax/data/sources/coco.py, and correct dataset.data_dir."
     )
 
 
 def _images(root: epath.Path, name: str, first: str) -> str:
-    """Returns the folder that the names of a split's images belong to."""
+    """Returns the folder that the file names of a split's images are relative to."""
     folders = [root / pattern.format(name) for pattern in _IMAGES]
     for folder in folders:
         if (folder / first).exists():
             return os.fspath(folder)
     raise UserError(
-        f"Expected the image {first} in {quoted(map(os.fspath, folders))}, found it in none of them; put the images of the "
+        f"Expected the image {first} in {quoted(map(os.fspath, folders))}, found it in none of them. Put the images of the "
         "COCO file there."
     )

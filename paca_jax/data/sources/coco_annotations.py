@@ -1,4 +1,4 @@
-"""COCO's annotation files, read once into a few arrays: a million objects as Python's dicts would be copied to each worker."""
+"""COCO's annotation files, read once into a few arrays: a million dicts would be slow to copy to each worker."""
 
 import json
 import math
@@ -17,40 +17,40 @@ from paca_jax.errors import UserError
 
 _LISTS = ("images", "annotations", "categories")
 _POLYGON, _COUNTS = 0, 1
-_MIN_NUMBERS = 6  # of a polygon: three points
-_FAR = 1e6  # pixels: no coordinate of a picture
+_MIN_NUMBERS = 6  # in a polygon: three points
+_FAR = 1e6  # pixels: beyond any picture
 
 
 class Numbers:
-    """Many float64, held in half the space where they are whole hundredths, as COCO's coordinates are; nothing is lost."""
+    """Many float64 values, stored in half the space, without loss, if all are whole hundredths, as COCO's coordinates are."""
 
     def __init__(self, values: np.ndarray) -> None:
-        """Keeps (n,) float64 values, which are finite."""
+        """Stores (n,) finite float64 values."""
         hundredths = np.rint(100 * values)
         fits = bool((np.abs(hundredths) < 2**31).all() and (hundredths / 100 == values).all())
         self._values: np.ndarray = hundredths.astype(np.int32) if fits else values
         self._divisor = 100 if fits else 1
 
     def __getitem__(self, part: slice) -> np.ndarray:
-        """Returns some of the values, in float64."""
+        """Returns a slice of the values, in float64."""
         return self._values[part] / self._divisor
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """What an annotation file holds. The objects of image i are those from `first[i]` up to `first[i + 1]`.
+    """The content of an annotation file. The objects of image i are those from `first[i]` up to `first[i + 1]`.
 
     Attributes:
-      class_names: the names of the categories, ordered by id.
-      category_ids: their ids.
-      image_ids: (n,) int64, in the file's order.
-      sizes: (n, 2) int32, height and width in pixels.
-      file_names: of the images.
-      first: (n + 1,) int64.
-      boxes: (m, 4) float64: left, top, width, height in pixels.
-      areas: (m,) float64.
-      labels: (m,) int32.
-      crowd: (m,) bool.
+        class_names: the names of the categories, ordered by id.
+        category_ids: their ids.
+        image_ids: (n,) int64, in the file's order.
+        sizes: (n, 2) int32, height and width in pixels.
+        file_names: of the images.
+        first: (n + 1,) int64.
+        boxes: (m, 4) float64: left, top, width, height in pixels.
+        areas: (m,) float64.
+        labels: (m,) int32.
+        crowd: (m,) bool.
     """
 
     class_names: tuple[str, ...]
@@ -63,14 +63,14 @@ class CocoFile:
     areas: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    _part_of_object: np.ndarray  # (m, 2) int64, the parts of each object's mask: first one, one behind the last
-    _part_ends: np.ndarray  # (parts,) int64, where each part ends among the numbers
+    _part_of_object: np.ndarray  # (m, 2) int64, the parts of each object's mask: the first, and one past the last
+    _part_ends: np.ndarray  # (parts,) int64, the end of each part in `_numbers`
     _part_kinds: np.ndarray  # (parts,) uint8
     _numbers: Numbers
 
     @property
     def has_masks(self) -> bool:
-        """Whether any object has a mask."""
+        """Returns whether any object has a mask."""
         return len(self._part_ends) > 0
 
     def segments(self, number: int, image: int) -> Segments:
@@ -85,20 +85,20 @@ class CocoFile:
 def read_coco(path: str) -> CocoFile:
     """Reads an annotation file.
 
-    Polygons of fewer than three points or of an odd number of coordinates are left out: they enclose nothing. An object without
-    "iscrowd" is no crowd, and one without "area" has that of its box.
+    Polygons with fewer than three points or an odd number of coordinates are left out, as they enclose nothing. An object
+    without "iscrowd" is no crowd, and the area of one without "area" is that of its box.
 
     Args:
-      path: of a JSON file with "images", "annotations" and "categories".
+        path: the path of a JSON file with "images", "annotations" and "categories".
 
     Raises:
-      UserError: it cannot be read, is no such file, or contradicts itself; the entry is named by its id.
+        UserError: it cannot be read, is not such a file, or contradicts itself; the entry is named by its id.
     """
     return _Reader(path).read()
 
 
 class _Reader:
-    """The reading of one file."""
+    """Reads one file."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -151,21 +151,21 @@ class _Reader:
     def _content(self) -> dict[str, Any]:
         try:
             content = json.loads(read_file(self._path))
-        except ValueError as error:  # no JSON, or no text at all
+        except ValueError as error:  # not JSON, or not text at all
             raise UserError(
-                f"Expected a COCO annotation file at {self._path}, got a file that is no JSON ({error}); replace it."
+                f"Expected a COCO annotation file at {self._path}, got a file that is not JSON ({error}). Replace it."
             ) from error
         found = [name for name in _LISTS if isinstance(content, dict) and isinstance(content.get(name), list)]
         if len(found) < len(_LISTS):
-            lacking = quoted(name for name in _LISTS if name not in found)
+            missing = quoted(name for name in _LISTS if name not in found)
             raise UserError(
                 f"Expected a COCO annotation file with the lists {quoted(_LISTS)} at {self._path}, got JSON without "
-                f"{lacking}; give an instances file."
+                f"{missing}. Give an instances file."
             )
         return content
 
     def _unique(self, entries: Iterable[Any], kind: str) -> list[dict[str, Any]]:
-        """Returns entries whose ids are whole numbers, each used once."""
+        """Returns the entries, after checking that their ids are unique whole numbers."""
         seen = set()
         checked = []
         for entry in entries:
@@ -173,7 +173,7 @@ class _Reader:
             if type(number) is not int or abs(number) >= 2**63:
                 self._refuse(f"a whole number as the id of every {kind}", repr(number))
             if number in seen:
-                self._refuse(f"every {kind} to have an id of its own", f"{kind} {number} twice")
+                self._refuse(f"every {kind} to have a unique id", f"{kind} {number} twice")
             seen.add(number)
             checked.append(entry)
         return checked
@@ -244,7 +244,7 @@ class _Reader:
         return counts  # type: ignore[return-value]
 
     def _refuse(self, expected: str, got: str) -> NoReturn:
-        raise UserError(f"Expected {expected} in the COCO file {self._path}, got {got}; correct the file.")
+        raise UserError(f"Expected {expected} in the COCO file {self._path}, got {got}. Correct the file.")
 
 
 def _named(annotation: dict[str, Any]) -> str:

@@ -1,19 +1,25 @@
-"""What every data set is to the rest of the library: random access to raw examples."""
+"""The interface of every data set: random access to raw examples."""
 
 import abc
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from paca_jax.data.codecs.images import ImageError, image_size
+
+# Files that are read at once if only their headers are wanted: remote files are slow one by one.
+_READERS = 16
 
 
 class Dataset(abc.ABC):
     """One split of a data set; `dataset[i]` is example i, a dict of its features.
 
-    The image named `image` and masks come as the bytes of their encoded files, and `label` as an int. Data sets can be pickled,
-    and a copy opens its files anew at its first use, so that a worker process inherits no open file.
+    Images and masks come as the bytes of their encoded files, and `label` as an int. Data sets can be pickled. A copy opens its
+    files at its first use, so that a worker process inherits no open file.
 
     Attributes:
-      name: the data set's name as it was asked for.
-      split: the split as it was asked for.
+        name: the data set's name, as given.
+        split: the split, as given.
     """
 
     name: str
@@ -27,8 +33,8 @@ class Dataset(abc.ABC):
         """Returns example `index`.
 
         Raises:
-          IndexError: the split has no such example.
-          UserError: the file that holds it is missing or damaged.
+            IndexError: the split has no such example.
+            UserError: the file that holds it is missing or damaged.
         """
 
     @property
@@ -42,10 +48,30 @@ class Dataset(abc.ABC):
         return len(self.class_names)
 
     def where(self, index: int) -> str:
-        """Returns what to call an example in a message."""
+        """Returns a description of an example for messages."""
         return f"index {index}"
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Returns names as a message lists them."""
+    """Returns names quoted and separated by commas, for messages."""
     return ", ".join(repr(name) for name in names) or "none"
+
+
+def image_sizes(dataset: Dataset) -> list[tuple[int, int] | None]:
+    """Returns the (height, width) in pixels of every example's image once it is upright; see `image_size`.
+
+    Args:
+        dataset: raw examples with the bytes of an image file as `image`.
+
+    Returns:
+        One entry per example, in order; None if the file does not begin like an image.
+    """
+
+    def size(index: int) -> tuple[int, int] | None:
+        try:
+            return image_size(dataset[index]["image"])
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(size, range(len(dataset))))

@@ -13,12 +13,12 @@ from paca_jax.errors import UserError
 SUFFIXES = (".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 TRAIN = "train"
-# What the folder of a split may be called; where there are several, the first is the split "validation".
+# Names of the folder of the split "validation"; if there are several, the first counts.
 _VALIDATION = ("validation", "val", "test")
 
 
 class Paths:
-    """The paths of a folder's files, pickled as one string: a million of them would make a heavy copy for each worker."""
+    """The paths of a folder's files, pickled as one string: a list of a million would be slow to copy to each worker."""
 
     def __init__(self, root: str, paths: Sequence[str]) -> None:
         """Keeps `paths`, which are relative to the folder `root`."""
@@ -30,7 +30,7 @@ class Paths:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> str:
-        """Returns a whole path."""
+        """Returns a full path."""
         return f"{self._root}/{self.relative(index)}"
 
     def relative(self, index: int) -> str:
@@ -45,30 +45,30 @@ def checked_root(data_dir: str | os.PathLike[str] | None) -> epath.Path:
     """Returns the folder that the user named.
 
     Raises:
-      UserError: it is None.
+        UserError: it is None.
     """
     if data_dir is None:
-        raise UserError("Expected the folder of images, got None; set dataset.data_dir.")
+        raise UserError("Expected the folder of images, got None. Set dataset.data_dir.")
     return epath.Path(data_dir)
 
 
 def subfolders(folder: epath.Path) -> list[str]:
-    """Returns the sorted names of the sub-folders that do not begin with a dot.
+    """Returns the sorted names of the subfolders that do not begin with a dot.
 
     Raises:
-      UserError: there is no such folder.
+        UserError: there is no such folder.
     """
     if not folder.is_dir():
-        raise UserError(f"Expected a folder of images at {folder}, found none; correct dataset.data_dir.")
+        raise UserError(f"Expected a folder of images at {folder}, found none. Correct dataset.data_dir.")
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def split_folders(folders: Sequence[str], train: Sequence[str] = (TRAIN,)) -> dict[str, str]:
-    """Returns the splits that some folders stand for, each with the name of its folder.
+    """Returns the folder of each split that some folders hold.
 
     Args:
-      folders: names of folders.
-      train: what the folder of the split "train" may be called.
+        folders: names of folders.
+        train: the possible names of the folder of the split "train".
     """
     wanted = {TRAIN: train, "validation": _VALIDATION, "test": ("test",)}
     found = {split: next((name for name in names if name in folders), None) for split, names in wanted.items()}
@@ -76,19 +76,19 @@ def split_folders(folders: Sequence[str], train: Sequence[str] = (TRAIN,)) -> di
 
 
 def check_split(root: epath.Path, split: str, known: Mapping[str, str] | Sequence[str]) -> None:
-    """Refuses a split that a folder does not have.
+    """Checks that a folder has a split.
 
     Raises:
-      UserError: `split` is not among the known ones.
+        UserError: `split` is not among the known ones.
     """
     if split not in known:
-        raise UserError(f"Expected one of the splits {quoted(known)} of the folder {root}, got {split!r}; correct the split.")
+        raise UserError(f"Expected one of the splits {quoted(known)} of the folder {root}, got {split!r}. Correct the split.")
 
 
 def list_images(folder: epath.Path) -> list[str]:
     """Returns the sorted paths of the images at any depth of a folder, relative to it and with slashes.
 
-    Images are files of a suffix in `SUFFIXES`; files and folders whose names begin with a dot are left out.
+    Images are files with a suffix in `SUFFIXES`. Files and folders whose names begin with a dot are left out.
     """
     found = []
     for parent, _, names in folder.walk():
@@ -103,10 +103,10 @@ def read_file(path: str) -> bytes:
     """Returns the bytes of a file of a data set.
 
     Raises:
-      UserError: it cannot be read.
+        UserError: it cannot be read.
     """
     try:
         return epath.Path(path).read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UserError(f"Expected the file {path} to be readable, got: {reason}; put it back or start anew.") from error
+        raise UserError(f"Expected the file {path} to be readable, got: {reason}. Restore it or start again.") from error

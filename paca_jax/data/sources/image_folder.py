@@ -1,7 +1,7 @@
-"""A folder of images as a data set: one sub-folder a class.
+"""A folder of images as a data set: one subfolder per class.
 
-Either the class folders lie in the folder itself, and about a tenth of each class is held out for validation; or it has the
-sub-folders `train` and `validation`, `val` or `test`, each with the same class folders.
+Either the class folders are in the folder itself, and about a tenth of each class is held out for validation; or the folder has
+the subfolders `train` and `validation`, `val` or `test`, each with the same class folders.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ from paca_jax.errors import UserError
 HELD_OUT = 0.1
 
 
-class FolderDataset(Dataset):
-    """One split of a folder of images; labels count the sorted names of the class folders.
+class ImageFolder(Dataset):
+    """One split of a folder of images; a label is the position of its class among the sorted names of the class folders.
 
-    Images are files of a suffix in `SUFFIXES`, at any depth of their class folder. Files and folders whose names begin with
-    a dot are left out. The folder is listed once, and copies of the data set share that list.
+    Images are files with a suffix in `SUFFIXES`, at any depth of their class folder. Files and folders whose names begin with
+    a dot are left out. The folder is listed once; copies of the data set have the same list.
 
     Attributes:
-      name: "folder".
-      split: "train" or "validation"; also "all" where the class folders lie in the folder itself, and "test" where it has one.
-      data_dir: the folder.
+        name: "folder".
+        split: "train" or "validation"; also "all" if the class folders are in the folder itself, and "test" if there is one.
+        data_dir: the folder.
     """
 
     name = "folder"
@@ -53,7 +53,7 @@ class FolderDataset(Dataset):
         images = _list_pair(root, splits, split) if is_pair else _list_single(root, folders, split)
         paths = list(itertools.chain.from_iterable(images.values()))
         if not paths:
-            raise UserError(f"Expected a class of two or more images in {root}, to hold one out, found none; add images.")
+            raise UserError(f"Expected a class of two or more images in {root}, to hold one out, found none. Add images.")
         self._class_names = tuple(images)
         self._labels = np.repeat(np.arange(len(images)), [len(of_class) for of_class in images.values()])
         self._paths = Paths(self.data_dir, paths)
@@ -76,7 +76,7 @@ class FolderDataset(Dataset):
 
 
 def _list_single(root: epath.Path, classes: Sequence[str], split: str) -> dict[str, list[str]]:
-    """Returns the images of each class, of a folder of class folders."""
+    """Returns the images of each class in a folder of class folders."""
     check_split(root, split, (TRAIN, "validation", "all"))
     _check_classes(root, classes)
     images = {name: _images(root, name) for name in classes}
@@ -88,14 +88,14 @@ def _list_single(root: epath.Path, classes: Sequence[str], split: str) -> dict[s
 
 
 def _list_pair(root: epath.Path, splits: dict[str, str], split: str) -> dict[str, list[str]]:
-    """Returns the images of each class, of a folder with the folders of a training and a validation set."""
+    """Returns the images of each class in a folder with the folders of a training and a validation set."""
     check_split(root, split, splits)
     classes, other = subfolders(root / TRAIN), root / splits["validation" if split == TRAIN else split]
     _check_classes(root / TRAIN, classes)
     different = sorted(set(classes) ^ set(subfolders(other)))
     if different:
         raise UserError(
-            f"Expected the same class folders in {root / TRAIN} and {other}, only one of them has {quoted(different)}; make "
+            f"Expected the same class folders in {root / TRAIN} and {other}, only one of them has {quoted(different)}. Make "
             "them alike."
         )
     return {name: _images(root, f"{splits[split]}/{name}") for name in classes}
@@ -104,24 +104,24 @@ def _list_pair(root: epath.Path, splits: dict[str, str], split: str) -> dict[str
 def _check_classes(folder: epath.Path, classes: Sequence[str]) -> None:
     if len(classes) < 2:
         raise UserError(
-            f"Expected a folder for each of two or more classes in {folder}, found {quoted(classes)}; give a folder that holds "
+            f"Expected a folder for each of two or more classes in {folder}, found {quoted(classes)}. Give a folder that holds "
             "class folders, or the folders 'train' and 'validation' with class folders."
         )
 
 
 def _images(root: epath.Path, folder: str) -> list[str]:
-    """The sorted paths of the images below a class folder, relative to the root and with slashes."""
+    """Returns the sorted paths of the images below a class folder, relative to the root and with slashes."""
     found = list_images(root / folder)
     if not found:
         raise UserError(
-            f"Expected images ({', '.join(SUFFIXES)}) in the class folder {root / folder}, found none; add some or remove "
+            f"Expected images ({', '.join(SUFFIXES)}) in the class folder {root / folder}, found none. Add some or remove "
             "the folder."
         )
     return [f"{folder}/{path}" for path in found]
 
 
 def _held_out(paths: Sequence[str]) -> set[str]:
-    """The images of a class that are held out: those of a low hash of their path, but never none or all of several."""
+    """Returns the held-out images of a class: those with a low hash of their path, at least one, and never all."""
     if len(paths) < 2:
         return set()
     ranked = sorted((_hash(path), path) for path in paths)
@@ -130,5 +130,5 @@ def _held_out(paths: Sequence[str]) -> set[str]:
 
 
 def _hash(path: str) -> float:
-    """A number from 0 to 1 that looks random."""
+    """Returns a pseudo-random number from 0 to 1 that depends on the path alone."""
     return int.from_bytes(hashlib.blake2b(path.encode(errors="surrogateescape"), digest_size=8).digest()) / 2**64

@@ -1,4 +1,4 @@
-"""Data sets of TFDS whose pictures come with a map of instances, such as `scenes`, as data sets of detection.
+"""Detection data sets made from TFDS data sets with instance maps, such as `scenes`.
 
 They have the features `image`, `instances` (an image whose values are the numbers of objects), and `objects`, a sequence of
 `bbox`, `label`, `id` (the object's number in the map) and `area` (in pixels).
@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from paca_jax.data.codecs.images import image_sizes
 from paca_jax.data.codecs.label_maps import decode_mask
 from paca_jax.data.codecs.rle import encode_bitmap
-from paca_jax.data.sources.dataset import Dataset, quoted
+from paca_jax.data.sources.dataset import Dataset, image_sizes, quoted
 from paca_jax.data.sources.objects import ObjectDataset, Objects
 from paca_jax.errors import UserError
 
@@ -21,16 +20,16 @@ _PARTS = ("bbox", "label", "id", "area")
 
 
 class InstanceMaps(ObjectDataset):
-    """One split with its objects in the form of `ObjectDataset`; no object is a crowd, and pictures have their index as id."""
+    """One split as an `ObjectDataset`. No object is a crowd, and the id of a picture is its index."""
 
     def __init__(self, records: Dataset) -> None:
-        """Keeps a data set with the features `FEATURES`."""
+        """Wraps a data set with the features `FEATURES`."""
         self._records = records
-        lacking = [part for part in _PARTS if len(records) and part not in records[0]["objects"]]
-        if lacking:
+        missing = [part for part in _PARTS if len(records) and part not in records[0]["objects"]]
+        if missing:
             raise UserError(
-                f"Expected the objects of data set {records.name!r} to have {quoted(_PARTS)}, lacking {quoted(lacking)}; "
-                "choose another data set."
+                f"Expected the objects of data set {records.name!r} to have {quoted(_PARTS)}, missing {quoted(missing)}. "
+                "Choose another data set."
             )
         self.name, self.split = records.name, records.split
         self.image_ids = np.arange(len(records))
@@ -51,13 +50,13 @@ class InstanceMaps(ObjectDataset):
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:  # type: ignore[override]
-        """Height and width of every picture, read from the headers of its file; of one that has none, those of its map."""
+        """Height and width of every picture, read from the header of its file, or from its map if the file is unreadable."""
         sizes = image_sizes(self._records)
         return np.array([size or self.objects(index)["size"] for index, size in enumerate(sizes)], np.int32)
 
     @functools.cached_property
     def num_objects(self) -> np.ndarray:  # type: ignore[override]
-        """How many objects every picture has."""
+        """The number of objects of every picture."""
         return np.array([len(self._records[index]["objects"]["id"]) for index in range(len(self))], np.int32)
 
     def objects(self, index: int) -> Objects:
@@ -65,7 +64,7 @@ class InstanceMaps(ObjectDataset):
         return _objects(self._records[index], index)
 
     def where(self, index: int) -> str:
-        """Returns what to call an example in a message."""
+        """Returns a description of an example for messages."""
         return self._records.where(index)
 
 

@@ -1,10 +1,10 @@
-"""A folder of images and masks as a data set of segmentation.
+"""A folder of images and masks as a segmentation data set.
 
     images/train/a.jpg    images/validation/b.jpg
     masks/train/a.png     masks/validation/b.png    classes.txt
 
-A mask has the place and the name of its image, and ends with `.png`. `annotations` does as well as `masks`, `training` as
-`train`, and `val` or `test` as `validation`: ADE20K's `ADEChallengeData2016` is such a folder as it comes.
+A mask has the relative path of its image, with the suffix `.png`. `annotations` may stand for `masks`, `training` for `train`,
+and `val` or `test` for `validation`. ADE20K's `ADEChallengeData2016` is such a folder as published.
 """
 
 import os
@@ -31,20 +31,20 @@ from paca_jax.errors import UserError
 _IMAGES = "images"
 _MASKS = ("masks", "annotations")
 _CLASSES = "classes.txt"
-# The table of classes that `ADEChallengeData2016` comes with.
+# The table of classes in `ADEChallengeData2016`.
 _ADE20K_TABLE = "objectInfo150.txt"
 
 
-class FolderOfMasks(Dataset):
+class MaskFolder(Dataset):
     """One split of a folder of images and masks.
 
-    Images are files of a suffix in `SUFFIXES`, at any depth of the split's folder. Files and folders whose names begin with a
-    dot are left out. The folder is listed once, and copies of the data set share that list.
+    Images are files with a suffix in `SUFFIXES`, at any depth of the split's folder. Files and folders whose names begin with a
+    dot are left out. The folder is listed once; copies of the data set have the same list.
 
     Attributes:
-      name: "folder".
-      split: "train" or "validation", and "test" where there is such a folder.
-      data_dir: the folder.
+        name: "folder".
+        split: "train" or "validation", and "test" if there is such a folder.
+        data_dir: the folder.
     """
 
     name = "folder"
@@ -55,8 +55,8 @@ class FolderOfMasks(Dataset):
         masks = next((name for name in _MASKS if name in subfolders(root)), None)
         if masks is None or not (root / _IMAGES).is_dir():
             raise UserError(
-                f"Expected the folders 'images' and 'masks' or 'annotations' in {root}, found {quoted(subfolders(root))}; lay "
-                "the images and their masks out like this."
+                f"Expected the folders 'images' and 'masks' or 'annotations' in {root}, found {quoted(subfolders(root))}. Lay "
+                "out the images and their masks like this."
             )
         splits = split_folders(subfolders(root / _IMAGES), (TRAIN, "training"))
         check_split(root / _IMAGES, split, splits)
@@ -75,20 +75,20 @@ class FolderOfMasks(Dataset):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The lines of the folder's `classes.txt`; ADE20K's classes where its own table is there instead.
+        """The lines of the folder's `classes.txt`, or ADE20K's classes if its own table is there instead.
 
         Raises:
-          UserError: there is no such file, or a line is empty.
+            UserError: there is no such file, or a line is empty.
         """
         path = epath.Path(self.data_dir) / _CLASSES
         if not path.exists():
             if (path.parent / _ADE20K_TABLE).exists():
                 return ADE20K_CLASSES
-            raise UserError(f"Expected the names of the classes in {path}, found no such file; write it, one name a line.")
+            raise UserError(f"Expected the names of the classes in {path}, found no such file. Write it, one name per line.")
         names = tuple(line.strip() for line in read_file(os.fspath(path)).decode("utf-8-sig", "replace").rstrip().split("\n"))
         if not all(names):
             raise UserError(
-                f"Expected one name of a class on each line of {path}, line {names.index('') + 1} is empty; fill it."
+                f"Expected one name of a class on each line of {path}, line {names.index('') + 1} is empty. Fill it."
             )
         return names
 
@@ -100,13 +100,13 @@ class FolderOfMasks(Dataset):
         return f"{self._masks}/{_mask_of(self._images.relative(index))}"
 
 
-class Ade20k(FolderOfMasks):
+class Ade20kFolder(MaskFolder):
     """One split of ADE20K's scene parsing benchmark: the folder `ADEChallengeData2016`.
 
     Attributes:
-      name: "ade20k".
-      split: "train" or "validation".
-      data_dir: the folder.
+        name: "ade20k".
+        split: "train" or "validation".
+        data_dir: the folder.
     """
 
     name = "ade20k"
@@ -122,29 +122,29 @@ def _mask_of(image: str) -> str:
 
 
 def _check_pairs(images: epath.Path, paths: Sequence[str], masks: epath.Path) -> None:
-    """Refuses images without a mask of their own, and masks without an image."""
+    """Checks that every image has a mask of its own, and every mask an image."""
     if not paths:
-        raise UserError(f"Expected images ({', '.join(SUFFIXES)}) in {images}, found none; add some.")
+        raise UserError(f"Expected images ({', '.join(SUFFIXES)}) in {images}, found none. Add some.")
     if not masks.is_dir():
-        raise UserError(f"Expected the masks of {images} in {masks}, found no such folder; add it.")
+        raise UserError(f"Expected the masks of {images} in {masks}, found no such folder. Add it.")
     of_mask: dict[str, str] = {}
     for path in paths:
         if of_mask.setdefault(_mask_of(path), path) != path:
             raise UserError(
                 f"Expected each mask in {masks} to belong to one image, {_mask_of(path)!r} would be that of both "
-                f"{of_mask[_mask_of(path)]!r} and {path!r}; rename one."
+                f"{of_mask[_mask_of(path)]!r} and {path!r}. Rename one."
             )
     found = set(list_images(masks))
-    lacking = sorted(of_mask.keys() - found)
-    if lacking:
+    missing = sorted(of_mask.keys() - found)
+    if missing:
         raise UserError(
-            f"Expected a mask for every image, found no {masks / lacking[0]} for {images / of_mask[lacking[0]]}"
-            f"{_and_more(lacking)}; add it or remove the image."
+            f"Expected a mask for every image, found no {masks / missing[0]} for {images / of_mask[missing[0]]}"
+            f"{_and_more(missing)}. Add it or remove the image."
         )
     alone = sorted(name for name in found - of_mask.keys() if name.endswith(".png"))
     if alone:
         raise UserError(
-            f"Expected an image for every mask, found none in {images} for {masks / alone[0]}{_and_more(alone)}; add it or "
+            f"Expected an image for every mask, found none in {images} for {masks / alone[0]}{_and_more(alone)}. Add it or "
             "remove the mask."
         )
 

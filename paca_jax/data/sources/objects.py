@@ -1,4 +1,4 @@
-"""What data sets of detection have in common: the objects of every picture."""
+"""The interface of detection data sets: the objects of every picture."""
 
 import abc
 from typing import Any, TypedDict
@@ -7,7 +7,7 @@ import numpy as np
 
 from paca_jax.data.sources.dataset import Dataset
 
-# The mask of an object: polygons, each (2k,) float64 x, y, x, y, ... in pixels; or COCO's run lengths of a bitmap's columns,
+# The mask of an object: polygons, each (2k,) float64 x, y, x, y, ... in pixels; or COCO's run-length encoding of a bitmap,
 # {"size": [height, width], "counts": list or bytes}. An empty list is an object without a mask.
 Segments = list[np.ndarray] | dict[str, Any]
 
@@ -16,13 +16,13 @@ class Objects(TypedDict):
     """The objects of one picture, in the order of the data set.
 
     Attributes:
-      boxes: (n, 4) float32: left, top, right and bottom edge in pixels.
-      labels: (n,) int32.
-      crowd: (n,) bool: whether it is a region of many objects, which training leaves out and evaluation ignores.
-      segments: n masks.
-      image_id: the picture's number in results.
-      area: (n,) float64, in pixels, as the data set tells it.
-      size: height and width in pixels of the picture in which they were marked.
+        boxes: (n, 4) float32: left, top, right and bottom edge in pixels.
+        labels: (n,) int32.
+        crowd: (n,) bool: whether a row is a region of many objects, which training leaves out and evaluation ignores.
+        segments: n masks.
+        image_id: the picture's id in results.
+        area: (n,) float64, in pixels, as the data set gives it.
+        size: height and width in pixels of the picture that was annotated.
     """
 
     boxes: np.ndarray
@@ -35,13 +35,13 @@ class Objects(TypedDict):
 
 
 class ObjectDataset(Dataset):
-    """One split of a data set of detection: `dataset[i]` is {"image": bytes, "objects": Objects, "index": i}.
+    """One split of a detection data set: `dataset[i]` is {"image": bytes, "objects": Objects, "index": i}.
 
     Attributes:
-      image_ids: (examples,) int64, what results call the pictures.
-      sizes: (examples, 2) int32, height and width of every picture in pixels.
-      num_objects: (examples,) int32, the objects of every picture that are no crowds.
-      category_ids: what results call the classes, in label order.
+        image_ids: (examples,) int64, the ids of the pictures in results.
+        sizes: (examples, 2) int32, height and width of every picture in pixels.
+        num_objects: (examples,) int32, the objects of every picture, without crowds.
+        category_ids: the ids of the classes in results, in label order.
     """
 
     image_ids: np.ndarray
@@ -54,12 +54,12 @@ class ObjectDataset(Dataset):
         """Returns the objects of example `index` without reading its picture's pixels; errors as for `dataset[index]`."""
 
     def coco_boxes(self, index: int) -> np.ndarray:
-        """Returns the boxes of example `index` as COCO has them: (n, 4) float64, left, top, width and height in pixels."""
+        """Returns the boxes of example `index` in COCO's form: (n, 4) float64, left, top, width and height in pixels."""
         edges = self.objects(index)["boxes"].astype(np.float64)
         return np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], 1)
 
     def annotations(self, index: int) -> list[dict[str, Any]]:
-        """Returns the objects of example `index` as a COCO file has them, without ids of their own."""
+        """Returns the objects of example `index` in the form of a COCO file, without annotation ids."""
         objects = self.objects(index)
         return [
             {
@@ -75,5 +75,5 @@ class ObjectDataset(Dataset):
 
 
 def _as_coco(segments: Segments) -> list[list[float]] | dict[str, Any]:
-    """Returns the mask of an object as a COCO file has it."""
+    """Returns the mask of an object in the form of a COCO file."""
     return segments if isinstance(segments, dict) else [polygon.tolist() for polygon in segments]

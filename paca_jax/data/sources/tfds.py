@@ -1,43 +1,32 @@
-"""Opening data sets: those of TFDS, prepared as ArrayRecord, and folders of images.
+"""Data sets of TFDS that are prepared as ArrayRecord.
 
-A data set of TFDS is opened from its files alone: no builder code runs, nothing is downloaded and TensorFlow is not imported.
+They are opened from their files alone: no builder code runs, nothing is downloaded and TensorFlow is not imported.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from paca_jax.data.sources.coco import CocoDataset
 from paca_jax.data.sources.dataset import Dataset, quoted
-from paca_jax.data.sources.image_folder import FolderDataset
-from paca_jax.data.sources.instance_maps import FEATURES, InstanceMaps
-from paca_jax.data.sources.mask_folder import Ade20k, FolderOfMasks
-from paca_jax.data.sources.metadata import PUBLISHED, DatasetFacts, published_classes
+from paca_jax.data.sources.metadata import published_classes
 from paca_jax.errors import UserError
-
-# The data sets that are folders, by the features that an example has.
-_FOLDERS: dict[str, dict[tuple[str, str], Callable[[str, str | None], Dataset]]] = {
-    FolderDataset.name: {("image", "label"): FolderDataset, ("image", "mask"): FolderOfMasks},
-    Ade20k.name: {("image", "mask"): Ade20k},
-    CocoDataset.name: {("image", "objects"): CocoDataset},
-}
 
 
 class _Opened(NamedTuple):
-    """The open files of a split and what is needed to decode a record."""
+    """The open files of a split, and how to decode a record."""
 
     records: Any  # random access to serialized tf.train.Example
     parse: Any  # bytes -> tf.train.Example
-    fields: dict[str, str]  # feature -> the list of the Example that holds its value, for features that are taken as they are
-    sequences: dict[str, dict[str, "_Leaf"]]  # feature -> what each element of it is made of, for sequences of numbers
+    fields: dict[str, str]  # feature -> the list of the Example that holds its value, if it is not decoded
+    sequences: dict[str, dict[str, "_Leaf"]]  # feature -> the leaves of its elements, if it is a sequence of dicts of numbers
     decoder: Any  # TFDS's decoder of the other features, or None
     class_names: tuple[str, ...] | None
 
 
 class _Leaf(NamedTuple):
-    """A number, or an array of a fixed shape, of each element of a sequence."""
+    """A number, or an array of fixed shape, in each element of a sequence."""
 
     kind: str  # the list of the Example that holds it
     dtype: np.dtype
@@ -47,15 +36,14 @@ class _Leaf(NamedTuple):
 class TfdsDataset(Dataset):
     """One split of a data set of TFDS.
 
-    Images, masks among them, come as the bytes of their encoded files; sequences of dicts of numbers as dicts of arrays, an
-    element a row; features besides these and labels as TFDS decodes them.
-    Pickling keeps the arguments only.
+    Images and masks come as the bytes of their encoded files, labels as ints, sequences of dicts of numbers as dicts of arrays
+    with one row per element, and other features as TFDS decodes them. Pickling keeps the arguments only.
 
     Attributes:
-      name: the data set's name as it was asked for.
-      split: the TFDS split string.
-      data_dir: the folder of data sets, None for TFDS's default.
-      features: the names of the features that an example has.
+        name: the data set's name, as given.
+        split: the TFDS split string.
+        data_dir: the folder of data sets; None for TFDS's default.
+        features: the names of an example's features.
     """
 
     def __init__(
@@ -81,10 +69,10 @@ class TfdsDataset(Dataset):
             raise IndexError(f"{self.name} {self.split} has examples 0 to {len(records) - 1}, not {index}")
         try:
             record = records[index]
-        except RuntimeError as error:  # what array_record raises for every problem with a file
+        except RuntimeError as error:  # array_record raises it for every problem with a file
             raise UserError(
                 f"Expected intact files of data set {self.name!r}, reading split {self.split!r} failed with: "
-                f"{' '.join(str(error).split())}; prepare the data set anew."
+                f"{' '.join(str(error).split())}. Prepare the data set again."
             ) from error
         values = parse(record).features.feature
         example: dict[str, Any] = {name: getattr(values[name], kind).value[0] for name, kind in fields.items()}
@@ -101,70 +89,29 @@ class TfdsDataset(Dataset):
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes in label order, as TFDS has them (ImageNet's are WordNet synsets such as `n01440764`).
 
-        They are those of `label`, else of a mask of TFDS's type LabeledImage, else those that a sequence of objects has as
-        `label`, else the published ones of a known data set.
+        They are the names of the feature `label`, else of a mask of TFDS's type LabeledImage, else of the `label` in a sequence
+        of objects, else the published names of a known data set.
 
         Raises:
-          UserError: none of the features has names.
+            UserError: none of the features has names.
         """
         if self._opened.class_names is None:
             raise UserError(
-                f"Expected data set {self.name!r} to name its classes, none of its features {quoted(self.features)} does; for "
+                f"Expected data set {self.name!r} to name its classes, none of its features {quoted(self.features)} does. For "
                 "classification add 'label' to the features, for segmentation prepare the masks as TFDS's LabeledImage."
             )
         return self._opened.class_names
 
 
-def open_dataset(name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")) -> Dataset:
-    """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images, masks or objects.
-
-    Args:
-      name: "name", "name/config" or "name/config:version" as TFDS writes it; "folder" for a folder of images, "ade20k" for the
-        folder `ADEChallengeData2016`, "coco" for a folder with annotations in COCO's format.
-      split: "train", "train[:90%]", "train+test", ...; for a folder as `FolderDataset`, `FolderOfMasks` and
-        `CocoDataset` have them.
-      data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`); or the folder of
-        images.
-      features: the features that an example shall have: classification needs the default, segmentation the image and its mask
-        ("mask" of a folder), detection ("image", "objects"), which opens an `ObjectDataset`.
-
-    Returns:
-      A random-access source of raw examples; it can be pickled.
-
-    Raises:
-      UserError: the data set is missing, is prepared in another format, or lacks one of the features or the split; or the
-        folder is not laid out as the modules `image_folder`, `mask_folder` (with masks) or `coco` (with objects) describe.
-    """
-    if name not in _FOLDERS:
-        if set(features) == {"image", "objects"}:
-            return InstanceMaps(TfdsDataset(name, split, data_dir, FEATURES))
-        return TfdsDataset(name, split, data_dir, features)
-    for known, dataset in _FOLDERS[name].items():
-        if set(known).issuperset(features):
-            return dataset(split, data_dir)
-    expected = " or ".join(" and ".join(map(repr, known)) for known in _FOLDERS[name])
-    raise UserError(f"Expected features of the data set {name!r}, {expected}, got {quoted(features)}; correct them.")
-
-
-def describe_dataset(
-    name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")
-) -> DatasetFacts | Dataset:
-    """Returns what is known of a split: from a table for published data sets, else from its files.
-
-    Arguments and errors are those of `open_dataset`.
-    """
-    return PUBLISHED.get((name, split)) or open_dataset(name, split, data_dir, features)
-
-
 def find_builder(name: str, data_dir: str | None) -> Any:
-    """Returns TFDS's builder of a prepared data set, made from its files, or None where there are none.
+    """Returns TFDS's builder of a prepared data set, made from its files; None if there are none.
 
     Args:
-      name: as for `open_dataset`.
-      data_dir: as for `open_dataset`.
+        name: as for `open_dataset`.
+        data_dir: as for `open_dataset`.
 
     Raises:
-      UserError: `name` is not written like a data set's name.
+        UserError: `name` does not look like the name of a data set.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
@@ -173,27 +120,27 @@ def find_builder(name: str, data_dir: str | None) -> Any:
         return read_only_builder.builder_from_files(name, **({} if data_dir is None else {"data_dir": data_dir}))
     except tfds.core.DatasetNotFoundError:
         return None
-    except ValueError as error:  # TFDS's answer to a malformed name
+    except ValueError as error:  # TFDS raises it for a malformed name
         raise UserError(
-            f"Expected a data set's name such as 'imagenet2012' or 'coco/2017', got {name!r}; correct dataset.name."
+            f"Expected a data set's name such as 'imagenet2012' or 'coco/2017', got {name!r}. Correct dataset.name."
         ) from error
 
 
 def check_format(name: str, builder: Any) -> None:
-    """Refuses a prepared data set that is not ArrayRecord.
+    """Raises an error if a prepared data set is not ArrayRecord.
 
     Args:
-      name: the data set's name, for the message.
-      builder: what `find_builder` returned.
+        name: the data set's name, for the message.
+        builder: the builder that `find_builder` returned.
 
     Raises:
-      UserError: it is prepared in another format; the message tells how to convert it.
+        UserError: it is prepared in another format; the message says how to convert it.
     """
     formats = sorted(available.value for available in builder.info.available_file_formats())
     if "array_record" not in formats:
         raise UserError(
-            f"Expected data set {name!r} to be prepared as array_record, {builder.data_dir} holds {quoted(formats)}; "
-            f"convert it with: python -m paca_jax.data.convert_records {builder.data_dir}"
+            f"Expected data set {name!r} to be prepared as array_record, {builder.data_dir} holds {quoted(formats)}. "
+            f"Convert it with: python -m paca_jax.data.convert_records {builder.data_dir}"
         )
 
 
@@ -206,7 +153,7 @@ def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]
         where = f"in {data_dir}" if data_dir else "in TFDS's default folder"
         option = f" --data_dir {data_dir}" if data_dir else ""
         raise UserError(
-            f"Expected data set {name!r} {where}, found none; prepare it with: python -m paca_jax.data.prepare {name}{option}"
+            f"Expected data set {name!r} {where}, found none. Prepare it with: python -m paca_jax.data.prepare {name}{option}"
         )
     check_format(name, builder)
     info = builder.info
@@ -236,14 +183,14 @@ def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]
 
 
 def _has_names(feature: Any) -> bool:
-    """Whether a feature is a mask whose classes are known."""
+    """Returns whether a feature is a mask whose classes have names."""
     import tensorflow_datasets as tfds
 
     return isinstance(feature, tfds.features.LabeledImage) and bool(feature.num_classes)
 
 
 def _leaves(feature: Any) -> dict[str, _Leaf]:
-    """What the elements of a sequence of dicts of numbers are made of; nothing of another feature."""
+    """Returns the leaves of the elements of a sequence of dicts of numbers; none for any other feature."""
     import tensorflow_datasets as tfds
 
     if not isinstance(feature, tfds.features.Sequence) or not isinstance(feature.feature, tfds.features.FeaturesDict):
@@ -264,14 +211,14 @@ def _check_features(name: str, available: Any, wanted: tuple[str, ...]) -> None:
     missing = [feature for feature in wanted if feature not in available]
     if missing:
         raise UserError(
-            f"Expected data set {name!r} to have {quoted(wanted)}, it has {quoted(sorted(available))}, lacking "
-            f"{quoted(missing)}; choose another data set."
+            f"Expected data set {name!r} to have {quoted(wanted)}, it has {quoted(sorted(available))}, missing "
+            f"{quoted(missing)}. Choose another data set."
         )
     for feature, kind in (("image", tfds.features.Image), ("label", tfds.features.ClassLabel)):
         if feature in wanted and not isinstance(available[feature], kind):
             raise UserError(
                 f"Expected the feature {feature!r} of data set {name!r} to be of type {kind.__name__}, it is of type "
-                f"{type(available[feature]).__name__}; choose another data set."
+                f"{type(available[feature]).__name__}. Choose another data set."
             )
 
 
@@ -279,7 +226,7 @@ def _check_split(name: str, split: str, splits: Any) -> None:
     expected = f"Expected one of the splits of data set {name!r}, {quoted(splits)}, or a slice such as 'train[:90%]'"
     try:
         length = sum(instruction.take for instruction in splits[split].file_instructions)
-    except ValueError as error:  # TFDS's answer to an unknown name, a malformed slice, and a slice that ends before it starts
-        raise UserError(f"{expected}, got {split!r}; correct the split.") from error
+    except ValueError as error:  # TFDS raises it for an unknown name, a malformed slice, and a slice that ends before it starts
+        raise UserError(f"{expected}, got {split!r}. Correct the split.") from error
     if length <= 0:
-        raise UserError(f"{expected}, got {split!r}, which has no examples; correct the split.")
+        raise UserError(f"{expected}, got {split!r}, which has no examples. Correct the split.")

@@ -1,1 +1,1 @@
-"""Transforms of pictures and their targets, on the host."""
+"""Transforms of pictures and their targets on the host."""

@@ -1,10 +1,11 @@
-"""Augmentation for training, and the evaluation view."""
+"""Transforms for classification: augmentation for training, and the evaluation view."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageEnhance
 
 from paca_jax.data.codecs.images import decode_image
@@ -12,36 +13,36 @@ from paca_jax.data.transforms.randaugment import MAX_MAGNITUDE, rand_augment
 from paca_jax.errors import UserError
 
 _ATTEMPTS = 10
-# What color jitter changes; the last, saturation, leaves gray images as they are.
+# The enhancements of color jitter; the last one, saturation, does not change gray images.
 _JITTERED = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    """The pixels of a Pillow image of mode "RGB" or "L" as a (H, W, C) uint8 array."""
+def _pixels(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
+    """Returns the pixels of a Pillow image of mode "RGB" or "L"."""
     return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1)
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Random resized crop, bicubic, a horizontal flip with probability one half, color jitter and RandAugment.
+    """A random resized crop (bicubic), a horizontal flip with probability one half, color jitter and RandAugment.
 
-    The crop covers a uniformly random part of the area in `crop_scale`, at a width-to-height ratio that is log-uniform in
-    `crop_ratio`. Where ten draws do not fit into the picture, it is the largest centered crop of a ratio in `crop_ratio`.
+    The crop covers a fraction of the area that is uniform in `crop_scale`, at a width-to-height ratio that is log-uniform in
+    `crop_ratio`. If ten draws do not fit into the picture, it is the largest center crop with a ratio in `crop_ratio`.
 
     Attributes:
-      image_size: side of the result in pixels.
-      channels: 3 for color, 1 for gray.
-      crop_scale: least and largest part of the area, in (0, 1].
-      crop_ratio: least and largest ratio of width to height.
-      flip: whether to flip.
-      rand_operations: operations that RandAugment draws for an image, ImageNet's recipe 2; 0 is without RandAugment.
-      rand_magnitude: mean of RandAugment's magnitudes, 0 to 10.
-      rand_magnitude_std: their standard deviation.
-      color_jitter: the strength s of changes of brightness, contrast and saturation, in random order and each by a factor that
-        is uniform in max(0, 1 - s) to 1 + s; 0 is without. For recipes without RandAugment.
+        image_size: the side of the result in pixels.
+        channels: 3 for color, 1 for gray.
+        crop_scale: the smallest and the largest fraction of the area, in (0, 1].
+        crop_ratio: the smallest and the largest ratio of width to height.
+        flip: whether to flip.
+        rand_operations: operations that RandAugment draws per image: 2 in ImageNet's recipe, 0 for no RandAugment.
+        rand_magnitude: the mean of RandAugment's magnitudes, 0 to 10.
+        rand_magnitude_std: their standard deviation.
+        color_jitter: the strength s of changes of brightness, contrast and saturation, in random order, each by a factor that
+            is uniform in max(0, 1 - s) to 1 + s; 0 for none. For recipes without RandAugment.
 
     Raises:
-      UserError: a value is out of its range.
+        UserError: a value is out of range.
     """
 
     image_size: int
@@ -57,31 +58,31 @@ class TrainTransform:
     def __post_init__(self) -> None:
         _check_size_and_channels(self.image_size, self.channels)
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise UserError(f"Expected crop_scale to be two numbers, 0 < low <= high <= 1, got {self.crop_scale}; correct it.")
+            raise UserError(f"Expected crop_scale to be two numbers, 0 < low <= high <= 1, got {self.crop_scale}. Correct it.")
         if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            raise UserError(f"Expected crop_ratio to be two numbers, 0 < low <= high, got {self.crop_ratio}; correct it.")
+            raise UserError(f"Expected crop_ratio to be two numbers, 0 < low <= high, got {self.crop_ratio}. Correct it.")
         if not isinstance(self.rand_operations, int) or self.rand_operations < 0:
             raise UserError(
-                f"Expected rand_operations to be a whole number, 0 or more, got {self.rand_operations}; correct it."
+                f"Expected rand_operations to be a whole number, 0 or more, got {self.rand_operations}. Correct it."
             )
         if not 0 <= self.rand_magnitude <= MAX_MAGNITUDE:
-            raise UserError(f"Expected rand_magnitude to be 0 to {MAX_MAGNITUDE:g}, got {self.rand_magnitude}; correct it.")
+            raise UserError(f"Expected rand_magnitude to be 0 to {MAX_MAGNITUDE:g}, got {self.rand_magnitude}. Correct it.")
         for name in ("rand_magnitude_std", "color_jitter"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"Expected {name} to be 0 or more, got {getattr(self, name)}; correct it.")
+                raise UserError(f"Expected {name} to be 0 or more, got {getattr(self, name)}. Correct it.")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Decodes and augments one example.
 
         Args:
-          example: {"image": bytes of an image file, "label": int}.
-          rng: decides everything that is random; used during the call only.
+            example: {"image": bytes of an image file, "label": int}.
+            rng: decides everything that is random; used only during the call.
 
         Returns:
-          {"image": (S, S, C) uint8; "label": int32}.
+            {"image": (S, S, C) uint8; "label": int32}.
 
         Raises:
-          ImageError: (a UserError) the image cannot be decoded.
+            ImageError: (a UserError) the image cannot be decoded.
         """
         image = decode_image(example["image"], self.channels)
         image = image.crop(self._box(image.width, image.height, rng))
@@ -112,15 +113,15 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The short side resized to floor(image_size / crop), bicubic, and the center cut out.
+    """A center crop after the short side is resized to floor(image_size / crop) (bicubic).
 
     Attributes:
-      image_size: side of the result in pixels.
-      channels: 3 for color, 1 for gray.
-      crop: the part of the short side that the result shows, in (0, 1].
+        image_size: the side of the result in pixels.
+        channels: 3 for color, 1 for gray.
+        crop: the fraction of the short side that the result shows, in (0, 1].
 
     Raises:
-      UserError: a value is out of its range.
+        UserError: a value is out of range.
     """
 
     image_size: int
@@ -130,27 +131,27 @@ class EvalTransform:
     def __post_init__(self) -> None:
         _check_size_and_channels(self.image_size, self.channels)
         if not 0 < self.crop <= 1:
-            raise UserError(f"Expected crop to be above 0 and at most 1, got {self.crop}; correct it.")
+            raise UserError(f"Expected crop to be above 0 and at most 1, got {self.crop}. Correct it.")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Decodes one example.
 
         Args:
-          example: {"image": bytes of an image file, "label": int}.
-          rng: not used; there so that both transforms are called alike.
+            example: {"image": bytes of an image file, "label": int}.
+            rng: unused; both transforms are called alike.
 
         Returns:
-          {"image": (S, S, C) uint8; "label": int32}.
+            {"image": (S, S, C) uint8; "label": int32}.
 
         Raises:
-          ImageError: (a UserError) the image cannot be decoded.
+            ImageError: (a UserError) the image cannot be decoded.
         """
         del rng
         image = decode_image(example["image"], self.channels)
         return {"image": self.view(image), "label": np.int32(example["label"])}
 
-    def view(self, image: Image.Image) -> np.ndarray:
-        """Returns the (S, S, C) uint8 view of a Pillow image of mode "RGB" or "L"."""
+    def view(self, image: Image.Image) -> UInt8[np.ndarray, "S S C"]:
+        """Returns the view of a Pillow image of mode "RGB" or "L"."""
         short = math.floor(self.image_size / self.crop)
         width, height = image.size
         size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
@@ -164,9 +165,9 @@ class EvalTransform:
 
 def _check_size_and_channels(image_size: int, channels: int) -> None:
     if not isinstance(image_size, int) or image_size < 1:
-        raise UserError(f"Expected image_size to be a whole number of pixels above 0, got {image_size!r}; correct it.")
+        raise UserError(f"Expected image_size to be a whole number of pixels above 0, got {image_size!r}. Correct it.")
     if channels not in (1, 3):
-        raise UserError(f"Expected 1 (gray) or 3 (color) image channels, got {channels!r}; correct image_channels.")
+        raise UserError(f"Expected 1 (gray) or 3 (color) image channels, got {channels!r}. Correct image_channels.")
 
 
 def _jitter(image: Image.Image, rng: np.random.Generator, strength: float) -> Image.Image:

@@ -1,8 +1,9 @@
-"""The masks of objects as a training step takes them: one bit a pixel, eight pixels of a row a byte."""
+"""The masks of objects as packed bits: a byte holds eight pixels of a row."""
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from pycocotools import mask as coco_mask
 
 from paca_jax.data.codecs.rle import decode, encode_polygons
@@ -10,35 +11,37 @@ from paca_jax.data.sources.objects import Segments
 from paca_jax.data.transforms.placement import Placement
 
 PACKED = 8
-# Corners of polygons are brought back to this many widths or heights from the picture: far off, so that what is inside stays.
+# Corners of polygons are clipped to this many widths or heights around the picture: so far that its inside does not change.
 _REACH = 4.0
 
 
-def bitmap(segments: Segments, placement: Placement) -> np.ndarray:
-    """Returns the (H, W) uint8 mask of an object in a placed picture.
+def bitmap(segments: Segments, placement: Placement) -> UInt8[np.ndarray, "H W"]:
+    """Returns the mask of an object in a placed picture, zeros and ones.
 
-    Polygons are placed first and drawn then; a bitmap of run lengths is resized to its nearest pixels.
+    Polygons are placed first and drawn then; a run-length encoded bitmap is resized to the nearest pixels.
 
     Args:
-      segments: the object's mask, not empty.
-      placement: of its picture.
+        segments: the object's mask, not empty.
+        placement: the placement of its picture.
     """
     if isinstance(segments, dict):
         return placement.bitmap(decode(segments))
     return decode(_drawn(segments, placement))
 
 
-def packed_masks(segments: list[Segments], placement: Placement, shape: tuple[int, int], count: int) -> np.ndarray:
-    """Returns the masks of the objects of a placed picture as bits.
+def packed_masks(
+    segments: list[Segments], placement: Placement, shape: tuple[int, int], count: int
+) -> UInt8[np.ndarray, "N H W8"]:
+    """Returns the masks of the objects of a placed picture as packed bits.
 
     Args:
-      segments: n masks, none of them empty.
-      placement: of the picture.
-      shape: (H, W) in pixels that they are padded to; W is a multiple of 8.
-      count: N, not below n.
+        segments: n masks, none of them empty.
+        placement: the placement of the picture.
+        shape: (H, W) in pixels that the masks are padded to; W is a multiple of 8.
+        count: N, at least n.
 
     Returns:
-      (N, H, W / 8) uint8; the highest bit of a byte is its leftmost pixel, and what pads is 0.
+        The masks with W8 = W / 8; the highest bit of a byte is its leftmost pixel, and padding is 0.
     """
     height, width = shape
     packed = np.zeros((count, height, width // PACKED), np.uint8)
@@ -52,28 +55,28 @@ def packed_masks(segments: list[Segments], placement: Placement, shape: tuple[in
 
 
 def unpack_masks(packed: Any) -> Any:
-    """Returns the masks that `packed_masks` has packed.
+    """Unpacks the masks of `packed_masks`.
 
     Args:
-      packed: (..., W / 8) uint8; a numpy array, or a JAX array (also inside jit).
+        packed: (..., W / 8) uint8; a numpy array, or a JAX array (also under jit).
 
     Returns:
-      (..., W) uint8 of zeros and ones.
+        (..., W) uint8 of zeros and ones.
     """
     bits = (packed[..., None] >> np.arange(PACKED - 1, -1, -1, dtype=np.uint8)) & np.uint8(1)
     return bits.reshape(*packed.shape[:-1], PACKED * packed.shape[-1])
 
 
 def _drawn(polygons: list[np.ndarray], placement: Placement) -> dict[str, Any]:
-    """The run lengths of polygons in a placed picture."""
+    """Returns the run-length encoding of polygons in a placed picture."""
     height, width = placement.final
     reach = _REACH * np.array([width, height])
     placed = [placement.points(polygon.reshape(-1, 2)) for polygon in polygons]
     return encode_polygons([np.clip(points, -reach, reach).ravel() for points in placed], placement.final)
 
 
-def _pack_part(packed: np.ndarray, encoded: dict[str, Any]) -> None:
-    """Packs what run lengths mark into a mask of zeros; only the bytes around it are looked at."""
+def _pack_part(packed: UInt8[np.ndarray, "H W8"], encoded: dict[str, Any]) -> None:
+    """Packs a run-length encoded bitmap into a mask of zeros; only the bytes in its bounding box are touched."""
     left, top, width, height = coco_mask.toBbox(encoded).astype(int).tolist()
     first = left // PACKED
     part = decode(encoded)[top : top + height, first * PACKED : left + width]

@@ -1,7 +1,7 @@
-"""One picture, made ready for a model."""
+"""The view of a picture that a model is evaluated with."""
 
 import os
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from etils import epath
@@ -12,40 +12,62 @@ from paca_jax.data.transforms.classification import EvalTransform
 from paca_jax.data.transforms.detection import DetectionEvalTransform
 from paca_jax.data.transforms.segmentation import SegmentationEvalTransform
 from paca_jax.errors import UserError
-from paca_jax.models import DetectorConfig, SegmentorConfig
+from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
 from paca_jax.ops import normalize
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
-def preprocess(image: Picture, model: Any) -> np.ndarray:
-    """Makes one picture ready for a model, with the view that the model is evaluated with.
-
-    A classifier sees a centered square, others the whole picture at the size of their `short_side` and `long_side`.
+@overload
+def eval_transform(config: PaCaConfig) -> EvalTransform: ...
+@overload
+def eval_transform(config: SegmentorConfig, **options: Any) -> SegmentationEvalTransform: ...
+@overload
+def eval_transform(config: DetectorConfig) -> DetectionEvalTransform: ...
+def eval_transform(config: Any, **options: Any) -> Any:
+    """Returns the evaluation transform of a model.
 
     Args:
-      image: a path, the bytes of an image file, a Pillow image, or a uint8 array of shape (H, W, C), where C is 1, 3 or 4.
-      model: a model of `create_model` or `load`; its config tells the size, the crop and the channels.
+        config: the model's config: a `PaCaConfig`, `SegmentorConfig` or `DetectorConfig`.
+        **options: for a segmentor only: those fields of `SegmentationEvalTransform` that no config of a model has, `scales`,
+            `size_multiple`, `ignore_zero` and `mask_feature`.
 
     Returns:
-      A normalized float32 array, of shape (image_size, image_size, image_channels) for a classifier and (height, width,
-      image_channels) for others; add the batch axis with `[None]`.
-
-    Raises:
-      UserError: the file is missing, the bytes are no image, or the array has another type or shape.
+        The `EvalTransform`, `SegmentationEvalTransform` or `DetectionEvalTransform` of the config's sizes and channels.
     """
-    config = model.config
-    picture = _read(image, config.image_channels)
     channels = config.image_channels
     if isinstance(config, SegmentorConfig):
-        views = SegmentationEvalTransform(config.num_classes, channels, config.short_side, config.long_side).view(picture)
-        padded, (height, width) = views["image_0"], views["size_0"]
-    elif isinstance(config, DetectorConfig):
-        view = DetectionEvalTransform(config.short_side, config.long_side, channels).view(picture)
-        padded, (height, width) = view["image"], view["size"]
-    else:
-        return normalize(EvalTransform(config.image_size, channels, config.crop).view(picture))
-    return normalize(padded[:height, :width])
+        return SegmentationEvalTransform(config.num_classes, channels, config.short_side, config.long_side, **options)
+    if isinstance(config, DetectorConfig):
+        return DetectionEvalTransform(config.short_side, config.long_side, channels, **options)
+    return EvalTransform(config.image_size, channels, config.crop, **options)
+
+
+def preprocess(image: Picture, model: Any) -> np.ndarray:
+    """Prepares one picture for a model, with the view that the model is evaluated with.
+
+    A classifier sees a center crop; segmentors and detectors see the whole picture, resized to their `short_side` and
+    `long_side`.
+
+    Args:
+        image: a path, the bytes of an image file, a Pillow image, or a uint8 array of shape (H, W, C) with C = 1, 3 or 4.
+        model: a model of `create_model` or `load`; its config has the size, the crop and the channels.
+
+    Returns:
+        A normalized float32 array, of shape (image_size, image_size, image_channels) for a classifier and (height, width,
+        image_channels) for others; add the batch axis with `[None]`.
+
+    Raises:
+        UserError: the file is missing, the bytes are no image, or the array has another type or shape.
+    """
+    picture = _read(image, model.config.image_channels)
+    transform = eval_transform(model.config)
+    view = transform.view(picture)
+    if isinstance(transform, EvalTransform):
+        return normalize(view)
+    suffix = "_0" if isinstance(transform, SegmentationEvalTransform) else ""
+    height, width = view[f"size{suffix}"]
+    return normalize(view[f"image{suffix}"][:height, :width])
 
 
 def _read(image: Picture, channels: int) -> Image.Image:
@@ -58,14 +80,14 @@ def _read(image: Picture, channels: int) -> Image.Image:
         return decode_image(image, channels)
     if not isinstance(image, (str, os.PathLike)):
         raise UserError(
-            f"Expected a path, bytes, a Pillow image or a uint8 array of shape (H, W, C), got {type(image).__name__}; "
-            "pass one picture as one of these."
+            f"Expected a path, bytes, a Pillow image or a uint8 array of shape (H, W, C), got {type(image).__name__}. "
+            "Pass one picture as one of these."
         )
     try:
         data = epath.Path(image).read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UserError(f"Expected an image file at {os.fspath(image)}, got: {reason}; check the path.") from error
+        raise UserError(f"Expected an image file at {os.fspath(image)}, got: {reason}. Check the path.") from error
     try:
         return decode_image(data, channels)
     except ImageError as error:
@@ -75,7 +97,7 @@ def _read(image: Picture, channels: int) -> Image.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise UserError(
-            f"Expected a uint8 array of shape (H, W, C) with C of 1, 3 or 4, got {array.dtype} of shape {array.shape}; "
-            "convert it, for example with (255 * array).astype('uint8')."
+            f"Expected a uint8 array of shape (H, W, C) with C = 1, 3 or 4, got {array.dtype} of shape {array.shape}. "
+            "Convert it, for example with (255 * array).astype('uint8')."
         )
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)

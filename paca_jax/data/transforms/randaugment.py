@@ -1,8 +1,8 @@
 """RandAugment (Cubuk et al., 2020) with Pillow, in the form known as `rand-m9-mstd0.5-inc1`.
 
-Of fifteen operations some are drawn with replacement, and each drawn one is then applied or left out with equal chances, at a
-magnitude of its own. "Increasing" operations change a picture the more the larger their magnitude, which runs from 0 to 10;
-the operations that have a direction take either with equal chances.
+Operations are drawn from fifteen with replacement. Each is applied with probability one half, at a magnitude from 0 to 10 of
+its own. The larger the magnitude, the more an "increasing" operation changes a picture. Operations that have a direction take
+either one with equal probability.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 MAX_MAGNITUDE = 10.0
 
-# What comes into the picture from outside: ImageNet's mean color, and its luma for gray pictures.
+# The fill of pixels from outside the picture: ImageNet's mean color, and its luma for gray pictures.
 _FILL: dict[str, Any] = {"RGB": (124, 116, 104), "L": 117}
 
 
@@ -21,10 +21,10 @@ class Operation(NamedTuple):
     """One operation.
 
     Attributes:
-      apply: (image, argument) -> image; an image of mode "RGB" or "L" stays one.
-      argument: strength -> what `apply` takes. The strength is the magnitude on a scale of 0 to 1, negative for the other
-        direction.
-      directed: whether the operation has a direction.
+        apply: (image, argument) -> image of the same mode, "RGB" or "L".
+        argument: strength -> the argument of `apply`. The strength is the magnitude on a scale of 0 to 1, negative for the
+            opposite direction.
+        directed: whether the operation has a direction.
     """
 
     apply: Callable[[Image.Image, Any], Image.Image]
@@ -38,14 +38,14 @@ def rand_augment(
     """Applies random operations to a picture.
 
     Args:
-      image: a Pillow image of mode "RGB" or "L".
-      rng: decides everything that is random.
-      operations: how many operations are drawn, of which about half are applied.
-      magnitude: mean of the normal distribution that magnitudes are drawn from before they are clipped to 0 to 10.
-      magnitude_std: its standard deviation.
+        image: a Pillow image of mode "RGB" or "L".
+        rng: decides everything that is random.
+        operations: the number of operations to draw, about half of which are applied.
+        magnitude: the mean of the normal distribution of magnitudes, which are then clipped to 0 to 10.
+        magnitude_std: its standard deviation.
 
     Returns:
-      An image of the same mode and size; the argument itself where no operation was applied.
+        An image of the same mode and size; the argument itself if no operation was applied.
     """
     for name, strength in draw_operations(rng, operations, magnitude, magnitude_std):
         apply, argument, _ = OPERATIONS[name]
@@ -68,26 +68,26 @@ def draw_operations(
 
 
 def _nothing(strength: float) -> None:
-    """The argument of an operation that takes none."""
+    """Returns None, for an operation without an argument."""
 
 
 def _factor(strength: float) -> float:
-    """The factor of an enhancement: 1 leaves a picture as it is, 0 takes all color (contrast, ...) away."""
+    """Returns the factor of an enhancement: 1 changes nothing, 0 would remove all color (contrast, ...)."""
     return max(0.1, 1 + 0.9 * strength)
 
 
 def _shear(strength: float) -> float:
-    """Pixels along one axis for each pixel along the other."""
+    """Returns the shift along one axis per pixel along the other."""
     return 0.3 * strength
 
 
 def _shift(strength: float) -> float:
-    """A part of the width or height."""
+    """Returns a fraction of the width or height."""
     return 0.45 * strength
 
 
 def _posterize(image: Image.Image, bits: int) -> Image.Image:
-    """Keeps the highest bits of each value; none leave black, which Pillow's own function refuses to make."""
+    """Keeps the highest bits of each value; 0 bits give black, which Pillow's own function does not allow."""
     kept = 256 - 2 ** (8 - bits)
     return image.point([value & kept for value in range(256)] * len(image.getbands()))
 
@@ -116,7 +116,7 @@ OPERATIONS: dict[str, Operation] = {
     "Rotate": Operation(_rotate, lambda strength: 30 * strength, True),
     # The number of bits to keep, 4 to none.
     "PosterizeIncreasing": Operation(_posterize, lambda strength: 4 - int(4 * strength), False),
-    # The least value that is inverted.
+    # The smallest value that is inverted.
     "SolarizeIncreasing": Operation(ImageOps.solarize, lambda strength: 256 - int(256 * strength), False),
     "SolarizeAdd": Operation(_solarize_add, lambda strength: int(110 * strength), False),
     "ColorIncreasing": Operation(lambda image, by: ImageEnhance.Color(image).enhance(by), _factor, True),

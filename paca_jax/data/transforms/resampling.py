@@ -1,24 +1,25 @@
-"""Cutting a box out of a resized picture without resizing the whole of it.
+"""Resizing a picture and cropping a box out of the result, without resizing the rest.
 
-Pixel centers lie at half numbers: the center of pixel i of n, at (i + 0.5) / n of the axis, stays where it is.
+The center of pixel i of n lies at (i + 0.5) / n of the axis, before and after.
 """
 
 import numpy as np
+from jaxtyping import Shaped, UInt8
 
 # The (top, left, height, width) of a box in pixels.
 Box = tuple[int, int, int, int]
 
 
-def bilinear(pixels: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
-    """Resizes between the two nearest pixels along each axis, also where the picture shrinks (no antialiasing).
+def bilinear(pixels: UInt8[np.ndarray, "H W C"], size: tuple[int, int], box: Box) -> UInt8[np.ndarray, "h w C"]:
+    """Interpolates linearly between the two nearest pixels along each axis, also when shrinking (no antialiasing).
 
     Args:
-      pixels: (H, W, C) uint8.
-      size: (height, width) in pixels of the resized picture.
-      box: the part of the resized picture that is wanted.
+        pixels: the picture.
+        size: (height, width) in pixels of the resized picture.
+        box: the part of the resized picture to return.
 
     Returns:
-      (height of the box, width of the box, C) uint8.
+        The pixels of the box, of height h and width w.
     """
     top, left, height, width = box
     if pixels.shape[:2] == size:
@@ -31,16 +32,16 @@ def bilinear(pixels: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
     return (columns + np.float32(0.5)).astype(np.uint8)
 
 
-def nearest(values: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
-    """Resizes to the value of the pixel in which a center falls.
+def nearest(values: Shaped[np.ndarray, "H W"], size: tuple[int, int], box: Box) -> Shaped[np.ndarray, "h w"]:
+    """Resizes by taking the value of the pixel that a center falls into.
 
     Args:
-      values: (H, W).
-      size: (height, width) in pixels of the resized map.
-      box: the part of the resized map that is wanted.
+        values: the map.
+        size: (height, width) in pixels of the resized map.
+        box: the part of the resized map to return.
 
     Returns:
-      (height of the box, width of the box) of the same type.
+        The values of the box, of height h and width w and of the same type.
     """
     top, left, height, width = box
     rows = (2 * np.arange(top, top + height) + 1) * values.shape[0] // (2 * size[0])
@@ -49,7 +50,7 @@ def nearest(values: np.ndarray, size: tuple[int, int], box: Box) -> np.ndarray:
 
 
 def _neighbors(length: int, resized: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For `count` places of an axis: the pixel before, the pixel after, and the weight of the latter in float32."""
+    """Returns, for `count` pixels of a resized axis, the pixels before and after, and the float32 weight of the latter."""
     centers = (np.arange(start, start + count) + 0.5) * (length / resized) - 0.5
     centers = np.clip(centers, 0, length - 1)
     before = centers.astype(np.int64)

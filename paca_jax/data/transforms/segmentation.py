@@ -1,7 +1,7 @@
-"""Transforms of pictures with masks: random crops for training, whole pictures at several scales for evaluation.
+"""Transforms for segmentation: random crops for training, whole pictures at several scales for evaluation.
 
-Both keep the proportions: at scale s a picture is made as large as fits into a box of int(s * long_side) by
-int(s * short_side) pixels; see `fitting`.
+Both keep the proportions: at scale s, a picture becomes as large as fits into a box of int(s * long_side) by
+int(s * short_side) pixels; see `resize_geometry`.
 """
 
 import math
@@ -9,33 +9,28 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from paca_jax.data.codecs.images import decode_image
 from paca_jax.data.codecs.label_maps import IGNORED, MaskError, decode_labels
-from paca_jax.data.transforms.photometric import distort
+from paca_jax.data.transforms.padding import pad_picture, round_up
+from paca_jax.data.transforms.photometric import photometric_distortion
 from paca_jax.data.transforms.resampling import Box, bilinear, nearest
-from paca_jax.data.transforms.resize_geometry import (
-    check_box_and_channels,
-    check_whole,
-    fitted_size,
-    fitting_scale,
-    pad_picture,
-    round_up,
-)
+from paca_jax.data.transforms.resize_geometry import check_box_and_channels, check_whole, fitted_size, fitting_scale
 from paca_jax.errors import UserError
 
-# How often a crop that shows too much of one class is drawn anew.
+# How often a crop with too much of one class is drawn again.
 _ATTEMPTS = 10
 
 
 class Group(NamedTuple):
-    """The shapes that pictures of similar proportions share, so that they go into one batch.
+    """The padded shapes of pictures of similar proportions, which can go into one batch.
 
     Attributes:
-      height: of the padded picture at scale 1, in pixels.
-      width: of the padded picture at scale 1, in pixels.
-      factor: a power of two; the padded label is this many times as high and as wide.
+        height: height of the padded picture at scale 1, in pixels.
+        width: width of the padded picture at scale 1, in pixels.
+        factor: a power of two; the padded label is this many times as high and wide.
     """
 
     height: int
@@ -47,26 +42,26 @@ class Group(NamedTuple):
 class SegmentationTrainTransform:
     """A random size, a random crop, a horizontal flip with probability one half, and photometric distortion.
 
-    The image is resized bilinearly without antialiasing (as OpenCV does), the mask to the nearest pixel with the same pixel
-    centers. A crop in which one class has `category_limit` of the labeled pixels or more is drawn anew, up to ten times.
-    What the picture leaves of a crop, on the right and below, is padded with the bytes nearest to ImageNet's mean (so that it
-    normalizes to almost 0) and with labels 255.
+    The image is resized bilinearly without antialiasing (as in OpenCV), the mask to the nearest pixel with the same pixel
+    centers. A crop in which one class has a fraction of `category_limit` or more of the labeled pixels is drawn again, up to
+    ten times. If the picture is smaller than the crop, it is padded on the right and at the bottom: the image with the bytes
+    nearest to ImageNet's mean (which normalize to almost 0), the labels with 255.
 
     Attributes:
-      crop_size: side of the result in pixels.
-      num_classes: the number of classes, at most 255.
-      channels: 3 for color, 1 for gray.
-      short_side: of the box at scale 1, in pixels.
-      long_side: of the box at scale 1, in pixels.
-      resize_range: least and largest scale; it is drawn uniformly.
-      category_limit: in (0, 1]; 1 takes every crop.
-      flip: whether to flip.
-      photometric: whether to distort colors; see `distortion`.
-      ignore_zero: whether masks write class c as c + 1 and no class as 0, as in ADE20K.
-      mask_feature: the feature of an example that holds its mask.
+        crop_size: the side of the result in pixels.
+        num_classes: the number of classes, at most 255.
+        channels: 3 for color, 1 for gray.
+        short_side: the short side of the box at scale 1, in pixels.
+        long_side: the long side of the box at scale 1, in pixels.
+        resize_range: the smallest and the largest scale; it is drawn uniformly.
+        category_limit: in (0, 1]; 1 accepts every crop.
+        flip: whether to flip.
+        photometric: whether to distort colors; see `photometric_distortion`.
+        ignore_zero: whether masks store class c as c + 1, and no class as 0, as in ADE20K.
+        mask_feature: the feature of an example that holds its mask.
 
     Raises:
-      UserError: a value is out of its range.
+        UserError: a value is out of range.
     """
 
     crop_size: int
@@ -85,23 +80,23 @@ class SegmentationTrainTransform:
         check_whole("crop_size", self.crop_size)
         _check_common(self)
         if len(self.resize_range) != 2 or not 0 < self.resize_range[0] <= self.resize_range[1] < math.inf:
-            raise UserError(f"Expected resize_range to be two numbers, 0 < low <= high, got {self.resize_range}; correct it.")
+            raise UserError(f"Expected resize_range to be two numbers, 0 < low <= high, got {self.resize_range}. Correct it.")
         if not 0 < self.category_limit <= 1:
-            raise UserError(f"Expected category_limit to be above 0 and at most 1, got {self.category_limit}; correct it.")
+            raise UserError(f"Expected category_limit to be above 0 and at most 1, got {self.category_limit}. Correct it.")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Decodes and augments one example.
 
         Args:
-          example: {"image": bytes of an image file, the mask feature: bytes of an index map}.
-          rng: decides everything that is random; used during the call only.
+            example: {"image": bytes of an image file, the mask feature: bytes of an index map}.
+            rng: decides everything that is random; used only during the call.
 
         Returns:
-          {"image": (S, S, C) uint8; "label": (S, S) uint8, 255 for pixels that do not count}.
+            {"image": (S, S, C) uint8; "label": (S, S) uint8, 255 for pixels that do not count}.
 
         Raises:
-          ImageError: (a UserError) the image or the mask cannot be decoded.
-          MaskError: (a UserError) the mask is no index map, or does not fit the image or the classes.
+            ImageError: (a UserError) the image or the mask cannot be decoded.
+            MaskError: (a UserError) the mask is not an index map, or does not fit the image or the classes.
         """
         pixels, labels = _decode(self, example)
         size = fitted_size(labels.shape, *_sides(rng.uniform(*self.resize_range), self.short_side, self.long_side))
@@ -114,7 +109,7 @@ class SegmentationTrainTransform:
         if self.flip and rng.random() < 0.5:
             pixels, labels = pixels[:, ::-1], labels[:, ::-1]
         if self.photometric:
-            pixels = distort(pixels, rng)
+            pixels = photometric_distortion(pixels, rng)
         shape = (self.crop_size, self.crop_size)
         return {"image": pad_picture(pixels, shape), "label": _pad_labels(labels, shape)}
 
@@ -123,8 +118,8 @@ class SegmentationTrainTransform:
         height, width = (min(self.crop_size, length) for length in size)
         return int(rng.integers(size[0] - height + 1)), int(rng.integers(size[1] - width + 1)), height, width
 
-    def _is_mixed(self, labels: np.ndarray) -> bool:
-        """Whether a crop shows several classes, none of them too much."""
+    def _is_mixed(self, labels: UInt8[np.ndarray, "h w"]) -> bool:
+        """Returns whether a crop shows several classes, and not too much of any."""
         counts = np.bincount(labels.ravel(), minlength=IGNORED + 1)[:IGNORED]
         return bool(np.count_nonzero(counts) > 1 and counts.max() < self.category_limit * counts.sum())
 
@@ -133,22 +128,22 @@ class SegmentationTrainTransform:
 class SegmentationEvalTransform:
     """Whole pictures at one or several scales, and the labels at the picture's own size.
 
-    Pictures are resized bilinearly without antialiasing (as OpenCV does) and padded on the right and below: the image with the
-    bytes nearest to ImageNet's mean, the label with 255. The padded shapes follow from `group` of the picture's size alone, so
-    that pictures of one group can share a batch.
+    Pictures are resized bilinearly without antialiasing (as in OpenCV) and padded on the right and at the bottom: the image
+    with the bytes nearest to ImageNet's mean, the label with 255. The `group` of the picture's size decides the padded shapes,
+    so that pictures of one group can go into one batch.
 
     Attributes:
-      num_classes: the number of classes, at most 255.
-      channels: 3 for color, 1 for gray.
-      short_side: of the box at scale 1, in pixels.
-      long_side: of the box at scale 1, in pixels.
-      scales: the scales of the views, in their order.
-      size_multiple: padded sides are multiples of this many pixels.
-      ignore_zero: whether masks write class c as c + 1 and no class as 0, as in ADE20K.
-      mask_feature: the feature of an example that holds its mask.
+        num_classes: the number of classes, at most 255.
+        channels: 3 for color, 1 for gray.
+        short_side: the short side of the box at scale 1, in pixels.
+        long_side: the long side of the box at scale 1, in pixels.
+        scales: the scales of the views, in order.
+        size_multiple: padded sides are multiples of this many pixels.
+        ignore_zero: whether masks store class c as c + 1, and no class as 0, as in ADE20K.
+        mask_feature: the feature of an example that holds its mask.
 
     Raises:
-      UserError: a value is out of its range.
+        UserError: a value is out of range.
     """
 
     num_classes: int
@@ -164,22 +159,22 @@ class SegmentationEvalTransform:
         _check_common(self)
         check_whole("size_multiple", self.size_multiple)
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
-            raise UserError(f"Expected scales to be one or more numbers above 0, got {self.scales}; correct them.")
+            raise UserError(f"Expected scales to be one or more numbers above 0, got {self.scales}. Correct them.")
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Decodes one example.
 
         Args:
-          example: {"image": bytes of an image file, the mask feature: bytes of an index map}.
-          rng: not used; there so that both transforms are called alike.
+            example: {"image": bytes of an image file, the mask feature: bytes of an index map}.
+            rng: unused; both transforms are called alike.
 
         Returns:
-          What `view` returns, and {"label": (height, width) uint8, padded; "label_size": (2,) int32, the picture's own height
-          and width}.
+            The result of `view`, and {"label": (height, width) uint8, padded; "label_size": (2,) int32, the picture's own
+            height and width}.
 
         Raises:
-          ImageError: (a UserError) the image or the mask cannot be decoded.
-          MaskError: (a UserError) the mask is no index map, or does not fit the image or the classes.
+            ImageError: (a UserError) the image or the mask cannot be decoded.
+            MaskError: (a UserError) the mask is not an index map, or does not fit the image or the classes.
         """
         del rng
         pixels, labels = _decode(self, example)
@@ -193,11 +188,11 @@ class SegmentationEvalTransform:
         """Returns the views of a picture.
 
         Args:
-          image: a Pillow image of mode "RGB" or, for one channel, "L".
+            image: a Pillow image of mode "RGB" or, for one channel, "L".
 
         Returns:
-          For the i-th scale {"image_i": (height, width, C) uint8, padded; "size_i": (2,) int32, the height and width in pixels
-          of the picture inside it}.
+            For the i-th scale {"image_i": (height, width, C) uint8, padded; "size_i": (2,) int32, the height and width in
+            pixels of the picture inside it}.
         """
         return self._views(_pixels(image))
 
@@ -211,7 +206,7 @@ class SegmentationEvalTransform:
         return Group(height, width, factor)
 
     def resized_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
-        """Returns the (height, width) in pixels at a scale of a picture of a (height, width) in pixels."""
+        """Returns the (height, width) in pixels, at a scale, of a picture of a (height, width) in pixels."""
         return fitted_size(size, *_sides(scale, self.short_side, self.long_side))
 
     def padded_shape(self, group: Group, scale: float) -> tuple[int, int]:
@@ -223,7 +218,7 @@ class SegmentationEvalTransform:
         """Returns the (height, width) in pixels that labels of a group are padded to."""
         return group.factor * group.height, group.factor * group.width
 
-    def _views(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    def _views(self, pixels: UInt8[np.ndarray, "H W C"]) -> dict[str, np.ndarray]:
         original = (pixels.shape[0], pixels.shape[1])
         group = self.group(original)
         views = {}
@@ -237,31 +232,31 @@ class SegmentationEvalTransform:
 
 def _decode(
     transform: SegmentationTrainTransform | SegmentationEvalTransform, example: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the (H, W, C) pixels and the (H, W) labels of an example."""
+) -> tuple[UInt8[np.ndarray, "H W C"], UInt8[np.ndarray, "H W"]]:
+    """Returns the pixels and the labels of an example."""
     mask = example[transform.mask_feature]
     if not isinstance(mask, bytes):
         raise MaskError(
             f"Expected the feature {transform.mask_feature!r} to hold the files of masks, got a value of type "
-            f"{type(mask).__name__}; correct dataset.mask_feature."
+            f"{type(mask).__name__}. Correct dataset.mask_feature."
         )
     pixels = _pixels(decode_image(example["image"], transform.channels))
     size = (pixels.shape[0], pixels.shape[1])
     return pixels, decode_labels(mask, size, transform.num_classes, transform.ignore_zero)
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
+def _pixels(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def _pad_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _pad_labels(labels: UInt8[np.ndarray, "h w"], shape: tuple[int, int]) -> UInt8[np.ndarray, "H W"]:
     padded = np.full(shape, IGNORED, np.uint8)
     padded[: labels.shape[0], : labels.shape[1]] = labels
     return padded
 
 
 def _sides(scale: float, short_side: int, long_side: int) -> tuple[int, int]:
-    """The short and the long side of the box at a scale."""
+    """Returns the short and the long side of the box at a scale."""
     return int(scale * short_side), int(scale * long_side)
 
 
@@ -269,4 +264,4 @@ def _check_common(transform: SegmentationTrainTransform | SegmentationEvalTransf
     check_whole("num_classes", transform.num_classes)
     check_box_and_channels(transform.short_side, transform.long_side, transform.channels)
     if transform.num_classes > IGNORED:
-        raise UserError(f"Expected num_classes to be at most {IGNORED}, got {transform.num_classes}; correct it.")
+        raise UserError(f"Expected num_classes to be at most {IGNORED}, got {transform.num_classes}. Correct it.")

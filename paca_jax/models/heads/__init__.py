@@ -1,4 +1,4 @@
-"""What turns the backbone's features into maps of classes, or into boxes and masks."""
+"""The heads that turn features of the backbone into class maps, or into boxes and masks."""
 
 from paca_jax.models.heads.config import DetectorConfig, SegmentorConfig
 from paca_jax.models.heads.fpn import FeaturePyramid

@@ -1,4 +1,4 @@
-"""What segmentors and detectors are made of."""
+"""The configurations of segmentors and detectors."""
 
 import dataclasses
 
@@ -8,18 +8,22 @@ from paca_jax.models.config import PaCaConfig
 HEADS = ("paca", "upernet")
 
 
+def _check_backbone(config: PaCaConfig) -> None:
+    check(config.num_classes == 0, f"Expected a backbone without classes, got {config.num_classes}. Set num_classes=0.")
+
+
 @dataclasses.dataclass(frozen=True)
 class SegmentorConfig:
-    """A backbone and a head that gives each patch of stride 4 a logit for each class.
+    """The configuration of a segmentor: a backbone and a head that predicts class logits at stride 4.
 
     Attributes:
-        backbone: the backbone; it has no classifier.
+        backbone: the backbone, without a classifier.
         head: "paca" (section 3.4 of the paper) or "upernet".
-        head_channels: channels of the head's maps.
-        head_dropout_rate: rate at which whole channels are dropped before a classifier.
-        num_classes: classes.
-        short_side: pixels of the short side to which `preprocess` brings an image, if the long one allows.
-        long_side: pixels that the long side then has at most.
+        head_channels: the channels of the maps of the head.
+        head_dropout_rate: the rate at which whole channels are dropped before a classifier.
+        num_classes: the number of classes.
+        short_side: the short side in pixels that `preprocess` resizes an image to, if `long_side` permits.
+        long_side: the largest long side in pixels.
     """
 
     backbone: PaCaConfig
@@ -31,39 +35,43 @@ class SegmentorConfig:
     long_side: int = 2048
 
     def __post_init__(self) -> None:
-        check(self.backbone.num_classes == 0, f"A segmentor's backbone has no classes, but got {self.backbone.num_classes}.")
-        check(self.head in HEADS, f"head is one of {', '.join(HEADS)}, but got {self.head!r}.")
-        check(self.head_channels >= 1, f"head_channels is at least 1, but got {self.head_channels}.")
-        check(0 <= self.head_dropout_rate < 1, f"head_dropout_rate lies in [0, 1), but got {self.head_dropout_rate}.")
-        check(1 <= self.num_classes <= 255, f"num_classes of a segmentor is 1 to 255, but got {self.num_classes}.")
+        _check_backbone(self.backbone)
+        check(self.head in HEADS, f"Expected a known head, got {self.head!r}. Choose one of {', '.join(HEADS)}.")
+        check(self.head_channels >= 1, f"Expected head_channels of at least 1, got {self.head_channels}. Correct it.")
+        rate = self.head_dropout_rate
+        check(0 <= rate < 1, f"Expected head_dropout_rate in [0, 1), got {rate}. Correct it.")
+        check(1 <= self.num_classes <= 255, f"Expected num_classes from 1 to 255, got {self.num_classes}. Correct it.")
         sides = (self.short_side, self.long_side)
-        check(1 <= self.short_side <= self.long_side, f"short_side is positive and at most long_side, but got {sides}.")
+        check(
+            1 <= self.short_side <= self.long_side,
+            f"Expected short_side from 1 and at most long_side, got {sides}. Correct them.",
+        )
 
     @property
     def image_channels(self) -> int:
-        """Channels of an image."""
+        """The channels of an image."""
         return self.backbone.image_channels
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectorConfig:
-    """A backbone under Mask R-CNN.
+    """The configuration of a detector: a backbone with Mask R-CNN.
 
     Attributes:
-        backbone: the backbone; it has no classifier.
-        num_classes: classes of objects; the background is none of them.
-        head_channels: channels of the pyramid, of the region proposals and of the mask head.
-        box_channels: channels of the box head's dense layers.
-        train_candidates: anchors of a level that may become proposals in training.
+        backbone: the backbone, without a classifier.
+        num_classes: the number of object classes, without the background.
+        head_channels: the channels of the pyramid, the region proposals and the mask head.
+        box_channels: the channels of the dense layers of the box head.
+        train_candidates: the number of anchors per level that may become proposals in training.
         candidates: the same in inference.
-        proposals: regions of an image that the box head looks at, at most.
-        detections: detections of an image, at most.
-        score_threshold: the least probability of a detection.
-        rpn_samples: anchors of an image that the loss of the region proposals is taken on.
-        box_samples: regions of an image that the box head's loss is taken on; a quarter of them may hold objects.
-        mask_samples: regions of an image that the mask head's loss is taken on, of those that hold objects.
-        short_side: pixels of the short side to which `preprocess` brings an image, if the long one allows.
-        long_side: pixels that the long side then has at most.
+        proposals: the largest number of regions per image that enter the box head.
+        detections: the largest number of detections per image.
+        score_threshold: the smallest probability of a detection.
+        rpn_samples: the number of anchors per image in the loss of the region proposals.
+        box_samples: the number of regions per image in the loss of the box head, up to a quarter of them with objects.
+        mask_samples: the number of regions with objects per image in the loss of the mask head.
+        short_side: the short side in pixels that `preprocess` resizes an image to, if `long_side` permits.
+        long_side: the largest long side in pixels.
     """
 
     backbone: PaCaConfig
@@ -82,15 +90,16 @@ class DetectorConfig:
     long_side: int = 1333
 
     def __post_init__(self) -> None:
-        check(self.backbone.num_classes == 0, f"A detector's backbone has no classes, but got {self.backbone.num_classes}.")
+        _check_backbone(self.backbone)
         for field in dataclasses.fields(self):
             if field.type is int:
-                check(getattr(self, field.name) >= 1, f"{field.name} is at least 1, but got {getattr(self, field.name)}.")
-        check(0 <= self.score_threshold < 1, f"score_threshold lies in [0, 1), but got {self.score_threshold}.")
+                value = getattr(self, field.name)
+                check(value >= 1, f"Expected {field.name} of at least 1, got {value}. Correct it.")
+        check(0 <= self.score_threshold < 1, f"Expected score_threshold in [0, 1), got {self.score_threshold}. Correct it.")
         sides = (self.short_side, self.long_side)
-        check(self.short_side <= self.long_side, f"short_side is at most long_side, but got {sides}.")
+        check(self.short_side <= self.long_side, f"Expected a short_side of at most long_side, got {sides}. Correct them.")
 
     @property
     def image_channels(self) -> int:
-        """Channels of an image."""
+        """The channels of an image."""
         return self.backbone.image_channels

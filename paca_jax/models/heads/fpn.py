@@ -1,4 +1,4 @@
-"""A feature pyramid (Lin et al., CVPR 2017): one width at every stride, from 4 to 64."""
+"""The feature pyramid (Lin et al., CVPR 2017): equal channels at every stride from 4 to 64."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ xavier_init = nn.initializers.xavier_uniform()
 
 
 class FeaturePyramid(nn.Module):
-    """Laterals, a top-down path of nearest neighbors, a 3x3 convolution at each level, and every other cell of the last.
+    """Lateral layers, a top-down path with nearest-neighbor upsampling, and a 3x3 convolution per level.
+
+    One more level is the last one, subsampled by two.
 
     Attributes:
-        channels: of every level.
+        channels: the channels of every level.
         dtype: the type to compute in.
     """
 
@@ -24,7 +26,7 @@ class FeaturePyramid(nn.Module):
 
     @nn.compact
     def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]]) -> list[Float[Array, "B Hi Wi C"]]:
-        """Returns one level more than there are maps."""
+        """Returns the levels, one more than there are maps."""
         levels = [
             Dense(self.channels, dtype=self.dtype, kernel_init=xavier_init, name=f"lateral{index}")(x)
             for index, x in enumerate(features)

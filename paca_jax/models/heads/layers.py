@@ -1,4 +1,4 @@
-"""The layers that the heads share."""
+"""The layers of the segmentation heads."""
 
 import flax.linen as nn
 import jax
@@ -9,13 +9,13 @@ from jaxtyping import Array, Float
 from paca_jax import ops
 from paca_jax.models.layers import BatchNorm, Conv, PointwiseConv
 
-# torch's default of a linear layer or convolution: uniform in +-1 / sqrt(fan-in).
+# torch's default for linear layers and convolutions: uniform in +-1 / sqrt(fan-in).
 torch_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 classifier_init = nn.initializers.normal(0.01)
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias that keeps the size, BatchNorm and ReLU."""
+    """A convolution without bias that keeps the size, then BatchNorm and ReLU."""
 
     channels: int
     kernel_size: int = 1
@@ -32,7 +32,7 @@ class ConvNorm(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A 1x1 convolution to class logits after dropping whole channels."""
+    """Dropout of whole channels, then a 1x1 convolution to class logits."""
 
     num_classes: int
     dropout_rate: float

@@ -1,4 +1,4 @@
-"""The PaCa segmentation head (section 3.4): its clusters are the classes, and are supervised as such."""
+"""The PaCa segmentation head (section 3.4), whose clusters are the classes and are supervised as such."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,13 @@ from paca_jax.models.layers import BatchNorm, Dense, PointwiseConv
 
 
 class PaCaHeadOutputs(NamedTuple):
-    """Logits of the classes at stride 4, those of the clustering (float32 both), and each class's weights over the patches."""
+    """The outputs of the head at stride 4.
+
+    Attributes:
+        logits: class logits in float32.
+        clustering: logits of the clustering in float32.
+        clusters: the assignment, one cluster per class.
+    """
 
     logits: Float[Array, "B H W K"]
     clustering: Float[Array, "B H W K"]
@@ -23,20 +29,20 @@ class PaCaHeadOutputs(NamedTuple):
 
 
 class ClassTokens(nn.Module):
-    """Dense layer over the class tokens, BatchNorm over images and classes, ReLU: the keys or the values."""
+    """The keys or values from class tokens: a dense layer, BatchNorm over images and classes, ReLU."""
 
     channels: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, tokens: Float[Array, "B K C"], train: bool) -> Float[Array, "B K D"]:
-        """Returns one vector a class."""
+        """Returns one vector per class."""
         x = Dense(self.channels, dtype=self.dtype, kernel_init=torch_init, name="dense")(tokens)
         return jax.nn.relu(BatchNorm(self.dtype, name="norm")(x, train))
 
 
 class PaCaHead(nn.Module):
-    """Merges the stages' maps at stride 4, gathers one token a class, and lets every patch attend to these.
+    """Merges the maps of the stages at stride 4, gathers one token per class, and lets every patch attend to the tokens.
 
     The attention has one head and, as in the official code, no 1 / sqrt(channels).
     """
@@ -46,7 +52,7 @@ class PaCaHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]], train: bool) -> PaCaHeadOutputs:
-        """Returns the head's outputs from the four stages' maps."""
+        """Returns the outputs of the head for the maps of the four stages."""
         config, channels, dtype = self.config, self.config.head_channels, self.dtype
         maps = [
             resize_like(ConvNorm(channels, dtype=dtype, name=f"project{index}")(x, train), features[0])

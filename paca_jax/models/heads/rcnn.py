@@ -14,18 +14,18 @@ ANCHORS = 3
 BOX_SIDE = 7
 MASK_SIDE = 14
 
-# As the official code draws convolutions before a ReLU: a normal of variance 2 / fan-out.
+# The official code's initialization of convolutions before a ReLU: a normal of variance 2 / fan-out.
 relu_init = nn.initializers.variance_scaling(2, "fan_out", "normal")
 
 
 class RegionProposals(nn.Module):
-    """A 3x3 convolution, then for each of three anchors a score and four deltas; the same at every level."""
+    """A 3x3 convolution, then a score and four deltas for each of three anchors; the same layers at every level."""
 
     channels: int = 256
     dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Makes the layers, which all levels share."""
+        """Creates the layers, which are used at all levels."""
         init = nn.initializers.normal(0.01)
         self.conv = Conv(self.channels, dtype=self.dtype, kernel_init=init)
         self.score = Dense(ANCHORS, dtype=self.dtype, kernel_init=init)
@@ -34,7 +34,7 @@ class RegionProposals(nn.Module):
     def __call__(
         self, pyramid: list[Float[Array, "B Hi Wi C"]]
     ) -> tuple[list[Float[Array, "B Ni"]], list[Float[Array, "B Ni 4"]]]:
-        """Returns each level's logits and deltas of its anchors, row by row, the anchors of a cell together (float32)."""
+        """Returns the logits and deltas of each level's anchors in float32, row by row, the anchors of a cell together."""
         scores, deltas = [], []
         for x in pyramid:
             x = jax.nn.relu(self.conv(x))
@@ -52,7 +52,7 @@ class BoxHead(nn.Module):
 
     @nn.compact
     def __call__(self, regions: Float[Array, "N 7 7 C"]) -> tuple[Float[Array, "N K+1"], Float[Array, "N K 4"]]:
-        """Returns logits and deltas in float32."""
+        """Returns the logits and deltas in float32."""
         x = regions.reshape(len(regions), -1)
         for index in range(2):
             x = jax.nn.relu(Dense(self.channels, dtype=self.dtype, kernel_init=xavier_init, name=f"hidden{index}")(x))
@@ -62,9 +62,9 @@ class BoxHead(nn.Module):
 
 
 class SplitCells(nn.Module):
-    """A transposed convolution with a 2x2 kernel and stride 2: each cell becomes four, and no two overlap.
+    """A transposed convolution with a 2x2 kernel and stride 2: each cell becomes four that do not overlap.
 
-    So it is one matrix product, and what is done to single cells afterwards may be done before they are put in their places.
+    It is a single matrix product, and pointwise layers that follow can run before the cells are rearranged.
     """
 
     channels: int
@@ -72,16 +72,16 @@ class SplitCells(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W C"]) -> Float[Array, "N H W 2 2 D"]:
-        """Returns the four cells of each, by row and column."""
+        """Returns the four cells of each cell, by row and column."""
         kernel = self.param("kernel", relu_init, (2, 2, x.shape[-1], self.channels))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.channels,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         columns = kernel.transpose(2, 0, 1, 3).reshape(x.shape[-1], -1)
-        return ops.channels_dot(x, columns, None).reshape(*x.shape[:3], 2, 2, self.channels) + bias
+        return ops.dense(x, columns).reshape(*x.shape[:3], 2, 2, self.channels) + bias
 
 
 class MaskHead(nn.Module):
-    """Four 3x3 convolutions, one that doubles the side, and a logit for each class."""
+    """Four 3x3 convolutions, a transposed one that doubles the side, and a logit for each class."""
 
     num_classes: int
     channels: int = 256
@@ -89,7 +89,7 @@ class MaskHead(nn.Module):
 
     @nn.compact
     def __call__(self, regions: Float[Array, "N 14 14 C"]) -> Float[Array, "N 28 28 K"]:
-        """Returns logits in float32."""
+        """Returns the logits in float32."""
         x, dtype, init = regions, self.dtype, relu_init
         for index in range(4):
             conv = Conv(self.channels, dtype=dtype, kernel_init=init, name=f"conv{index}")

@@ -1,4 +1,4 @@
-"""UPerNet (Xiao et al., ECCV 2018) and the FCN head that trains beside it."""
+"""UPerNet (Xiao et al., ECCV 2018) and its auxiliary FCN head."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -14,14 +14,14 @@ AUXILIARY_CHANNELS = 256
 
 
 class UPerNetHead(nn.Module):
-    """Pools the last stage at four sizes, adds a top-down path, and fuses all levels at stride 4."""
+    """Pyramid pooling of the last stage, a top-down path, and a fusion of all levels at stride 4."""
 
     config: SegmentorConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]], train: bool) -> Float[Array, "B H W K"]:
-        """Returns logits from the four stages' maps."""
+        """Returns the logits for the maps of the four stages."""
         channels, dtype, last = self.config.head_channels, self.dtype, features[-1]
         pooled = [last]
         for index, side in enumerate(POOL_SIDES):
@@ -40,13 +40,13 @@ class UPerNetHead(nn.Module):
 
 
 class FCNHead(nn.Module):
-    """One 3x3 convolution and a classifier on the third stage's map, for training only."""
+    """A 3x3 convolution and a classifier on the map of the third stage, for training only."""
 
     config: SegmentorConfig
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]], train: bool) -> Float[Array, "B H W K"]:
-        """Returns logits at stride 16."""
+        """Returns the logits at stride 16."""
         x = ConvNorm(AUXILIARY_CHANNELS, 3, self.dtype, name="hidden0")(features[2], train)
         return Classifier(self.config.num_classes, self.config.head_dropout_rate, self.dtype, name="classifier")(x, train)

@@ -1,16 +1,29 @@
-"""Patch-to-cluster attention (PaCa-ViT, section 3.1) as functions of arrays.
+"""Patch-to-cluster attention and its residual (PaCa-ViT, section 3.1) in plain JAX.
 
-Axes: B images, N patches, M clusters, T attended tokens (clusters, or patches in plain attention), H heads, D channels a head.
-Softmaxes reduce in float32 whatever the compute type.
+    X' = norm(X)                                    patches
+    Z  = norm(A X' + position)                      clusters: means of patches weighted by the assignment A (section 3.2)
+    Q, K, V = X' W_q, Z W_k, Z W_v                  in plain attention K, V = X' W_k, X' W_v
+    Y  = X + softmax(Q K^T / sqrt(D)) V W_out       head by head, times the drop-path scale
+
+Axes: B images, N patches, M clusters, T attended tokens (clusters, or patches in plain attention), H heads, D channels of a
+head. Softmaxes reduce in float32 in every compute type.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from paca_jax.ops.norm.api import NormWeights
+from paca_jax.ops.implementation import Implementation
+from paca_jax.ops.nn.dense import dense
+from paca_jax.ops.nn.materialize import materialize
+from paca_jax.ops.norm.api import NormWeights, layer_norm
+from paca_jax.ops.residual import Residual
+from paca_jax.sharding import constrain
+
+Drop = Callable[[Float[Array, "B H N T"]], Float[Array, "B H N T"]]
 
 
 class AttentionWeights(NamedTuple):
@@ -27,7 +40,7 @@ class AttentionWeights(NamedTuple):
 
 
 class ClusterWeights(NamedTuple):
-    """The parameters of clusters: what is added to each, and those of their LayerNorm; None where there is none."""
+    """The parameters of clusters: a vector that is added to each, and their LayerNorm; None for none."""
 
     position: Float[Array, "M C"] | None = None
     norm: NormWeights | None = None
@@ -37,10 +50,39 @@ class ClusterWeights(NamedTuple):
         return clusters if self.position is None else clusters + self.position.astype(clusters.dtype)
 
 
-def assign_patches(logits: Float[Array, "B N M"]) -> Float[Array, "B M N"]:
-    """Returns the assignment of patches to clusters: a softmax over the N patches, so that each cluster sums to one."""
-    weights = jax.nn.softmax(logits.astype(jnp.float32), axis=1).astype(logits.dtype)
-    return jnp.swapaxes(weights, 1, 2)
+def residual_attention(
+    x: Float[Array, "B N C"],
+    assignment: Float[Array, "B M N"] | None,
+    clusters: ClusterWeights,
+    weights: AttentionWeights,
+    num_heads: int,
+    residual: Residual,
+    drop: Drop | None,
+    implementation: Implementation | None,
+) -> Float[Array, "B N C"]:
+    """Returns x + drop_path_scale * attention(norm(x)); the arguments are those of `ops.residual_attention`."""
+
+    def project(x: Array, kernel: Array, bias: Array) -> Array:
+        return dense(x, kernel.astype(x.dtype), bias.astype(x.dtype), implementation)
+
+    def heads(x: Float[Array, "B T C"]) -> Float[Array, "B T H D"]:
+        return constrain(x.reshape(*x.shape[:2], num_heads, -1), "batch", None, "heads", None)
+
+    patches = residual.before(x, implementation)
+    tokens = patches
+    if assignment is not None:
+        tokens = clusters.place(gather_clusters(assignment, patches))
+        if clusters.norm is not None:
+            tokens = layer_norm(tokens, clusters.norm, implementation)
+
+    query = heads(project(patches, weights.query, weights.query_bias))
+    key = heads(project(tokens, weights.key, weights.key_bias))
+    value = heads(project(tokens, weights.value, weights.value_bias))
+    attention = attention_weights(query, key)
+    if drop is not None:
+        attention = drop(attention)
+    attended = attend(attention, value).reshape(x.shape)
+    return materialize(x + residual.scaled(project(attended, weights.out, weights.out_bias)), implementation)
 
 
 def gather_clusters(assignment: Float[Array, "B M N"], patches: Float[Array, "B N C"]) -> Float[Array, "B M C"]:
@@ -55,5 +97,5 @@ def attention_weights(query: Float[Array, "B N H D"], key: Float[Array, "B T H D
 
 
 def attend(weights: Float[Array, "B H N T"], value: Float[Array, "B T H D"]) -> Float[Array, "B N H D"]:
-    """Returns each query's mean of the values under its weights."""
+    """Returns each query's mean of the values under its attention weights."""
     return jnp.einsum("bhnt,bthd->bnhd", weights, value)

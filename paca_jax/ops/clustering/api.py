@@ -1,41 +1,46 @@
-"""Convolution clustering as one function: from patches to their assignment to clusters (section 3.2)."""
+"""Convolution clustering: from patches to their assignment to clusters (section 3.2)."""
 
+from functools import partial
+
+import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.attention.reference import assign_patches
-from paca_jax.ops.clustering.tpu import ClusteringWeights, fits, fused_clustering
-from paca_jax.ops.nn.dense import channels_dot
-from paca_jax.ops.nn.depthwise import depthwise_conv
-from paca_jax.ops.nn.gelu import gelu
-from paca_jax.ops.norm.api import layer_norm
+from paca_jax.ops.clustering import reference, tpu
+from paca_jax.ops.clustering.reference import ClusteringWeights
+from paca_jax.ops.implementation import Implementation, Interpreter, always, choose, kernel_interpreter
 from paca_jax.ops.norm.reference import NormWeights
-from paca_jax.sharding import by_images, by_platform, model_shards, target_platform
+from paca_jax.sharding import by_images, model_shards
 
 
-def conv_clustering(x: Float[Array, "B H W C"], norm: NormWeights | None, weights: ClusteringWeights) -> Float[Array, "B M N"]:
+def conv_clustering(
+    x: Float[Array, "B H W C"],
+    norm: NormWeights | None,
+    weights: ClusteringWeights,
+    implementation: Implementation | None = None,
+) -> Float[Array, "B M N"]:
     """Returns `assign_patches` of LayerNorm, depthwise convolution, GELU, dense, GELU, dense without bias.
 
-    On a TPU two kernels compute it and its gradient: nothing between patches and assignment leaves the chip (of large images
-    the logits do), and the gradient keeps these two. Elsewhere, and where they do not apply (no LayerNorm; a mesh that splits
-    heads; windows of more than 15 patches, rows and weights too large for a chip's memory), it is done operation by operation.
+    With `"pallas_tpu"` nothing between patches and assignment leaves the chip (for large images the logits do), and the
+    gradient keeps these two. It takes patches with a LayerNorm, a mesh that does not split heads, windows of at most 15
+    patches, and rows and weights that fit into a chip's vector memory.
 
     Args:
         x: patches.
         norm: parameters of the LayerNorm, in float32; None for none.
         weights: the other parameters, in float32.
+        implementation: see `paca_jax.ops.implementation`.
     """
-    if target_platform() != "tpu" or norm is None or model_shards() > 1 or not fits(x, weights):
-        return _operations(x, norm, weights)
-    return by_platform(_kernels, _operations, x, norm, weights)
+
+    def refusal() -> str | None:
+        if model_shards() > 1:
+            return "the mesh has a model axis"
+        return "no LayerNorm precedes it" if norm is None else tpu.refusal(x, weights)
+
+    if choose("clustering", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
+        return _kernels(x, norm, weights, kernel_interpreter())
+    return reference.conv_clustering(x, norm, weights, implementation)
 
 
-def _kernels(x: Array, norm: NormWeights, weights: ClusteringWeights) -> Array:
-    return by_images(fused_clustering, (x,), (norm, weights))
-
-
-def _operations(x: Array, norm: NormWeights | None, weights: ClusteringWeights) -> Array:
-    depthwise, depthwise_bias, pointwise, pointwise_bias, project = (weight.astype(x.dtype) for weight in weights)
-    patches = x if norm is None else layer_norm(x, norm)
-    active = gelu(depthwise_conv(patches, depthwise) + depthwise_bias)
-    mixed = gelu(channels_dot(active, pointwise, None) + pointwise_bias)
-    return assign_patches(channels_dot(mixed, project, None).reshape(len(x), -1, project.shape[1]))
+@partial(jax.jit, static_argnames="interpreter", inline=True)
+def _kernels(x: Array, norm: NormWeights, weights: ClusteringWeights, interpreter: Interpreter) -> Array:
+    return by_images(partial(tpu.fused_clustering, interpret=interpreter), (x,), (norm, weights))

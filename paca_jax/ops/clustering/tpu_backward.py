@@ -1,4 +1,4 @@
-"""The backward kernel of convolution clustering: it computes what lies between anew."""
+"""The backward kernel of convolution clustering, which recomputes the values between patches and logits."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,32 +12,34 @@ from jaxtyping import Array, Float
 
 from paca_jax.ops.clustering.tpu_steps import (
     BIASES,
-    MEMORY,
-    ONCE,
-    Line,
+    SINGLE_BUFFER,
+    Index,
     assignment_spec,
-    clear_edges,
-    cost,
+    clustering_cost,
     filtered_scratch,
     for_rounds,
     for_strips,
-    inside,
-    line_specs,
-    map_scratch,
-    own_lines,
-    patch_scratch,
+    load_windows,
+    logit_scratch,
+    map_specs,
+    round_rows,
+    rows_inside,
     store_filtered,
-    store_maps,
     store_normal,
-    weighted,
-    windows,
+    store_rows,
+    tiled_map_scratch,
+    weighted_windows,
 )
-from paca_jax.ops.clustering.tpu_tiling import SUBLANES, Tiling
+from paca_jax.ops.clustering.tpu_tiling import ClusteringTiling
+from paca_jax.ops.implementation import Interpreter
 from paca_jax.ops.nn.gelu import gelu_and_slope
 from paca_jax.ops.norm.reference import normalize_backward
-from paca_jax.ops.pallas.common import LANES, NN, NT, TN, Ref, dot, sum_rows, whole
+from paca_jax.ops.pallas.limits import ROWS_VMEM_LIMIT
+from paca_jax.ops.pallas.registers import LANES, NN, NT, SUBLANES, TN, dot, sum_rows
+from paca_jax.ops.pallas.rows import clear_edges
+from paca_jax.ops.pallas.specs import Ref, whole
 
-_PART = 7 * LANES  # patches whose assignments vector memory holds twice
+_PART_PATCHES = 7 * LANES  # whose assignments vector memory holds twice
 
 
 def backward(
@@ -48,32 +50,32 @@ def backward(
     pointwise: Float[Array, "C C"],
     project: Float[Array, "C M"],
     *,
-    tiling: Tiling,
-    interpret: bool,
+    tiling: ClusteringTiling,
+    interpret: Interpreter,
 ) -> tuple[Array, Array, Array, Array, Array]:
-    """Returns the gradients; all but the first are sums over patches, in float32.
+    """Returns the gradients. All but the first are sums over patches, in float32.
 
     Args:
         x: all rows of all images.
-        dys: the assignment and its gradient (B, M, N) if steps see whole images, else the gradient of lines' logits (N, W, M).
+        dys: the assignment and its gradient (B, M, N) if steps see whole images, else the gradient of the logits (N, W, M).
         norm: scale and bias.
         vectors: taps, and the biases of convolution and first dense layer.
         pointwise: of the first dense layer.
         project: of the second dense layer.
         tiling: how maps are cut.
-        interpret: whether JAX interprets the kernel.
+        interpret: how `pallas_call` interprets the kernel on any device; False compiles it for a TPU.
 
     Returns:
-        Those of `x`, in its form and type; of `norm` (2, C); of `vectors` (V, 8, C), the sum over whose axis of 8 is left to
-        the caller; of `pointwise` and of `project`.
+        The gradients of `x`, in its layout and type; of `norm` (2, C); of `vectors` (V, 8, C), whose axis of 8 the caller sums
+        over; of `pointwise` and of `project`.
     """
     channels, clusters = project.shape
-    patches = line_specs(tiling, channels, tiling.halo)
+    patches = map_specs(tiling, channels, tiling.halo)
     if tiling.chunks == 1:
-        gradients = [assignment_spec(tiling, clusters, pipeline_mode=ONCE), assignment_spec(tiling, clusters)]
-        scratch = [patch_scratch(tiling, clusters)]
+        gradients = [assignment_spec(tiling, clusters, pipeline_mode=SINGLE_BUFFER), assignment_spec(tiling, clusters)]
+        scratch = [logit_scratch(tiling, clusters)]
     else:
-        gradients, scratch = line_specs(tiling, clusters, max(tiling.reach, 1)), []
+        gradients, scratch = map_specs(tiling, clusters, max(tiling.reach, 1)), []
         dys = [*dys] * len(gradients)
     weights = (norm, vectors, pointwise, project)
     sums = [
@@ -88,35 +90,35 @@ def backward(
         out_specs=[patches[0], *map(whole, sums)],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
         scratch_shapes=[
-            map_scratch(tiling, _edges(tiling)[0], channels),
-            map_scratch(tiling, tiling.reach, channels),
+            tiled_map_scratch(tiling, _edges(tiling)[0], channels),
+            tiled_map_scratch(tiling, tiling.reach, channels),
             filtered_scratch(tiling, _edges(tiling)[1], channels),
             pltpu.VMEM((max(images * rows, tiling.reach), tiling.columns, clusters), jnp.float32),
             *scratch,
         ],
-        # In order, for sums stay in place from step to step.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=MEMORY),
-        cost_estimate=cost(tiling, channels, clusters, x.dtype.itemsize, forwards=3),
+        # In order, because sums stay in place from step to step.
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=ROWS_VMEM_LIMIT),
+        cost_estimate=clustering_cost(tiling, channels, clusters, x.dtype.itemsize, forwards=3),
         name="conv_clustering_backward",
         interpret=interpret,
     )
     return call(*(x for _ in patches), *dys, *weights)
 
 
-def _edges(tiling: Tiling) -> tuple[int, int]:
+def _edges(tiling: ClusteringTiling) -> tuple[int, int]:
     """Returns how many rows above and below are normalized, and how many of these are filtered."""
     return (tiling.reach, 0) if tiling.chunks == 1 else (2 * tiling.reach, tiling.reach)
 
 
 @jax.jit
 def _tap_gradients(seen: Float[Array, "T S L"], slope: Float[Array, "R S L"]) -> list[Float[Array, "S L"]]:
-    """Sums what a column of windows sees by a gradient over the rows, for each row of the window."""
+    """Returns the sums over rows of the values of one column of windows times a gradient, for each row of the window."""
     products = [seen[down : down + len(slope)] * slope for down in range(len(seen) - len(slope) + 1)]
     return [sum(product[1:], product[0]) for product in products]
 
 
-def _step(*refs: Ref, tiling: Tiling) -> None:
-    patches, gradients = (1, 2) if tiling.chunks == 1 else (3, 3)
+def _step(*refs: Ref, tiling: ClusteringTiling) -> None:
+    patches, gradients = tiling.blocks, 2 if tiling.chunks == 1 else tiling.blocks
     xs, dys, refs = refs[:patches], refs[patches : patches + gradients], refs[patches + gradients :]
     norm, vectors, pointwise, project, dx, dnorm, dvectors, dpointwise, dproject, *scratch = refs
     maps, slopes, filtered, dlogits, *by_patch = scratch
@@ -131,13 +133,13 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
 
     store_normal(tiling, xs, norm, maps, edge, chunk)
     store_filtered(tiling, maps, edge, vectors, filtered, more)
-    clear_edges(tiling, slopes, reach)
+    clear_edges(tiling, slopes, reach, row_by_row=True)
     if tiling.width < tiling.columns:
         dlogits[:, -SUBLANES:] = jnp.zeros((dlogits.shape[0], SUBLANES, dlogits.shape[2]))
     if tiling.chunks == 1:
-        jax.lax.fori_loop(0, tiling.images, lambda image, _: _unassign(dys, by_patch[0], image), None)
+        jax.lax.fori_loop(0, tiling.images, lambda image, _: _assignment_backward(dys, by_patch[0], image), None)
 
-    def mix(image: Line, row: Line, count: int, size: int, own: bool) -> None:
+    def mix(image: Index, row: Index, count: int, size: int, own: bool) -> None:
         rounded = dlogits[: count * size].reshape(-1, dlogits.shape[2]).astype(dx.dtype)
         here = filtered[pl.ds(image, count), pl.ds(row + more, size)]
         active, active_slope = gelu_and_slope(here.reshape(-1, here.shape[-1]))
@@ -145,22 +147,22 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
         mixed, mixed_slope = gelu_and_slope(dot(active, pointwise[...], NN) + vectors[-1:])
         dmixed = dot(rounded, project[...], NT) * mixed_slope
         dfiltered = dot(dmixed.astype(dx.dtype), pointwise[...], NT) * active_slope
-        store_maps(slopes, image, row + reach, dfiltered.reshape(here.shape))
+        store_rows(slopes, image, row + reach, dfiltered.reshape(here.shape))
         if own:
             dproject[...] += dot(mixed.astype(dx.dtype), rounded, TN)
             dpointwise[...] += dot(active, dmixed.astype(dx.dtype), TN)
             dvectors[bias] += sum_rows(dfiltered)
             dvectors[bias + 1] += sum_rows(dmixed)
 
-    def mix_own(image: Line, row: Line) -> None:
+    def mix_own(image: Index, row: Index) -> None:
         if tiling.chunks == 1:
-            _load_patches(tiling, by_patch[0], image, row, dlogits)
+            _load_gradients(tiling, by_patch[0], image, row, dlogits)
         else:
-            dlogits[:rows, : tiling.width] = dys[0][own_lines(tiling, image, row)].astype(jnp.float32)
+            dlogits[:rows, : tiling.width] = dys[0][round_rows(tiling, image, row)].astype(jnp.float32)
         mix(image, row, images, rows, own=True)
 
     def mix_more(dy: Float[Array, "R W M"], row: int) -> None:
-        dlogits[:more, : tiling.width] = inside(tiling, dy[None], chunk, row)[0].astype(jnp.float32)
+        dlogits[:more, : tiling.width] = rows_inside(tiling, dy[None], chunk, row)[0].astype(jnp.float32)
         mix(0, row, 1, more, own=False)
 
     for_rounds(tiling, mix_own)
@@ -168,21 +170,22 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
         mix_more(dys[1][...], -more)
         mix_more(dys[2][...], tiling.rows)
 
-    def convolve(image: Line, row: Line, column: Line, channels: slice) -> None:
-        seen = windows(tiling, slopes, image, row, tiling.strip, column, channels)
-        dnormal = weighted(seen, [vectors[bias - 1 - tap : bias - tap, channels] for tap in range(bias)])
-        filtered[image, pl.ds(row + more, tiling.strip), pl.ds(column, SUBLANES), channels] = dnormal
-        slope = seen[reach][reach : reach + tiling.strip]
-        for right, normal in enumerate(windows(tiling, maps, image, row + edge - reach, tiling.strip, column, channels)):
+    def convolve(image: Index, row: Index, column: Index, channels: slice) -> None:
+        seen = load_windows(tiling, slopes, image, row, tiling.strip_rows, column, channels)
+        dnormal = weighted_windows(seen, [vectors[bias - 1 - tap : bias - tap, channels] for tap in range(bias)])
+        filtered[image, pl.ds(row + more, tiling.strip_rows), pl.ds(column, SUBLANES), channels] = dnormal
+        slope = seen[reach][reach : reach + tiling.strip_rows]
+        normals = load_windows(tiling, maps, image, row + edge - reach, tiling.strip_rows, column, channels)
+        for right, normal in enumerate(normals):
             for down, part in enumerate(_tap_gradients(normal, slope)):
                 dvectors[down * (2 * reach + 1) + right, :, channels] += part
 
-    for_strips(tiling, tiling.rows, tiling.strip, filtered.shape[-1], convolve)
+    for_strips(tiling, tiling.rows, tiling.strip_rows, filtered.shape[-1], convolve)
 
-    def normalize(image: Line, row: Line) -> None:
-        dnormal = inside(tiling, filtered[pl.ds(image, images), pl.ds(row + more, rows), : tiling.width], chunk, row)
+    def normalize(image: Index, row: Index) -> None:
+        dnormal = rows_inside(tiling, filtered[pl.ds(image, images), pl.ds(row + more, rows), : tiling.width], chunk, row)
         dnormal = dnormal.reshape(-1, *dnormal.shape[2:])
-        own = own_lines(tiling, image, row)
+        own = round_rows(tiling, image, row)
         dpatches, dscale = jax.vmap(normalize_backward, (0, 0, None))(xs[0][own], dnormal, norm[...])
         dx[own] = dpatches.astype(dx.dtype)
         dnorm[:1] += jnp.sum(jnp.sum(dscale, 0), 0, keepdims=True)
@@ -191,30 +194,30 @@ def _step(*refs: Ref, tiling: Tiling) -> None:
     for_rounds(tiling, normalize)
 
 
-def _unassign(refs: Sequence[Ref], dlogits: Ref, image: Line) -> None:
-    """Writes the gradient of an image's logits, patch by patch, from its assignment and the gradient of this."""
+def _assignment_backward(refs: Sequence[Ref], dlogits: Ref, image: Index) -> None:
+    """Writes the gradient of an image's logits, patch by patch, from its assignment and the assignment's gradient."""
     patches = refs[0].shape[2]
-    parts = [slice(first, min(first + _PART, patches)) for first in range(0, patches, _PART)]
+    parts = [slice(first, min(first + _PART_PATCHES, patches)) for first in range(0, patches, _PART_PATCHES)]
 
     def products(part: slice) -> tuple[Array, Array]:
-        shares, dshares = (ref[image, :, part].astype(jnp.float32) for ref in refs)
-        return shares, shares * dshares
+        assignment, dassignment = (ref[image, :, part].astype(jnp.float32) for ref in refs)
+        return assignment, assignment * dassignment
 
     total = sum(jnp.sum(products(part)[1], 1, keepdims=True) for part in parts)
     for part in parts:
-        shares, weighted_slopes = products(part)
-        dlogits[image, part] = (weighted_slopes - shares * total).T
+        assignment, product = products(part)
+        dlogits[image, part] = (product - assignment * total).T
     if patches < dlogits.shape[1]:
         dlogits[image, patches:] = jnp.zeros((dlogits.shape[1] - patches, dlogits.shape[2]))
 
 
-def _load_patches(tiling: Tiling, by_patch: Ref, image: Line, row: Line, lines: Ref) -> None:
-    """Copies a round's gradients, patch by patch, to lines that have columns of zeros after them."""
+def _load_gradients(tiling: ClusteringTiling, by_patch: Ref, image: Index, row: Index, dlogits: Ref) -> None:
+    """Copies the gradients of a round's logits, which lie patch by patch, to padded rows."""
     (images, rows), width = tiling.round, tiling.width
     if width == tiling.columns:
         found = by_patch[pl.ds(image, images), pl.ds(row * width, rows * width)]
-        lines[: images * rows] = found.reshape(images * rows, width, -1)
+        dlogits[: images * rows] = found.reshape(images * rows, width, -1)
         return
     for i in range(images):
         for j in range(rows):
-            lines[i * rows + j, :width] = by_patch[image + i, pl.ds((row + j) * width, width)]
+            dlogits[i * rows + j, :width] = by_patch[image + i, pl.ds((row + j) * width, width)]

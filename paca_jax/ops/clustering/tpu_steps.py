@@ -1,7 +1,8 @@
-"""What the forward and the backward kernel of convolution clustering share.
+"""Steps that the forward and the backward kernel of convolution clustering have in common.
 
-A step holds normalized maps in scratch memory with a gap of zeros around them, so that what a window sees are plain reads,
-shifted by rows and columns. A strip, some rows of eight columns of at most 128 channels, keeps its sums in vector registers.
+A step holds normalized maps in scratch memory with zeros around them (see `pallas.rows`), and works on them in rounds of a
+loop. A round of the convolution takes strips, whose sums stay in vector registers: some rows of eight columns of at most 128
+channels. A round of the dense layers takes whole rows of one or several images.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,21 +14,22 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from paca_jax.ops.clustering.tpu_tiling import SUBLANES, Tiling
+from paca_jax.ops.clustering.tpu_tiling import ClusteringTiling
 from paca_jax.ops.norm.reference import normalize
-from paca_jax.ops.pallas.common import LANES, Ref
+from paca_jax.ops.pallas.registers import LANES, SUBLANES
+from paca_jax.ops.pallas.rows import clear_edges, map_scratch, row_specs, weighted_sum
+from paca_jax.ops.pallas.specs import Ref
 
 BIASES = 2  # rows of the vectors after the taps: the convolution's bias, the first dense layer's bias
-MEMORY = 64 * 2**20  # bytes of a core's vector memory that a step may take
-ONCE = pl.Buffered(1)  # for blocks whose next one does not fit beside them
-Line = int | Array
+SINGLE_BUFFER = pl.Buffered(1)  # for blocks that are too large to be double-buffered
+Index = int | Array
 
-normalize_lines = jax.vmap(normalize, (0, None))
+normalize_rows = jax.vmap(normalize, (0, None))
 
 
-def cost(tiling: Tiling, channels: int, clusters: int, itemsize: int, forwards: int) -> pl.CostEstimate:
-    """Returns what a kernel computes and moves that has as many products as some forward passes, without what it pads."""
-    patches, window = tiling.batch * tiling.height * tiling.width, (2 * tiling.reach + 1) ** 2
+def clustering_cost(tiling: ClusteringTiling, channels: int, clusters: int, itemsize: int, forwards: int) -> pl.CostEstimate:
+    """Returns the cost of a kernel with the products of so many forward passes, without padding."""
+    patches, window = tiling.batch * tiling.image_patches, (2 * tiling.reach + 1) ** 2
     return pl.CostEstimate(
         flops=forwards * 2 * patches * channels * (window + channels + clusters),
         transcendentals=forwards * 2 * patches * channels,
@@ -35,80 +37,41 @@ def cost(tiling: Tiling, channels: int, clusters: int, itemsize: int, forwards: 
     )
 
 
-def line_specs(tiling: Tiling, channels: int, halo: int) -> list[pl.BlockSpec]:
-    """Returns the blocks of a step: its own rows of maps, and `halo` above and below where it does not see whole images."""
-    halos = tiling.rows // halo
-    last = tiling.grid[0] * tiling.chunks * halos - 1
-
-    def own(image: Array, chunk: Array) -> tuple[Array, int, int]:
-        return image * tiling.chunks + chunk, 0, 0
-
-    def above(image: Array, chunk: Array) -> tuple[Array, int, int]:
-        return jnp.maximum(own(image, chunk)[0] * halos - 1, 0), 0, 0
-
-    def below(image: Array, chunk: Array) -> tuple[Array, int, int]:
-        return jnp.minimum((own(image, chunk)[0] + 1) * halos, last), 0, 0
-
-    specs = [pl.BlockSpec((tiling.lines, tiling.width, channels), own)]
-    if tiling.chunks > 1:
-        specs += [pl.BlockSpec((halo, tiling.width, channels), place, pipeline_mode=ONCE) for place in (above, below)]
-    return specs
+def map_specs(tiling: ClusteringTiling, channels: int, halo: int) -> list[pl.BlockSpec]:
+    """Returns the blocks of a step's maps: its own rows and, if images are cut, `halo` rows above and below."""
+    return row_specs(tiling, (1, tiling.width, channels), halo, SINGLE_BUFFER)
 
 
-def tiles(channels: int) -> list[slice]:
-    """Returns the channels of each tile: as many as a vector register is wide."""
+def assignment_spec(tiling: ClusteringTiling, clusters: int, **options: Any) -> pl.BlockSpec:
+    """Returns the block of the assignments of a step that sees whole images."""
+    return pl.BlockSpec((tiling.images, clusters, tiling.image_patches), lambda image, chunk: (image, 0, 0), **options)
+
+
+def channel_slices(channels: int) -> list[slice]:
+    """Returns the channels of each tile, as many as a vector register is wide."""
     return [slice(first, min(first + LANES, channels)) for first in range(0, channels, LANES)]
 
 
-def map_scratch(tiling: Tiling, edge: int, channels: int) -> Any:
-    """Returns the scratch memory for maps with `edge` rows above and below a step's own.
+def tiled_map_scratch(tiling: ClusteringTiling, edge: int, channels: int) -> Any:
+    """Returns scratch memory for maps with `edge` rows above and below a step's own, one tile of channels after the other.
 
-    Channels lie tile by tile, for only columns of one tile lie side by side, as reads from any column want them.
+    Only columns of one tile lie side by side, as reads that start at any column require.
     """
-    maps = (tiling.images, tiling.rows + 2 * edge, tiling.columns + 2 * SUBLANES, min(channels, LANES))
-    return pltpu.VMEM((len(tiles(channels)), *maps), jnp.float32)
+    return map_scratch(tiling, edge, min(channels, LANES), (len(channel_slices(channels)),))
 
 
-def filtered_scratch(tiling: Tiling, more: int, channels: int) -> Any:
-    """Returns the scratch memory for filtered maps, with `more` rows above and below a step's own."""
+def filtered_scratch(tiling: ClusteringTiling, more: int, channels: int) -> Any:
+    """Returns scratch memory for filtered maps, with `more` rows above and below a step's own."""
     return pltpu.VMEM((tiling.images, tiling.rows + 2 * more, tiling.columns, channels), jnp.float32)
 
 
-def patch_scratch(tiling: Tiling, clusters: int) -> Any:
-    """Returns the scratch memory for the logits of a step that sees whole images, or of their gradients, patch by patch."""
+def logit_scratch(tiling: ClusteringTiling, clusters: int) -> Any:
+    """Returns scratch memory for the logits of a step that sees whole images, or their gradients, patch by patch."""
     return pltpu.VMEM((tiling.images, tiling.rows * tiling.width, clusters), jnp.float32)
 
 
-def assignment_spec(tiling: Tiling, clusters: int, **options: Any) -> pl.BlockSpec:
-    """Returns the block of a step that sees whole images: their assignments."""
-    return pl.BlockSpec((tiling.images, clusters, tiling.patches), lambda image, chunk: (image, 0, 0), **options)
-
-
-def clear_edges(tiling: Tiling, maps: Ref, edge: int) -> None:
-    """Writes the zeros around the maps that no step writes over."""
-    *most, rows, columns, lanes = maps.shape
-    last = SUBLANES + tiling.width // SUBLANES * SUBLANES
-
-    def clear(row: Array, carry: None) -> None:
-        for part in (slice(0, SUBLANES), slice(last, columns)):
-            maps[:, :, pl.ds(row, 1), part] = jnp.zeros((*most, 1, part.stop - part.start, lanes))
-
-    jax.lax.fori_loop(0, rows, clear, None)
-    if tiling.chunks == 1 and edge:
-        for first in (0, rows - edge):
-            maps[:, :, first : first + edge] = jnp.zeros((*most, edge, columns, lanes))
-
-
-def store_maps(maps: Ref, image: Line, row: Line, value: Float[Array, "I R W C"]) -> None:
-    """Stores some rows of maps, the first as row `row` of the scratch memory."""
-    images, rows, columns, channels = value.shape
-    for tile, part in enumerate(tiles(channels)):
-        own = pl.ds(row, rows), slice(SUBLANES, SUBLANES + columns), slice(0, part.stop - part.start)
-        maps[tile, pl.ds(image, images), *own] = value[..., part]
-
-
-def for_rounds(tiling: Tiling, work: Callable[[Line, Line], None]) -> None:
-    """Calls `work` with the first image and the first row of every round of a step."""
+def for_rounds(tiling: ClusteringTiling, work: Callable[[Index, Index], None]) -> None:
+    """Calls `work` with the first image and the first row of every round of the dense layers."""
     images, rows = tiling.round
     parts = tiling.rows // rows
 
@@ -118,97 +81,107 @@ def for_rounds(tiling: Tiling, work: Callable[[Line, Line], None]) -> None:
     jax.lax.fori_loop(0, tiling.images // images * parts, some, None)
 
 
-def for_strips(tiling: Tiling, rows: int, size: int, channels: int, work: Callable[[Line, Line, Line, slice], None]) -> None:
-    """Calls `work` with the image, the first row, the first column and the channels of every strip of so many of the rows."""
-    down, right = rows // size, tiling.columns // tiling.round_columns
+def for_strips(
+    tiling: ClusteringTiling, rows: int, strip_rows: int, channels: int, work: Callable[[Index, Index, Index, slice], None]
+) -> None:
+    """Calls `work` with the image, the first row, the first column and the channels of every strip of so many rows."""
+    down, right = rows // strip_rows, tiling.columns // tiling.round_columns
 
     def some(part: Array, carry: None) -> None:
-        image, row, first = part // (down * right), part // right % down * size, part % right * tiling.round_columns
-        for tile in tiles(channels):
+        image, row, first = part // (down * right), part // right % down * strip_rows, part % right * tiling.round_columns
+        for tile in channel_slices(channels):
             for column in range(0, tiling.round_columns, SUBLANES):
                 work(image, row, pl.multiple_of(first + column, SUBLANES) if right > 1 else column, tile)
 
     jax.lax.fori_loop(0, tiling.images * down * right, some, None)
 
 
-def own_lines(tiling: Tiling, image: Line, row: Line) -> Any:
-    """Returns where a round's rows lie in a step's block."""
+def round_rows(tiling: ClusteringTiling, image: Index, row: Index) -> Any:
+    """Returns the slice of a step's block that holds the rows of a round."""
     images, rows = tiling.round
     return pl.ds(image * tiling.rows + row, images * rows)
 
 
-def lines(tiling: Tiling, ref: Ref, image: Line, row: Line) -> Float[Array, "I R W C"]:
-    """Returns a round's rows of a step's block."""
-    own = ref[own_lines(tiling, image, row)]
-    return own.reshape(*tiling.round, *own.shape[1:])
-
-
-def inside(tiling: Tiling, value: Float[Array, "I R W C"], chunk: Array, row: Line) -> Float[Array, "I R W C"]:
-    """Returns rows, with zeros for those that lie outside the image; the first is row `row` of the step at `chunk`."""
+def rows_inside(tiling: ClusteringTiling, value: Float[Array, "I R W C"], chunk: Array, row: Index) -> Float[Array, "I R W C"]:
+    """Returns rows, with zeros for those outside the image. The first is row `row` of the step at `chunk`."""
     if tiling.chunks * tiling.rows == tiling.height and tiling.chunks == 1:
         return value
     rows = chunk * tiling.rows + row + jax.lax.broadcasted_iota(jnp.int32, value.shape, 1)
     return jnp.where((rows >= 0) & (rows < tiling.height), value, 0)
 
 
-def store_normal(tiling: Tiling, refs: Sequence[Ref], norm: Ref, maps: Ref, edge: int, chunk: Array) -> None:
-    """Stores a step's patches, normalized, and the zeros around them; of the rows above and below, `edge` are stored."""
-    clear_edges(tiling, maps, edge)
+def store_rows(maps: Ref, image: Index, row: Index, value: Float[Array, "I R W C"]) -> None:
+    """Stores some rows of maps, the first as row `row` of the scratch memory."""
+    images, rows, columns, channels = value.shape
+    for tile, part in enumerate(channel_slices(channels)):
+        own = pl.ds(row, rows), slice(SUBLANES, SUBLANES + columns), slice(0, part.stop - part.start)
+        maps[tile, pl.ds(image, images), *own] = value[..., part]
 
-    def store(value: Float[Array, "I R W C"], image: Line, row: Line) -> None:
-        normal = normalize_lines(value.reshape(-1, *value.shape[2:]).astype(jnp.float32), norm[...])
-        store_maps(maps, image, row + edge, inside(tiling, normal.reshape(value.shape), chunk, row))
 
-    for_rounds(tiling, lambda image, row: store(lines(tiling, refs[0], image, row), image, row))
+def store_normal(tiling: ClusteringTiling, blocks: Sequence[Ref], norm: Ref, maps: Ref, edge: int, chunk: Array) -> None:
+    """Stores a step's normalized patches with zeros around them, and `edge` of the rows above and below."""
+    clear_edges(tiling, maps, edge, row_by_row=True)
+
+    def store(value: Float[Array, "I R W C"], image: Index, row: Index) -> None:
+        normal = normalize_rows(value.reshape(-1, *value.shape[2:]).astype(jnp.float32), norm[...])
+        store_rows(maps, image, row + edge, rows_inside(tiling, normal.reshape(value.shape), chunk, row))
+
+    def store_own(image: Index, row: Index) -> None:
+        own = blocks[0][round_rows(tiling, image, row)]
+        store(own.reshape(*tiling.round, *own.shape[1:]), image, row)
+
+    for_rounds(tiling, store_own)
     if tiling.chunks > 1 and edge:
-        store(refs[1][-edge:][None], 0, -edge)
-        store(refs[2][:edge][None], 0, tiling.rows)
+        store(blocks[1][-edge:][None], 0, -edge)
+        store(blocks[2][:edge][None], 0, tiling.rows)
 
 
-def store_filtered(tiling: Tiling, maps: Ref, edge: int, vectors: Ref, filtered: Ref, more: int) -> None:
-    """Stores the convolution of normalized maps and its bias, for `more` rows above and below, too."""
+def store_filtered(tiling: ClusteringTiling, maps: Ref, edge: int, vectors: Ref, filtered: Ref, more: int) -> None:
+    """Stores the convolution of normalized maps plus its bias, also for `more` rows above and below."""
     channels = filtered.shape[-1]
     bias = len(vectors) - BIASES
 
-    def strips(first: int, rows: int, size: int) -> None:
-        def store(image: Line, row: Line, column: Line, part: slice) -> None:
-            seen = windows(tiling, maps, image, first + row + edge - tiling.reach, size, column, part)
-            found = weighted(seen, [vectors[tap : tap + 1, part] for tap in range(bias)]) + vectors[bias : bias + 1, part]
-            filtered[image, pl.ds(first + row + more, size), pl.ds(column, SUBLANES), part] = found
+    def strips(first: int, rows: int, strip_rows: int) -> None:
+        def store(image: Index, row: Index, column: Index, part: slice) -> None:
+            seen = load_windows(tiling, maps, image, first + row + edge - tiling.reach, strip_rows, column, part)
+            taps = [vectors[tap : tap + 1, part] for tap in range(bias)]
+            found = weighted_windows(seen, taps) + vectors[bias : bias + 1, part]
+            filtered[image, pl.ds(first + row + more, strip_rows), pl.ds(column, SUBLANES), part] = found
 
-        for_strips(tiling, rows, size, channels, store)
+        for_strips(tiling, rows, strip_rows, channels, store)
 
-    strips(0, tiling.rows, tiling.strip)
+    strips(0, tiling.rows, tiling.strip_rows)
     if more:
         strips(-more, more, more)
         strips(tiling.rows, more, more)
 
 
-def windows(
-    tiling: Tiling, maps: Ref, image: Line, row: Line, rows: int, column: Line, channels: slice
-) -> list[Float[Array, "R S L"]]:
-    """Returns what the windows of a strip see, column by column of the window: rows of the strip and those around them.
+def load_windows(
+    tiling: ClusteringTiling, maps: Ref, image: Index, row: Index, strip_rows: int, column: Index, channels: slice
+) -> list[Float[Array, "T S L"]]:
+    """Returns the values that the windows of a strip cover, column by column of the window.
+
+    Each column of the window has the rows of the strip and those that the window reaches above and below.
 
     Args:
         tiling: of the step.
-        maps: those of `map_scratch`.
+        maps: memory of `tiled_map_scratch`.
         image: image of the step.
-        row: row of `maps` that the first window sees first.
-        rows: rows of the strip.
+        row: row of `maps` where the first window begins.
+        strip_rows: rows of the strip.
         column: first column of the strip.
         channels: those of the strip.
     """
-    tile, tall, lanes = channels.start // LANES, pl.ds(row, rows + 2 * tiling.reach), slice(0, channels.stop - channels.start)
-    first = SUBLANES - tiling.reach + column
-    return [maps[tile, image, tall, pl.ds(first + right, SUBLANES), lanes] for right in range(2 * tiling.reach + 1)]
+    tile, lanes = channels.start // LANES, slice(0, channels.stop - channels.start)
+    rows, first = pl.ds(row, strip_rows + 2 * tiling.reach), SUBLANES - tiling.reach + column
+    return [maps[tile, image, rows, pl.ds(first + right, SUBLANES), lanes] for right in range(2 * tiling.reach + 1)]
 
 
 @jax.jit
-def weighted(seen: Sequence[Float[Array, "T S L"]], taps: Sequence[Float[Array, "1 L"]]) -> Float[Array, "R S L"]:
-    """Returns the sums of what windows see, weighted by the taps, which are row by row of the window."""
+def weighted_windows(seen: Sequence[Float[Array, "T S L"]], taps: Sequence[Float[Array, "1 L"]]) -> Float[Array, "R S L"]:
+    """Returns the sums of the values of `load_windows`, weighted by taps that stand row by row of the window."""
     side = len(seen)
     rows = len(seen[0]) - side + 1
-    products = [
-        column[down : down + rows] * taps[down * side + right] for right, column in enumerate(seen) for down in range(side)
-    ]
-    return sum(products[1:], products[0])
+    places = [(down, right) for right in range(side) for down in range(side)]
+    neighbors = (seen[right][down : down + rows] for down, right in places)
+    return weighted_sum(neighbors, (taps[down * side + right] for down, right in places))

@@ -60,7 +60,7 @@ def sample(
         positive: the boxes of some ground truth.
         negative: the background's boxes.
         count: S, how many to draw.
-        positive_fraction: the largest share of positives among them.
+        positive_fraction: the largest fraction of positives among them.
 
     Returns:
         The indices of the drawn boxes, which of the entries were drawn (there may be too few boxes), and which are positive.

@@ -1,49 +1,53 @@
-"""The MLP of a PaCa block and its residual as one function: dense, depthwise 3x3 convolution, exact GELU, dense."""
+"""The MLP of a PaCa block and its residual: dense, depthwise 3x3 convolution, exact GELU, dense."""
 
-from collections.abc import Callable
 from functools import partial
 
+import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.mlp.tpu import MlpWeights, fits, fused_mlp
-from paca_jax.ops.nn.dense import channels_dot
-from paca_jax.ops.nn.depthwise import depthwise_conv
-from paca_jax.ops.nn.gelu import gelu
+from paca_jax.ops.implementation import Implementation, Interpreter, always, choose, kernel_interpreter
+from paca_jax.ops.mlp import reference, tpu
+from paca_jax.ops.mlp.reference import Drop, MlpWeights
 from paca_jax.ops.residual import Residual
-from paca_jax.sharding import by_images, by_platform, constrain, model_shards, target_platform
-
-Drop = Callable[[Float[Array, "B H W D"]], Float[Array, "B H W D"]]
+from paca_jax.sharding import by_images, model_shards
 
 
 def residual_mlp(
-    x: Float[Array, "B H W C"], weights: MlpWeights, shortcut: bool, residual: Residual, drop: Drop | None = None
+    x: Float[Array, "B H W C"],
+    weights: MlpWeights,
+    shortcut: bool,
+    residual: Residual,
+    drop: Drop | None = None,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "B H W C"]:
     """Returns maps of patches plus their MLP, in the type of `x`.
 
-    On a TPU two kernels compute it and its gradient: nothing between `x` and the sum leaves the chip, and the gradient keeps
-    `x` alone. Elsewhere, and where they do not apply (a branch that is more than LayerNorm, MLP and share; hidden channels that
-    are dropped or split over devices; weights too large for a chip's memory, as 512 by 2048 channels are), it is done operation
-    by operation.
+    With `"pallas_tpu"` nothing between `x` and the sum leaves the chip, and the gradient keeps `x` only. It takes a branch of
+    LayerNorm, MLP and drop-path scale only, no dropped hidden channels, hidden channels that the mesh does not split, and
+    weights that fit into a chip's vector memory.
 
     Args:
         x: patches.
         weights: the parameters, in float32.
         shortcut: whether the convolution adds its own input.
-        residual: what surrounds the MLP.
-        drop: what is done to the activated hidden channels, such as dropout.
+        residual: the branch around the MLP.
+        drop: a function of the activated hidden channels, such as dropout.
+        implementation: see `paca_jax.ops.implementation`.
     """
-    if target_platform() != "tpu" or not residual.is_plain or drop is not None or model_shards() > 1 or not fits(x, weights):
-        return _operations(x, weights, residual, shortcut, drop)
-    return by_platform(_kernels, _operations, x, weights, residual, shortcut=shortcut)
+
+    def refusal() -> str | None:
+        if model_shards() > 1:
+            return "the mesh splits hidden channels over its model axis"
+        if drop is not None:
+            return "hidden channels are dropped"
+        return residual.refusal() or tpu.refusal(x, weights)
+
+    if choose("mlp", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
+        return _kernels(x, weights, residual, shortcut, kernel_interpreter())
+    return reference.residual_mlp(x, weights, shortcut, residual, drop, implementation)
 
 
-def _kernels(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool) -> Array:
-    return by_images(partial(fused_mlp, shortcut=shortcut), (x, residual.shares(x)), (residual.norm, weights))
-
-
-def _operations(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool, drop: Drop | None = None) -> Array:
-    kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = (weight.astype(x.dtype) for weight in weights)
-    hidden = constrain(channels_dot(residual.before(x), kernel1, None) + bias1, "batch", None, None, "mlp")
-    filtered = depthwise_conv(hidden, depthwise) + depthwise_bias
-    active = gelu(filtered + hidden if shortcut else filtered)
-    return residual.add(x, channels_dot(active if drop is None else drop(active), kernel2, None) + bias2)
+@partial(jax.jit, static_argnames=("shortcut", "interpreter"), inline=True)
+def _kernels(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool, interpreter: Interpreter) -> Array:
+    function = partial(tpu.fused_mlp, shortcut=shortcut, interpret=interpreter)
+    return by_images(function, (x, residual.scales(x)), (residual.norm, weights))

@@ -1,78 +1,67 @@
-"""A residual depthwise MLP in two TPU kernels, whose hidden maps never leave the chip."""
+"""A residual depthwise MLP in two TPU kernels; the hidden maps never leave the chip."""
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from paca_jax.ops.implementation import Interpreter
+from paca_jax.ops.mlp.reference import MlpWeights
 from paca_jax.ops.mlp.tpu_backward import backward
 from paca_jax.ops.mlp.tpu_forward import forward
-from paca_jax.ops.mlp.tpu_steps import BIAS1, BIAS2
-from paca_jax.ops.mlp.tpu_tiling import Tiling, tile
+from paca_jax.ops.mlp.tpu_steps import BIAS1, BIAS2, TAPS
+from paca_jax.ops.mlp.tpu_tiling import MlpTiling, tile_mlp
 from paca_jax.ops.norm.reference import NormWeights, stack
-from paca_jax.ops.pallas.common import LANES, round_up
+from paca_jax.ops.pallas.limits import memory_refusal, type_refusal
+from paca_jax.ops.pallas.registers import LANES, round_up
+
+_WEIGHT_BYTES = 13 * 2**20  # of a v4's 16 MiB of vector memory, for weights and their gradients
 
 
-class MlpWeights(NamedTuple):
-    """The parameters of a depthwise MLP: two dense layers, and the 3x3 convolution between them."""
+def refusal(x: Float[Array, "B H W C"], weights: MlpWeights) -> str | None:
+    """Returns why the kernels do not take these arrays, or None if they do. Maps may have any size.
 
-    kernel1: Float[Array, "C D"]
-    bias1: Float[Array, "D"]
-    depthwise: Float[Array, "3 3 1 D"]
-    depthwise_bias: Float[Array, "D"]
-    kernel2: Float[Array, "D C"]
-    bias2: Float[Array, "C"]
-
-
-_MEMORY = 13 * 2**20  # bytes of a v4 chip's 16 MiB of vector memory that weights and their gradients may take
-
-
-def fits(x: Float[Array, "B H W C"], weights: MlpWeights) -> bool:
-    """Whether the kernels take arrays of this type and these sizes: maps of any size, weights that the chip can hold.
-
-    It holds both matrices, and both gradients twice in float32.
+    The chip holds both matrices, and both of their gradients twice in float32.
     """
-    if x.dtype not in (jnp.bfloat16, jnp.float32):
-        return False
-    return weights.kernel1.size * (2 * x.dtype.itemsize + 4 * 4) <= _MEMORY
+    needed = weights.kernel1.size * (2 * x.dtype.itemsize + 4 * 4)
+    return type_refusal(x.dtype) or memory_refusal("its weights", needed, _WEIGHT_BYTES)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def fused_mlp(
     x: Float[Array, "B H W C"],
-    share: Float[Array, "B"],
+    drop_path_scale: Float[Array, "B"],
     norm: NormWeights,
     weights: MlpWeights,
     shortcut: bool,
-    interpret: bool = False,
+    interpret: Interpreter = False,
 ) -> Float[Array, "B H W C"]:
-    """Returns `ops.residual_mlp`; its gradient keeps `x` alone.
+    """Returns `ops.residual_mlp`. The backward pass needs the arguments only, and recomputes the hidden maps.
 
-    Products multiply in the type of `x` and sum in float32; what lies between them is float32.
+    Products multiply in the type of `x` and sum in float32. Everything between them is float32.
 
     Args:
         x: patches.
-        share: factor of each image's branch, in float32; it has no gradient.
+        drop_path_scale: in float32. It has no gradient.
         norm: in float32.
         weights: in float32.
         shortcut: whether the convolution adds its own input.
-        interpret: whether JAX interprets the kernels, on any device, rather than compile them for a TPU.
+        interpret: how `pallas_call` interprets the kernels on any device; False compiles them for a TPU.
     """
-    return _forward(x, share, norm, weights, shortcut, interpret)[0]
+    return _forward(x, drop_path_scale, norm, weights, shortcut, interpret)[0]
 
 
-_Kept = tuple[Array, Array, NormWeights, MlpWeights]
+_Saved = tuple[Array, Array, NormWeights, MlpWeights]
 
 
 def _forward(
-    x: Array, share: Array, norm: NormWeights, weights: MlpWeights, shortcut: bool, interpret: bool
-) -> tuple[Array, _Kept]:
-    tiling, padded = tile(x), _pad_hidden(weights)
+    x: Array, drop_path_scale: Array, norm: NormWeights, weights: MlpWeights, shortcut: bool, interpret: Interpreter
+) -> tuple[Array, _Saved]:
+    tiling, padded = tile_mlp(x), _pad_hidden(weights)
     y = forward(
         _patches(x, tiling),
-        _shares(share, tiling),
+        _pad_batch(drop_path_scale, tiling),
         stack(norm),
         _by_tile(padded.kernel1, x.dtype),
         _vectors(padded, shortcut),
@@ -81,16 +70,16 @@ def _forward(
         tiling=tiling,
         interpret=interpret,
     )
-    return _maps(y, tiling, x.shape), (x, share, norm, weights)
+    return _maps(y, tiling, x.shape), (x, drop_path_scale, norm, weights)
 
 
-def _backward(shortcut: bool, interpret: bool, kept: _Kept, dy: Array) -> _Kept:
-    x, share, norm, weights = kept
-    tiling, padded = tile(x), _pad_hidden(weights)
+def _backward(shortcut: bool, interpret: Interpreter, saved: _Saved, dy: Array) -> _Saved:
+    x, drop_path_scale, norm, weights = saved
+    tiling, padded = tile_mlp(x), _pad_hidden(weights)
     dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2 = backward(
         _patches(x, tiling),
         _patches(dy, tiling),
-        _shares(share, tiling),
+        _pad_batch(drop_path_scale, tiling),
         stack(norm),
         _by_tile(padded.kernel1, x.dtype),
         _vectors(padded, shortcut),
@@ -102,20 +91,20 @@ def _backward(shortcut: bool, interpret: bool, kept: _Kept, dy: Array) -> _Kept:
     dweights = MlpWeights(
         kernel1=_from_tiles(dkernel1),
         bias1=rows[BIAS1],
-        depthwise=rows[:9].reshape(3, 3, 1, -1),
+        depthwise=rows[:TAPS].reshape(3, 3, 1, -1),
         depthwise_bias=rows[BIAS2],
         kernel2=_from_tiles(dtransposed2).T,
         bias2=dbias2.sum(0),
     )
     cut = [d[tuple(map(slice, weight.shape))].astype(weight.dtype) for d, weight in zip(dweights, weights, strict=True)]
-    return _maps(dx, tiling, x.shape), jnp.zeros_like(share), NormWeights(*dnorm.sum(1)), MlpWeights(*cut)
+    return _maps(dx, tiling, x.shape), jnp.zeros_like(drop_path_scale), NormWeights(*dnorm.sum(1)), MlpWeights(*cut)
 
 
 fused_mlp.defvjp(_forward, _backward)
 
 
 def _pad_hidden(weights: MlpWeights) -> MlpWeights:
-    """Adds zeros until hidden channels fill lanes."""
+    """Pads the hidden channels with zeros to whole registers."""
     hidden = weights.kernel1.shape[1]
     more = (0, round_up(hidden, LANES) - hidden)
     return weights._replace(
@@ -128,9 +117,9 @@ def _pad_hidden(weights: MlpWeights) -> MlpWeights:
 
 
 def _vectors(weights: MlpWeights, shortcut: bool) -> Float[Array, "T V L"]:
-    taps = weights.depthwise.reshape(9, -1).astype(jnp.float32)
+    taps = weights.depthwise.reshape(TAPS, -1).astype(jnp.float32)
     if shortcut:
-        taps = taps.at[4].add(1.0)
+        taps = taps.at[TAPS // 2].add(1.0)
     return _by_tile(jnp.concatenate([taps, weights.depthwise_bias[None], weights.bias1[None]]), jnp.float32)
 
 
@@ -142,8 +131,8 @@ def _from_tiles(array: Float[Array, "T R L"]) -> Float[Array, "R D"]:
     return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
 
 
-def _patches(x: Float[Array, "B H W C"], tiling: Tiling) -> Float[Array, "..."]:
-    """Returns patches as the kernels take them: padded to whole steps and whole registers, or rows of whole images."""
+def _patches(x: Float[Array, "B H W C"], tiling: MlpTiling) -> Float[Array, "..."]:
+    """Returns patches in the layout of the kernels: whole images, or rows padded to whole registers and whole steps."""
     batch, height, width, channels = x.shape
     images = tiling.batch - batch
     if tiling.packed:
@@ -152,11 +141,11 @@ def _patches(x: Float[Array, "B H W C"], tiling: Tiling) -> Float[Array, "..."]:
     return jnp.pad(x, ((0, images), (0, rows), (0, columns), (0, 0))).reshape(-1, channels)
 
 
-def _shares(share: Float[Array, "B"], tiling: Tiling) -> Float[Array, "B"]:
-    return jnp.pad(share, (0, tiling.batch - len(share)))
+def _pad_batch(drop_path_scale: Float[Array, "B"], tiling: MlpTiling) -> Float[Array, "B"]:
+    return jnp.pad(drop_path_scale, (0, tiling.batch - len(drop_path_scale)))
 
 
-def _maps(patches: Float[Array, "..."], tiling: Tiling, shape: tuple[int, ...]) -> Float[Array, "B H W C"]:
+def _maps(patches: Float[Array, "..."], tiling: MlpTiling, shape: tuple[int, ...]) -> Float[Array, "B H W C"]:
     if tiling.packed:
         return patches[: shape[0]].reshape(shape)
     maps = patches.reshape(tiling.batch, tiling.chunks * tiling.rows, tiling.columns, -1)

@@ -1,4 +1,4 @@
-"""The backward kernel of a depthwise MLP: it computes the hidden maps anew."""
+"""The backward kernel of a depthwise MLP, which recomputes the hidden maps."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,50 +9,52 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
+from paca_jax.ops.implementation import Interpreter
 from paca_jax.ops.mlp.tpu_steps import (
     BIAS1,
     BIAS2,
-    MEMORY,
+    TAPS,
     VECTORS,
-    clear_edges,
-    cost,
-    gather_patches,
-    map_scratch,
+    add_branch,
+    load_neighbors,
+    load_patches,
+    mlp_cost,
     own_patches,
     packing_scratch,
     patch_scratch,
     patch_specs,
-    scatter_sum,
-    store_maps,
-    taps,
-    times_share,
-    weighted,
+    store_hidden,
+    times_drop_path_scale,
+    weighted_neighbors,
 )
-from paca_jax.ops.mlp.tpu_tiling import SUBLANES, Strip, Tiling
+from paca_jax.ops.mlp.tpu_tiling import MlpTiling, Strip
 from paca_jax.ops.nn.gelu import gelu_and_slope
 from paca_jax.ops.norm.reference import normalize, normalize_backward
-from paca_jax.ops.pallas.common import LANES, NN, NT, SHARES, Ref, dot, sum_rows, whole
+from paca_jax.ops.pallas.limits import ROWS_VMEM_LIMIT
+from paca_jax.ops.pallas.registers import LANES, NN, NT, SUBLANES, dot, sum_rows
+from paca_jax.ops.pallas.rows import clear_edges, map_scratch
+from paca_jax.ops.pallas.specs import IMAGE_SCALARS, Ref, whole
 
-HIDDEN_HALO, SLOPE_HALO = 2, 1
+HIDDEN_EDGE, SLOPE_EDGE = 2, 1  # rows of maps above and below a step's own: of hidden channels, of the filtered maps' gradient
 
 
 def backward(
     x: Float[Array, "..."],
     dy: Float[Array, "..."],
-    share: Float[Array, "B"],
+    drop_path_scale: Float[Array, "B"],
     norm: Float[Array, "2 C"],
     kernel1: Float[Array, "T C L"],
     vectors: Float[Array, "T V L"],
     transposed2: Float[Array, "T C L"],
     *,
-    tiling: Tiling,
-    interpret: bool,
+    tiling: MlpTiling,
+    interpret: Interpreter,
 ) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Returns the gradients; all but the first are sums over patches, in float32.
+    """Returns the gradients. All but the first are sums over patches, in float32.
 
     Returns:
-        Those of `x`, in its form and type; of `norm` (2, 8, C); of `kernel1` (T, C, L); of `transposed2` (T, C, L); of
-        `vectors` (T, V, 8, L) and of the last bias (8, C). Sums over the axes of 8 are left to the caller.
+        The gradients of `x`, in its layout and type; of `norm` (2, 8, C); of `kernel1` (T, C, L); of `transposed2` (T, C, L);
+        of `vectors` (T, V, 8, L) and of the last bias (8, C). The caller sums over the axes of 8.
     """
     tiles, channels, _ = kernel1.shape
     patches = patch_specs(tiling, channels)
@@ -67,33 +69,33 @@ def backward(
             (SUBLANES, channels),
         )
     ]
-    maps = pltpu.VMEM((tiling.patches, LANES), jnp.float32)
+    maps = pltpu.VMEM((tiling.step_patches, LANES), jnp.float32)
     return pl.pallas_call(
         partial(_step, tiling=tiling, tiles=tiles),
         grid=tiling.grid,
-        in_specs=[*patches, *patches, SHARES, *map(whole, weights)],
+        in_specs=[*patches, *patches, IMAGE_SCALARS, *map(whole, weights)],
         out_specs=[patches[0], *map(whole, sums)],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
         scratch_shapes=[
             *(patch_scratch(tiling, channels, x.dtype) for _ in range(3)),
             *packing_scratch(tiling, channels),
-            map_scratch(tiling, HIDDEN_HALO),
-            map_scratch(tiling, SLOPE_HALO),
+            map_scratch(tiling, HIDDEN_EDGE),
+            map_scratch(tiling, SLOPE_EDGE),
             maps,
             maps,
-            pltpu.VMEM((tiling.patches, channels), jnp.float32),
+            pltpu.VMEM((tiling.step_patches, channels), jnp.float32),
         ],
-        # In order, for sums stay in place from step to step.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=MEMORY),
-        cost_estimate=cost(tiling, channels, tiles * LANES, x.dtype.itemsize, forwards=2),
+        # In order, because sums stay in place from step to step.
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=ROWS_VMEM_LIMIT),
+        cost_estimate=mlp_cost(tiling, channels, tiles * LANES, x.dtype.itemsize, forwards=2),
         name="depthwise_mlp_backward",
         interpret=interpret,
-    )(*(x for _ in patches), *(dy for _ in patches), share, *weights)
+    )(*(x for _ in patches), *(dy for _ in patches), drop_path_scale, *weights)
 
 
 @jax.jit
 def _products(values: Sequence[Float[Array, "R L"]], weight: Float[Array, "R L"]) -> list[Float[Array, "8 L"]]:
-    """Sums values by weights over the rows, and leaves eight sums to be added up."""
+    """Returns the sums over rows of values times a weight, and of the weight, each as eight partial sums."""
     return [sum_rows(value * weight) for value in values] + [sum_rows(weight)]
 
 
@@ -102,26 +104,25 @@ def _added(sums: Sequence[Array], parts: Sequence[Array]) -> list[Array]:
     return [total + part for total, part in zip(sums, parts, strict=True)]
 
 
-def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
-    blocks = 1 if tiling.chunks == 1 else 3
+def _step(*refs: Ref, tiling: MlpTiling, tiles: int) -> None:
+    blocks = tiling.blocks
     xs, dys, refs = refs[:blocks], refs[blocks : 2 * blocks], refs[2 * blocks :]
-    (share, norm, kernel1, vectors, transposed2), refs = refs[:5], refs[5:]
+    (drop_path_scale, norm, kernel1, vectors, transposed2), refs = refs[:5], refs[5:]
     (dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2), refs = refs[:6], refs[6:]
-    x, normal, dy, image, lines, hidden, slope, active, dhidden, total = refs
-    packing = (image, lines)
-    chunk = pl.program_id(1)
+    x, normal, dy, image, rows, hidden, slope, active, dhidden, total = refs
+    chunk, packing = pl.program_id(1), (image, rows)
 
     @pl.when((pl.program_id(0) == 0) & (chunk == 0))
     def _() -> None:
         for ref in (dnorm, dkernel1, dtransposed2, dvectors, dbias2):
             ref[...] = jnp.zeros_like(ref)
 
-    clear_edges(tiling, hidden, HIDDEN_HALO)
-    clear_edges(tiling, slope, SLOPE_HALO)
-    gather_patches(tiling, xs, x, packing)
+    clear_edges(tiling, hidden, HIDDEN_EDGE, row_by_row=False)
+    clear_edges(tiling, slope, SLOPE_EDGE, row_by_row=False)
+    load_patches(tiling, xs, x, packing)
     normal[...] = normalize(x[...], norm[...])
-    gather_patches(tiling, dys, dy, packing)
-    dy[...] = times_share(tiling, dy[...], share).astype(dy.dtype)
+    load_patches(tiling, dys, dy, packing)
+    dy[...] = times_drop_path_scale(tiling, dy[...], drop_path_scale).astype(dy.dtype)
     own_dy = own_patches(tiling, dy)
     normal_by_channel, dy_by_channel = own_patches(tiling, normal).T, own_dy.T
     dbias2[...] += sum_rows(own_dy.astype(jnp.float32))
@@ -129,28 +130,28 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
 
     def add(tile: Array, carry: None) -> None:
         vector = vectors[tile]
-        row = [vector[i : i + 1] for i in range(VECTORS)]
-        store_maps(tiling, hidden, HIDDEN_HALO, dot(normal[...], kernel1[tile], NN) + row[BIAS1], chunk)
+        vector_rows = [vector[i : i + 1] for i in range(VECTORS)]
+        store_hidden(tiling, hidden, HIDDEN_EDGE, dot(normal[...], kernel1[tile], NN) + vector_rows[BIAS1], chunk)
         sums = [jnp.zeros((SUBLANES, LANES))] * VECTORS
 
         dactive = dot(dy[...], transposed2[tile], NN)
         for strip, first in _strips(tiling):
-            own = 0 <= first < tiling.patches
-            neighbors = taps(hidden, HIDDEN_HALO, strip)
-            activated, derivative = gelu_and_slope(weighted(neighbors, row[:9]) + row[BIAS2])
-            start = first + (0 if tiling.chunks == 1 else tiling.halo)
+            own = 0 <= first < tiling.step_patches
+            neighbors = load_neighbors(hidden, HIDDEN_EDGE, strip)
+            activated, derivative = gelu_and_slope(weighted_neighbors(neighbors, vector_rows[:TAPS]) + vector_rows[BIAS2])
+            start = first + tiling.first_patch
             dfiltered = dactive[start : start + strip.patches] * derivative
             if own:
                 active[first : first + strip.patches] = activated
                 sums[:BIAS1] = _added(sums[:BIAS1], _products(neighbors, dfiltered))
             else:
-                dfiltered = tiling.inside(dfiltered, chunk, strip.row)
-            _store_strip(slope, SLOPE_HALO, strip, dfiltered)
+                dfiltered = tiling.row_inside(dfiltered, chunk, strip.row)
+            _store_strip(slope, SLOPE_EDGE, strip, dfiltered)
         dtransposed2[tile] += dot(dy_by_channel, active[...].astype(x.dtype), NN)
 
         for strip, first in _strips(tiling, halo=False):
-            back = weighted(taps(slope, SLOPE_HALO, strip), row[8::-1])
-            back = _inside(tiling, back, chunk, strip)
+            back = weighted_neighbors(load_neighbors(slope, SLOPE_EDGE, strip), vector_rows[TAPS - 1 :: -1])
+            back = _strip_inside(tiling, back, chunk, strip)
             sums[BIAS1] += sum_rows(back)
             dhidden[first : first + strip.patches] = back
         rounded = dhidden[...].astype(x.dtype)
@@ -164,11 +165,11 @@ def _step(*refs: Ref, tiling: Tiling, tiles: int) -> None:
     dpatches, dscale = normalize_backward(own_patches(tiling, x), dnormal, norm[...])
     dnorm[0] += sum_rows(dscale)
     dnorm[1] += sum_rows(dnormal)
-    scatter_sum(tiling, dpatches, dys[0], dx, packing)
+    add_branch(tiling, dpatches, dys[0], dx, packing)
 
 
-def _strips(tiling: Tiling, halo: bool = True) -> Sequence[tuple[Strip, int]]:
-    """Returns the strips of a step and their first patches, with the row above and the row below where images are cut."""
+def _strips(tiling: MlpTiling, halo: bool = True) -> Sequence[tuple[Strip, int]]:
+    """Returns the strips of a step and their first patches; if images are cut, `halo` adds a row above and a row below."""
     strips, first = [], 0
     for strip in tiling.strips():
         strips.append((strip, first))
@@ -176,24 +177,24 @@ def _strips(tiling: Tiling, halo: bool = True) -> Sequence[tuple[Strip, int]]:
     if tiling.chunks == 1 or not halo:
         return strips
     above = [(s._replace(row=-1, rows=1), -tiling.columns + s.column) for s, _ in strips if s.row == 0]
-    below = [(s._replace(row=tiling.rows, rows=1), tiling.patches + s.column) for s, _ in strips if s.row == 0]
+    below = [(s._replace(row=tiling.rows, rows=1), tiling.step_patches + s.column) for s, _ in strips if s.row == 0]
     return [*above, *strips, *below]
 
 
-def _store_strip(maps: Ref, halo: int, strip: Strip, value: Float[Array, "R L"]) -> None:
+def _store_strip(maps: Ref, edge: int, strip: Strip, value: Float[Array, "R L"]) -> None:
     images = slice(strip.image, strip.image + strip.images)
-    rows = slice(strip.row + halo, strip.row + halo + strip.rows)
+    rows = slice(strip.row + edge, strip.row + edge + strip.rows)
     columns = slice(SUBLANES + strip.column, SUBLANES + strip.column + strip.columns)
     maps[images, rows, columns] = value.reshape(strip.images, strip.rows, strip.columns, LANES)
 
 
-def _inside(tiling: Tiling, value: Float[Array, "R L"], chunk: Array, strip: Strip) -> Float[Array, "R L"]:
-    """Returns `value` with zeros in the columns right of the image and the rows below it."""
+def _strip_inside(tiling: MlpTiling, value: Float[Array, "R L"], chunk: Array, strip: Strip) -> Float[Array, "R L"]:
+    """Returns a strip's values, with zeros in the columns right of the image and the rows below it."""
     if tiling.width < tiling.columns:
         maps = value.reshape(-1, strip.columns, LANES)
         column = strip.column + jax.lax.broadcasted_iota(jnp.int32, maps.shape, 1)
         value = jnp.where(column < tiling.width, maps, 0.0).reshape(value.shape)
     if tiling.chunks == 1:
         return value
-    lines = value.reshape(strip.rows, strip.columns, LANES)
-    return jnp.concatenate([tiling.inside(lines[i], chunk, strip.row + i) for i in range(strip.rows)])
+    rows = value.reshape(strip.rows, strip.columns, LANES)
+    return jnp.concatenate([tiling.row_inside(rows[i], chunk, strip.row + i) for i in range(strip.rows)])

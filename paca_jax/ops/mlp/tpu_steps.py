@@ -1,10 +1,10 @@
-"""What the forward and the backward kernel of a depthwise MLP share.
+"""Steps that the forward and the backward kernel of a depthwise MLP have in common.
 
-A step holds the maps of 128 hidden channels in scratch memory whose columns have a gap of zeros on both sides, so that the taps
-of a 3x3 window are plain reads, shifted by a row or a column. What each strip repeats is under `jax.jit`, to be traced once.
+A step holds the maps of 128 hidden channels at a time, with zeros around them (see `pallas.rows`). What every strip repeats is
+under `jax.jit`, so that it is traced once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,150 +13,106 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from paca_jax.ops.mlp.tpu_tiling import SUBLANES, Strip, Tiling
-from paca_jax.ops.pallas.common import LANES, Ref
+from paca_jax.ops.mlp.tpu_tiling import HALO, MlpTiling, Strip
+from paca_jax.ops.pallas.registers import LANES, SUBLANES
+from paca_jax.ops.pallas.rows import row_specs, weighted_sum
+from paca_jax.ops.pallas.specs import Ref
 
-BIAS1, BIAS2, VECTORS = 10, 9, 11  # rows of the vectors: nine taps, the convolution's bias, the first layer's bias
-MEMORY = 64 * 2**20  # bytes of a core's vector memory that a step may take
+TAPS, BIAS2, BIAS1, VECTORS = 9, 9, 10, 11  # rows of the vectors: taps, the convolution's bias, the first layer's bias
+
+weighted_neighbors = jax.jit(weighted_sum)
 
 
-def cost(tiling: Tiling, channels: int, hidden: int, itemsize: int, forwards: int) -> pl.CostEstimate:
-    """Returns what a kernel computes and moves that has as many products as some forward passes, without what it pads."""
-    patches = tiling.batch * tiling.height * tiling.width
+def mlp_cost(tiling: MlpTiling, channels: int, hidden: int, itemsize: int, forwards: int) -> pl.CostEstimate:
+    """Returns the cost of a kernel with the products of so many forward passes, without padding."""
+    patches = tiling.batch * tiling.image_patches
     return pl.CostEstimate(
-        flops=forwards * 2 * patches * hidden * (2 * channels + 9),
+        flops=forwards * 2 * patches * hidden * (2 * channels + TAPS),
         transcendentals=forwards * patches * hidden,
         bytes_accessed=forwards * 2 * patches * channels * itemsize,
     )
 
 
-def map_scratch(tiling: Tiling, halo: int) -> Any:
-    """Returns the scratch memory for hidden maps with `halo` rows above and below a step's own."""
-    shape = (tiling.images, tiling.rows + 2 * halo, tiling.columns + 2 * SUBLANES, LANES)
-    return pltpu.VMEM(shape, jnp.float32)
-
-
-def clear_edges(tiling: Tiling, maps: Ref, halo: int) -> None:
-    """Writes the zeros around the maps that no step writes over."""
-    images, rows, columns, _ = maps.shape
-    last = SUBLANES + tiling.width // SUBLANES * SUBLANES
-    maps[:, :, :SUBLANES] = jnp.zeros((images, rows, SUBLANES, LANES))
-    maps[:, :, last:] = jnp.zeros((images, rows, columns - last, LANES))
-    if tiling.chunks == 1:
-        for edge in (slice(0, halo), slice(rows - halo, rows)):
-            maps[:, edge] = jnp.zeros((images, halo, columns, LANES))
-
-
-def store_maps(tiling: Tiling, maps: Ref, halo: int, value: Float[Array, "R L"], chunk: Array) -> None:
-    """Stores hidden maps, of which `value` has those of `gather_patches`, and zeros outside the image."""
+def store_hidden(tiling: MlpTiling, maps: Ref, edge: int, value: Float[Array, "R L"], chunk: Array) -> None:
+    """Stores the hidden maps of the patches of `load_patches`, and zeros outside the image."""
     own = slice(SUBLANES, SUBLANES + tiling.width)
     if tiling.chunks == 1:
-        whole = value.reshape(tiling.images, tiling.rows, tiling.columns, LANES)
-        maps[:, halo : halo + tiling.rows, own] = whole[:, :, : tiling.width]
+        hidden = value.reshape(tiling.images, tiling.rows, tiling.columns, LANES)
+        maps[:, edge : edge + tiling.rows, own] = hidden[:, :, : tiling.width]
         return
-    for row in range(-halo, tiling.rows + halo):
-        first = tiling.halo + row * tiling.columns
-        line = tiling.inside(value[first : first + tiling.columns], chunk, row)
-        maps[0, row + halo, own] = line[: tiling.width]
+    for row in range(-edge, tiling.rows + edge):
+        first = tiling.first_patch + row * tiling.columns
+        hidden = tiling.row_inside(value[first : first + tiling.columns], chunk, row)
+        maps[0, row + edge, own] = hidden[: tiling.width]
 
 
-def taps(maps: Ref, halo: int, strip: Strip) -> list[Float[Array, "R L"]]:
-    """Returns the strip's nine neighbors, row by row."""
+def load_neighbors(maps: Ref, edge: int, strip: Strip) -> list[Float[Array, "R L"]]:
+    """Returns the strip's nine neighbors, row by row of the window."""
     found = []
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
-            row, column = strip.row + halo + down, strip.column + SUBLANES + right
+            row, column = strip.row + edge + down, strip.column + SUBLANES + right
             images = slice(strip.image, strip.image + strip.images)
             window = maps[images, row : row + strip.rows, column : column + strip.columns]
             found.append(window.reshape(strip.patches, LANES))
     return found
 
 
-@jax.jit
-def weighted(neighbors: Sequence[Float[Array, "R L"]], weights: Sequence[Float[Array, "1 L"]]) -> Float[Array, "R L"]:
-    """Sums neighbors by their weights."""
-    products = [neighbor * weight for neighbor, weight in zip(neighbors, weights, strict=True)]
-    return sum(products[1:], products[0])
+def patch_specs(tiling: MlpTiling, channels: int) -> list[pl.BlockSpec]:
+    """Returns the blocks of a step's patches: whole images without padding, or padded rows."""
+    if tiling.packed:
+        return [pl.BlockSpec((tiling.images, tiling.image_patches, channels), lambda image, chunk: (image, 0, 0))]
+    return row_specs(tiling, (tiling.columns, channels), HALO)
 
 
-def patch_scratch(tiling: Tiling, channels: int, dtype: Any) -> Any:
-    """Returns the scratch memory for a step's patches as rows, with two rows of the image above and below where it is cut."""
-    lines = tiling.images * tiling.rows + (4 if tiling.chunks > 1 else 0)
-    return pltpu.VMEM((lines * tiling.columns, channels), dtype)
+def patch_scratch(tiling: MlpTiling, channels: int, dtype: Any) -> Any:
+    """Returns scratch memory for the patches of a step's rows and of those above and below."""
+    return pltpu.VMEM((tiling.step_patches + 2 * tiling.first_patch, channels), dtype)
 
 
-def packing_scratch(tiling: Tiling, channels: int) -> list[Any]:
-    """Returns the scratch memory in which `gather_patches` gives patches columns on the right, and `scatter_sum` takes them."""
-    shapes = ((tiling.height * tiling.width, channels), (tiling.images * tiling.rows, tiling.columns, channels))
+def packing_scratch(tiling: MlpTiling, channels: int) -> list[Any]:
+    """Returns scratch memory for an image and for padded rows: `load_patches` pads rows in it, and `add_branch` unpads them."""
+    shapes = ((tiling.image_patches, channels), (tiling.step_rows, tiling.columns, channels))
     return [pltpu.VMEM(shape if tiling.packed else (SUBLANES, LANES), jnp.float32) for shape in shapes]
 
 
-def gather_patches(tiling: Tiling, refs: Sequence[Ref], patches: Ref, packing: Sequence[Ref]) -> None:
-    """Writes a step's patches as rows, zeros in the columns right of the image.
-
-    Where a step does not see whole images, two rows of the image stand above and below.
-    """
+def load_patches(tiling: MlpTiling, blocks: Sequence[Ref], patches: Ref, packing: Sequence[Ref]) -> None:
+    """Writes the patches of a step's rows, zeros as padding, and of the rows above and below if images are cut."""
     if tiling.packed:
-        image, lines = packing
-        lines[:, tiling.width :] = jnp.zeros((lines.shape[0], tiling.columns - tiling.width, lines.shape[2]))
+        image, rows = packing
+        rows[:, tiling.width :] = jnp.zeros((rows.shape[0], tiling.columns - tiling.width, rows.shape[2]))
         for index in range(tiling.images):
-            image[...] = refs[0][index].astype(jnp.float32)
+            image[...] = blocks[0][index].astype(jnp.float32)
             for row in range(tiling.rows):
-                lines[index * tiling.rows + row, : tiling.width] = image[row * tiling.width : (row + 1) * tiling.width]
-        patches[...] = lines[...].reshape(patches.shape).astype(patches.dtype)
+                rows[index * tiling.rows + row, : tiling.width] = image[row * tiling.width : (row + 1) * tiling.width]
+        patches[...] = rows[...].reshape(patches.shape).astype(patches.dtype)
         return
     if tiling.chunks > 1:
-        own, above, below = refs
-        refs = (above, own, below)
-    patches[...] = jnp.concatenate([ref[...] for ref in refs])
+        own, above, below = blocks
+        blocks = (above, own, below)
+    patches[...] = jnp.concatenate([block[...] for block in blocks])
 
 
-def own_patches(tiling: Tiling, patches: Ref) -> Float[Array, "R C"]:
-    """Returns those of `gather_patches` without the rows above and below."""
-    first = tiling.halo if tiling.chunks > 1 else 0
-    return patches[first : first + tiling.patches]
+def own_patches(tiling: MlpTiling, patches: Ref) -> Float[Array, "R C"]:
+    """Returns the patches of `load_patches` without those of the rows above and below."""
+    return patches[tiling.first_patch : tiling.first_patch + tiling.step_patches]
 
 
-def scatter_sum(tiling: Tiling, value: Float[Array, "R C"], patches: Ref, total: Ref, packing: Sequence[Ref]) -> None:
-    """Writes the sum of a step's patches, as they came, and of rows where their patches belong."""
+def add_branch(tiling: MlpTiling, branch: Float[Array, "R C"], patches: Ref, total: Ref, packing: Sequence[Ref]) -> None:
+    """Writes the sum of a step's block of patches and a branch, which has a value for each patch of padded rows."""
     if not tiling.packed:
-        total[...] = (patches[...].astype(jnp.float32) + value).astype(total.dtype)
+        total[...] = (patches[...].astype(jnp.float32) + branch).astype(total.dtype)
         return
     image = packing[0]
     for index in range(tiling.images):
         for row in range(tiling.rows):
             first = (index * tiling.rows + row) * tiling.columns
-            image[row * tiling.width : (row + 1) * tiling.width] = value[first : first + tiling.width]
+            image[row * tiling.width : (row + 1) * tiling.width] = branch[first : first + tiling.width]
         total[index] = (patches[index].astype(jnp.float32) + image[...]).astype(total.dtype)
 
 
-def times_share(tiling: Tiling, value: Float[Array, "R C"], share: Ref) -> Float[Array, "R C"]:
-    """Multiplies the rows of each of a step's images by the image's share."""
+def times_drop_path_scale(tiling: MlpTiling, value: Float[Array, "R C"], drop_path_scale: Ref) -> Float[Array, "R C"]:
+    """Multiplies the patches of each of a step's images by the image's drop-path scale."""
     first = pl.program_id(0) * tiling.images
     size = value.shape[0] // tiling.images
-    return jnp.concatenate([value[i * size : (i + 1) * size] * share[first + i] for i in range(tiling.images)])
-
-
-def patch_specs(tiling: Tiling, channels: int) -> list[pl.BlockSpec]:
-    """Returns the blocks of a step: its own patches, and two rows of the image above and below where it is cut."""
-    if tiling.packed:
-        shape = (tiling.images, tiling.height * tiling.width, channels)
-        return [pl.BlockSpec(shape, lambda image, chunk: (image, 0, 0))]
-    pairs = tiling.rows // 2
-    last = tiling.chunks * pairs - 1
-
-    def own(chunk: Array) -> Array:
-        return chunk
-
-    def above(chunk: Array) -> Array:
-        return jnp.maximum(chunk * pairs - 1, 0)
-
-    def below(chunk: Array) -> Array:
-        return jnp.minimum((chunk + 1) * pairs, last)
-
-    def block(rows: int, place: Callable[[Array], Array]) -> pl.BlockSpec:
-        parts = tiling.chunks * tiling.rows // rows
-        shape = (tiling.images * rows * tiling.columns, channels)
-        return pl.BlockSpec(shape, lambda image, chunk: (image * parts + place(chunk), 0))
-
-    return [block(tiling.rows, own), *([block(2, above), block(2, below)] if tiling.chunks > 1 else [])]
+    return jnp.concatenate([value[i * size : (i + 1) * size] * drop_path_scale[first + i] for i in range(tiling.images)])

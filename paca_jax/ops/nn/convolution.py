@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from paca_jax.ops.implementation import Implementation, always, choose
+
 
 def conv_by_xla(x: Float[Array, "B H W C"], kernel: Float[Array, "K K G D"], stride: int = 1) -> Float[Array, "B H2 W2 D"]:
-    """Convolves maps, by XLA's own operation; each of C / G groups of channels is convolved apart."""
+    """Convolves maps, by XLA's own operation, each of the C / G groups of channels separately."""
     pad = [(size // 2, size // 2) for size in kernel.shape[:2]]
     groups = x.shape[-1] // kernel.shape[2]
     dimensions = ("NHWC", "HWIO", "NHWC")
@@ -23,7 +25,7 @@ def padded(x: Float[Array, "B H W C"], kernel: Float[Array, "K K G D"]) -> Float
     return jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
 
 
-_on_a_cpu = jax.custom_vjp(conv_by_xla, nondiff_argnums=(2,))
+_with_gradient_by_products = jax.custom_vjp(conv_by_xla, nondiff_argnums=(2,))
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -37,7 +39,7 @@ def _backward(stride: int, kept: tuple[Array, Array], dy: Array) -> tuple[Array,
 
 
 def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Float[Array, "K K C D"]:
-    """Returns the products of patches and gradients: one for each row of the kernel, so that patches take little memory."""
+    """Returns the products of patches and gradients: one for each row of the kernel, to bound the memory of the patches."""
     rows, columns, _, features = kernel.shape
     height, width = ((size - 1) * stride + 1 for size in dy.shape[1:3])
     maps = padded(x, kernel)
@@ -51,15 +53,23 @@ def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Float[A
     return jnp.stack([product(i) for i in range(rows)]).reshape(kernel.shape)
 
 
-_on_a_cpu.defvjp(_forward, _backward)
+_with_gradient_by_products.defvjp(_forward, _backward)
 
 
-@partial(jax.jit, static_argnames="stride", inline=True)
-def conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K C D"], stride: int = 1) -> Float[Array, "B H2 W2 D"]:
+def conv(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "K K C D"],
+    stride: int = 1,
+    implementation: Implementation | None = None,
+) -> Float[Array, "B H2 W2 D"]:
     """Convolves maps with an odd-sized kernel (torch: `padding=K // 2`): H and W become ceil(H / stride), ceil(W / stride).
 
-    XLA's gradient of the kernel is slow on a CPU. There it is a few matrix products; this form has a reverse-mode derivative
-    only.
+    `"xla_cpu"` computes the gradient of the kernel as a few matrix products, for XLA's own is slow on a CPU; it has a
+    reverse-mode derivative only.
     """
-    forms = {"cpu": partial(_on_a_cpu, stride=stride), "default": partial(conv_by_xla, stride=stride)}
-    return jax.lax.platform_dependent(x, kernel, **forms)
+    return _conv(x, kernel, stride, choose("convolution", implementation, {"xla_cpu": always}) == "xla_cpu")
+
+
+@partial(jax.jit, static_argnums=(2, 3), inline=True)
+def _conv(x: Array, kernel: Array, stride: int, gradient_by_products: bool) -> Array:
+    return (_with_gradient_by_products if gradient_by_products else conv_by_xla)(x, kernel, stride)

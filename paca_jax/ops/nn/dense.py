@@ -1,37 +1,31 @@
-"""The matrix product of dense layers."""
+"""Dense layers over channels."""
 
 from functools import partial
-from typing import Any
 
 import jax
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from paca_jax.ops.implementation import Implementation, always, choose
 
-def channels_dot(
+
+def dense(
     x: Float[Array, "*B C"],
     kernel: Float[Array, "C D"],
-    dimension_numbers: Any,
-    precision: jax.lax.PrecisionLike = None,
-    preferred_element_type: DTypeLike | None = None,
+    bias: Float[Array, "D"] | None = None,
+    implementation: Implementation | None = None,
 ) -> Float[Array, "*B D"]:
-    """Multiplies the last axis of `x` by `kernel`, as the `dot_general` of a Flax dense layer.
+    """Multiplies the last axis by a matrix and adds a bias.
 
-    On a CPU the leading axes are merged first: the kernel's gradient over several axes would make XLA transpose whole maps.
+    `"xla_cpu"` merges the leading axes first: the gradient of the kernel over several axes makes XLA for CPUs transpose whole
+    maps.
     """
-    del dimension_numbers  # a dense layer's are always these
-    return _dot(x, kernel, precision, preferred_element_type)
+    y = _product(x, kernel, by_rows=choose("dense", implementation, {"xla_cpu": always}) == "xla_cpu")
+    return y if bias is None else y + bias
 
 
-@partial(jax.jit, static_argnums=(2, 3), inline=True)
-def _dot(x: Array, kernel: Array, precision: jax.lax.PrecisionLike, dtype: DTypeLike | None) -> Array:
-    options: dict[str, Any] = {"precision": precision, "preferred_element_type": dtype}
-
-    def by_rows(x: Array, kernel: Array) -> Array:
-        rows = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **options)
+@partial(jax.jit, static_argnames="by_rows", inline=True)
+def _product(x: Array, kernel: Array, by_rows: bool) -> Array:
+    if by_rows:
+        rows = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())))
         return rows.reshape(*x.shape[:-1], kernel.shape[-1])
-
-    def direct(x: Array, kernel: Array) -> Array:
-        return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), **options)
-
-    return jax.lax.platform_dependent(x, kernel, cpu=by_rows, default=direct)
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))

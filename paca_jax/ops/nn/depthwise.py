@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.nn.convolution import conv_by_xla, padded
 from paca_jax.sharding import batch_shards
 
@@ -27,9 +28,9 @@ def _by_shifted_sums(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]
 def _kernel_gradient(
     x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"], g: Float[Array, "B H W C"]
 ) -> Float[Array, "K K 1 C"]:
-    """Sums shifted products of a few rows, or a few small images, at a time, so that what is summed stays in the cache.
+    """Sums shifted products of a few rows, or of a few small images, at a time, so that they stay in the cache.
 
-    Where the batch is split over devices, each step takes images of every device.
+    If the batch is split over devices, each step takes images of every device.
     """
     batch, height, width, channels = x.shape
     rows, columns = kernel.shape[:2]
@@ -78,14 +79,20 @@ def _shifted_sums_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Ar
 _by_shifted_sums.defvjp(_shifted_sums_forward, _shifted_sums_backward)
 
 
-@partial(jax.jit, inline=True)
-def depthwise_conv(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
+def depthwise_conv(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"], implementation: Implementation | None = None
+) -> Float[Array, "B H W C"]:
     """Convolves every channel with its own odd-sized kernel (torch: `groups=C`, `padding=K // 2`).
 
-    XLA's grouped convolution is slow on a CPU, its gradient more so. There the same sum is written as shifted products, which
-    fuse into one loop; this form has a reverse-mode derivative only.
+    `"xla_cpu"` writes the same sum as shifted products, which fuse into one loop, for XLA's grouped convolution and above all
+    its gradient are slow on a CPU; it has a reverse-mode derivative only.
     """
-    return jax.lax.platform_dependent(x, kernel, cpu=_by_shifted_sums, default=conv_by_xla)
+    return _depthwise(x, kernel, choose("depthwise convolution", implementation, {"xla_cpu": always}) == "xla_cpu")
+
+
+@partial(jax.jit, static_argnums=2, inline=True)
+def _depthwise(x: Array, kernel: Array, by_shifted_sums: bool) -> Array:
+    return _by_shifted_sums(x, kernel) if by_shifted_sums else conv_by_xla(x, kernel)
 
 
 def binomial_blur(x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:

@@ -1,48 +1,33 @@
 """LayerNorm over channels."""
 
+from functools import partial
+
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from paca_jax.ops.norm.reference import NormWeights, normalize, normalize_backward, stack
-from paca_jax.ops.norm.tpu import fits, fused_layer_norm
-from paca_jax.sharding import by_images, by_platform, model_shards, target_platform
+from paca_jax.ops.implementation import Implementation, Interpreter, choose, kernel_interpreter
+from paca_jax.ops.norm import reference, tpu
+from paca_jax.ops.norm.reference import NormWeights
+from paca_jax.sharding import by_images, model_shards
 
 
-def layer_norm(x: Float[Array, "B *S C"], weights: NormWeights) -> Float[Array, "B *S C"]:
+def layer_norm(
+    x: Float[Array, "B *S C"], weights: NormWeights, implementation: Implementation | None = None
+) -> Float[Array, "B *S C"]:
     """Returns `x` with mean 0 and variance 1 over the channels, scaled and shifted, in its type; it reduces in float32.
 
-    On a TPU two kernels compute it and its gradient; elsewhere, and where they do not apply (patches that are split over
-    devices, other types), operations do.
+    `"pallas_tpu"` are two kernels, for patches that the mesh does not split over its `model` axis.
     """
-    if target_platform() != "tpu" or model_shards() > 1:
-        return _operations(x, weights)
     patches = x.reshape(len(x), -1, x.shape[-1])
-    if not fits(patches):
-        return _operations(x, weights)
-    return by_platform(_kernels, _operations, patches, weights).reshape(x.shape)
+
+    def refusal() -> str | None:
+        return "the mesh has a model axis" if model_shards() > 1 else tpu.refusal(patches)
+
+    if choose("layer norm", implementation, {"pallas_tpu": refusal}) == "pallas_tpu":
+        return _kernels(patches, weights, kernel_interpreter()).reshape(x.shape)
+    return reference.layer_norm(x, weights)
 
 
-def _kernels(x: Array, weights: NormWeights) -> Array:
-    return by_images(fused_layer_norm, (x,), (weights,))
-
-
-@jax.custom_vjp
-def _operations(x: Array, weights: NormWeights) -> Array:
-    return normalize(x, stack(weights))
-
-
-def _forward(x: Array, weights: NormWeights) -> tuple[Array, tuple[Array, NormWeights]]:
-    return _operations(x, weights), (x, weights)
-
-
-def _backward(kept: tuple[Array, NormWeights], dy: Array) -> tuple[Array, NormWeights]:
-    x, weights = kept
-    wide = dy.astype(jnp.float32)
-    dx, dscale = normalize_backward(x, wide, stack(weights))
-    rows = tuple(range(x.ndim - 1))
-    sums = NormWeights(jnp.sum(dscale, rows), jnp.sum(wide, rows))
-    return dx.astype(x.dtype), jax.tree.map(lambda total, weight: total.astype(weight.dtype), sums, weights)
-
-
-_operations.defvjp(_forward, _backward)
+@partial(jax.jit, static_argnames="interpreter", inline=True)
+def _kernels(x: Array, weights: NormWeights, interpreter: Interpreter) -> Array:
+    return by_images(partial(tpu.fused_layer_norm, interpret=interpreter), (x,), (weights,))

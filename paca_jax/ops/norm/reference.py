@@ -1,6 +1,6 @@
-"""LayerNorm over the last axis, forward and backward, within a kernel or not.
+"""LayerNorm over the last axis: the formula and its gradient, which kernels share. They reduce in float32.
 
-The parameters are one array of two rows, scale and bias.
+For kernels the parameters are one array of two rows, scale and bias.
 """
 
 from functools import partial
@@ -18,6 +18,28 @@ class NormWeights(NamedTuple):
 
     scale: Float[Array, "C"]
     bias: Float[Array, "C"]
+
+
+@jax.custom_vjp
+def layer_norm(x: Float[Array, "*R C"], weights: NormWeights) -> Float[Array, "*R C"]:
+    """Returns `x` with mean 0 and variance 1 over the channels, scaled and shifted, in its type; the gradient keeps `x`."""
+    return normalize(x, stack(weights))
+
+
+def _forward(x: Array, weights: NormWeights) -> tuple[Array, tuple[Array, NormWeights]]:
+    return layer_norm(x, weights), (x, weights)
+
+
+def _backward(kept: tuple[Array, NormWeights], dy: Array) -> tuple[Array, NormWeights]:
+    x, weights = kept
+    wide = dy.astype(jnp.float32)
+    dx, dscale = normalize_backward(x, wide, stack(weights))
+    rows = tuple(range(x.ndim - 1))
+    sums = NormWeights(jnp.sum(dscale, rows), jnp.sum(wide, rows))
+    return dx.astype(x.dtype), jax.tree.map(lambda total, weight: total.astype(weight.dtype), sums, weights)
+
+
+layer_norm.defvjp(_forward, _backward)
 
 
 def stack(weights: NormWeights) -> Float[Array, "2 C"]:
@@ -46,7 +68,7 @@ def normalize_backward(
 
 
 def _moments(x: Float[Array, "*R C"]) -> tuple[Float[Array, "*R C"], Float[Array, "*R 1"]]:
-    """Returns rows less their means, and one over their standard deviations."""
+    """Returns rows minus their means, and the reciprocals of their standard deviations."""
     wide = x.astype(jnp.float32)
     centered = wide - jnp.mean(wide, axis=-1, keepdims=True)
     return centered, jax.lax.rsqrt(jnp.mean(centered * centered, axis=-1, keepdims=True) + LAYER_NORM_EPSILON)

@@ -1,4 +1,4 @@
-"""Kernels that pass over the patches of images: how they are cut into steps, and the blocks of a step."""
+"""Passes over the patches of images: how they are cut into steps, and the blocks of a step."""
 
 import math
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Float
 
 from paca_jax.ops.norm.reference import normalize_backward
-from paca_jax.ops.pallas.common import LANES, Ref, largest_divisor, round_up
+from paca_jax.ops.pallas.limits import SMALLEST_VMEM
+from paca_jax.ops.pallas.registers import LANES, PACKED_SUBLANES, largest_divisor, round_up
+from paca_jax.ops.pallas.specs import Ref
 
-SUBLANES = 16  # of the narrowest type
-MEMORY = 16 * 2**20  # bytes that a step may take; the least that any kind of core has and gives
-BLOCKS = 2 * 3  # of patches in a step's memory: what comes, its gradient and the result's, each beside the next step's
-NORM = 4 * 4  # bytes of a channel while its norm's gradient is taken, in float32
-_STEP = 1024  # patches that share a step
+PATCH_BLOCKS = 2 * 3  # blocks of patches in memory: the input, its gradient and the output, each double-buffered
+NORM_BYTES = 4 * 4  # per channel, for the gradient of a norm in float32
+_MOST_PATCHES = 1024  # of a step
 
 
-class Tiling(NamedTuple):
+class PatchTiling(NamedTuple):
     """A step works on one tile of an image's patches, or on several images that have one tile.
 
     Attributes:
@@ -33,22 +33,23 @@ class Tiling(NamedTuple):
     tiles: int
 
 
-def tile_patches(patches: Float[Array, "B N C"], clusters: int = 0) -> Tiling | None:
-    """Returns how a pass over patches and shares of so many clusters is cut, or None where one step cannot hold them."""
+def tile_patches(patches: Float[Array, "B N C"], clusters: int = 0) -> PatchTiling | None:
+    """Returns how a pass over patches, and their assignment to clusters, is cut; None if no step fits into memory."""
     (batch, count, channels), itemsize = patches.shape, patches.dtype.itemsize
-    wide, shares = round_up(channels, LANES), round_up(clusters, SUBLANES)
-    patch = (BLOCKS * wide + 4 * shares) * itemsize + NORM * wide
-    most = min(_STEP, (MEMORY - MEMORY // 4 - 4 * shares * wide * itemsize) // patch // LANES * LANES)
+    wide, assigned = round_up(channels, LANES), round_up(clusters, PACKED_SUBLANES)
+    patch = (PATCH_BLOCKS * wide + 4 * assigned) * itemsize + NORM_BYTES * wide
+    free = SMALLEST_VMEM - SMALLEST_VMEM // 4 - 4 * assigned * wide * itemsize
+    most = min(_MOST_PATCHES, free // patch // LANES * LANES)
     if most < LANES:
         return None
     if count > most:
-        size = round_up(math.ceil(count / math.ceil(count / most)), LANES if clusters else SUBLANES)
-        return Tiling(1, size, math.ceil(count / size))
-    return Tiling(largest_divisor(batch, most // round_up(count, LANES)), count, 1)
+        size = round_up(math.ceil(count / math.ceil(count / most)), LANES if clusters else PACKED_SUBLANES)
+        return PatchTiling(1, size, math.ceil(count / size))
+    return PatchTiling(largest_divisor(batch, most // round_up(count, LANES)), count, 1)
 
 
-def inside(values: Float[Array, "A B"], tile: Array, axis: int, num_patches: int) -> Float[Array, "A B"]:
-    """Returns values with zeros for what a tile, whose patches lie along an axis, has past the last patch."""
+def patches_inside(values: Float[Array, "A B"], tile: Array, axis: int, num_patches: int) -> Float[Array, "A B"]:
+    """Returns a tile's values, whose patches lie along an axis, with zeros past the last patch of the image."""
     size = values.shape[axis]
     if num_patches % size == 0:
         return values
@@ -57,14 +58,14 @@ def inside(values: Float[Array, "A B"], tile: Array, axis: int, num_patches: int
 
 
 def norm_gradient(x: Float[Array, "R C"], d_normal: Float[Array, "R C"], norm: Ref, d_norm: Ref) -> Float[Array, "R C"]:
-    """Returns the gradient of rows, and adds those of the norm."""
+    """Returns the gradient of a norm's input, and adds those of its parameters to `d_norm`."""
     dx, d_scale = normalize_backward(x, d_normal, norm[...])
     d_norm[:1] += jnp.sum(d_scale, axis=0, keepdims=True)
     d_norm[1:] += jnp.sum(d_normal, axis=0, keepdims=True)
     return dx
 
 
-def at_tile(tile: int, tiling: Tiling, function: Callable[[], None]) -> None:
+def at_tile(tile: int, tiling: PatchTiling, function: Callable[[], None]) -> None:
     """Calls the function in the steps of one tile of each image."""
     if tiling.tiles == 1:
         function()
@@ -72,11 +73,11 @@ def at_tile(tile: int, tiling: Tiling, function: Callable[[], None]) -> None:
         pl.when(pl.program_id(1) == tile)(function)
 
 
-def patch_spec(patches: Float[Array, "B N C"], tiling: Tiling) -> pl.BlockSpec:
-    """Returns how the patches of a step are cut out."""
+def patch_spec(patches: Float[Array, "B N C"], tiling: PatchTiling) -> pl.BlockSpec:
+    """Returns the block of a step's patches."""
     return pl.BlockSpec((tiling.images, tiling.patches, patches.shape[2]), lambda image, tile: (image, tile, 0))
 
 
-def image_spec(clusters: Float[Array, "B M C"] | jax.ShapeDtypeStruct, tiling: Tiling) -> pl.BlockSpec:
-    """Returns how the clusters of a step's images are cut out."""
+def image_spec(clusters: Float[Array, "B M C"] | jax.ShapeDtypeStruct, tiling: PatchTiling) -> pl.BlockSpec:
+    """Returns the block of the clusters of a step's images."""
     return pl.BlockSpec((tiling.images, *clusters.shape[1:]), lambda image, tile: (image, 0, 0))

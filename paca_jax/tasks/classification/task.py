@@ -1,72 +1,50 @@
 """Image classification."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from clu import metrics
-from etils import epath
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
+from PIL import Image
 
 from paca_jax import data, explain, ops
-from paca_jax.models import PaCaConfig
-from paca_jax.tasks.base import LossOutput, Mergeable, OnDataset
+from paca_jax.models import PaCaConfig, PaCaViT
+from paca_jax.tasks.base import LossOutput, Task
+from paca_jax.tasks.classification.loss import cross_entropy
+from paca_jax.tasks.classification.metrics import EvalMetrics
 
-PICTURE_EXAMPLES = 8
-
-
-@flax.struct.dataclass
-class EvalMetrics(metrics.Collection):
-    """Loss (cross-entropy without smoothing) and top-1 accuracy, over the valid examples."""
-
-    loss: metrics.Average.from_output("loss")  # type: ignore[valid-type]
-    accuracy: metrics.Average.from_output("correct")  # type: ignore[valid-type]
+REPORT_EXAMPLES = 8
 
 
-def cross_entropy(
-    model: nn.Module, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array, train: bool = True
-) -> LossOutput:
-    """Returns the training loss of a classifier, summed over the valid examples of a batch.
+class Classification(Task):
+    """One label per image; the loss is the cross-entropy with smoothed and, if the config asks for it, mixed labels.
 
-    Args:
-        model: from images to logits.
-        variables: the model's.
-        batch: `image` (B, H, W, C) normalized, `target` (B, K), a distribution over the classes, and `valid` (B,).
-        rng: of dropout and stochastic depth.
-        train: whether they act, and whether BatchNorm takes the statistics of the batch.
+    Training batches have `image` (B, S, S, C) uint8, cropped and augmented, `label` (B,) and `valid` (B,).
     """
-    logits, updates = model.apply(variables, batch["image"], train=train, rngs={"dropout": rng}, mutable=["batch_stats"])
-    losses = optax.softmax_cross_entropy(logits, batch["target"])
-    valid = batch["valid"]
-    correct = jnp.argmax(logits, -1) == jnp.argmax(batch["target"], -1)
-    weight = jnp.sum(valid)
-    sums = {"accuracy": (jnp.sum(correct * valid), weight)}
-    return LossOutput(jnp.sum(losses * valid), weight, updates.get("batch_stats", {}), sums)
-
-
-class Classification(OnDataset, Mergeable):
-    """One label an image; the loss is the cross-entropy with smoothed, perhaps mixed labels."""
 
     best_metric = "accuracy"
+    model: PaCaViT
+    _report_file = "clusters.png"
 
     def __init__(self, config: ConfigDict, model_overrides: dict[str, Any], without_data: bool) -> None:
         """Opens the data set and makes the model.
 
         Args:
-            config: the run's config.
+            config: the config of the run.
             model_overrides: the options of the model that the config sets.
-            without_data: whether a published data set need not be there; then there are no batches.
+            without_data: whether a published data set may be missing; then there are no batches.
         """
-        super().__init__(config, ("image", "label"), without_data)
-        augment = config.augment
-        options = {"image_size": config.image_size, "crop": config.eval_crop, **model_overrides}
-        self.model = self._make_model(PaCaConfig, "a classifier such as 'pacavit_nano'", options)
-        channels = self.model.config.image_channels
+        super().__init__(
+            config,
+            without_data,
+            features=("image", "label"),
+            model_kind=PaCaConfig,
+            model_example="a classifier such as 'pacavit_nano'",
+            model_options={"image_size": config.image_size, "crop": config.eval_crop, **model_overrides},
+        )
+        augment, channels = config.augment, self.model.config.image_channels
         self.image_shape = (config.image_size, config.image_size, channels)
         self.example = {
             "image": jax.ShapeDtypeStruct(self.image_shape, jnp.uint8),
@@ -84,27 +62,12 @@ class Classification(OnDataset, Mergeable):
             rand_magnitude=augment.rand_magnitude,
             rand_magnitude_std=augment.rand_magnitude_std,
         )
-        self._eval_transform = data.EvalTransform(config.image_size, channels, config.eval_crop)
-
-    def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> data.Batches:
-        """Yields batches of `image` (B, S, S, C) uint8, cropped and so on, `label` (B,) and `valid` (B,)."""
-        return data.train_batches(
-            self._train_set,
-            self._train_transform,
-            seed=self._config.seed,
-            start_step=start_step,
-            num_steps=num_steps,
-            **self._reading(rows),
-        )
-
-    def eval_batches(self, rows: Sequence[int]) -> data.Batches:
-        """Yields batches of the evaluation set."""
-        return data.eval_batches(self._eval_set, self._eval_transform, **self._reading(rows))
+        self._eval_transform = data.eval_transform(self.model.config)
 
     def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
-        """Returns `image`, normalized, erased and mixed, `target` (B, K), smoothed and mixed, and `valid`."""
+        """Returns `image`, normalized, erased and mixed; `target` (B, K), smoothed and mixed; and `valid`."""
         augment = self._config.augment
-        images = ops.normalize(batch["image"]).astype(self.model.dtype)  # mixing sends them to other devices
+        images = ops.normalize(batch["image"]).astype(self.model.dtype)  # cast first: mixing moves them between devices
         targets = optax.smooth_labels(jax.nn.one_hot(batch["label"], len(self.class_names)), self._config.label_smoothing)
         erase_rng, mix_rng = jax.random.split(rng)
         if augment.erase_probability > 0:
@@ -123,7 +86,7 @@ class Classification(OnDataset, Mergeable):
         return {"image": images, "target": targets, "valid": batch["valid"]}
 
     def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
-        """Returns the summed cross-entropy, and the number of images whose likeliest class is their target's largest."""
+        """Returns the cross-entropy of an augmented batch, and its accuracy."""
         return cross_entropy(self.model, variables, batch, rng, train=not self._config.freeze_backbone)
 
     def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> EvalMetrics:
@@ -133,19 +96,15 @@ class Classification(OnDataset, Mergeable):
         correct = jnp.argmax(logits, -1) == batch["label"]
         return EvalMetrics.single_from_model_output(loss=losses, correct=correct, mask=batch["valid"])
 
-    def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
-        """Writes `clusters.png`: evaluation images, what the model says of them, and their strongest clusters."""
-        path = workdir / "clusters.png"
-        if remake or not path.exists():
-            examples = [self._eval_set[i] for i in self._pictured(PICTURE_EXAMPLES)]
-            pictures = [data.decode_image(example["image"], self.image_shape[-1]) for example in examples]
-            sheet = explain.cluster_sheet(
-                self.model,
-                variables,
-                pictures,
-                jnp.stack([data.preprocess(picture, self.model) for picture in pictures]),
-                self.class_names,
-                labels=[example["label"] for example in examples],
-            )
-            path.write_bytes(explain.to_png(sheet))
-        return [path]
+    def _draw_report(self, variables: dict[str, PyTree]) -> Image.Image:
+        """Returns a sheet of evaluation images, the classes that the model predicts, and its strongest clusters."""
+        examples = [self._eval_set[i] for i in self._report_examples(REPORT_EXAMPLES)]
+        pictures = [data.decode_image(example["image"], self.image_shape[-1]) for example in examples]
+        return explain.cluster_sheet(
+            self.model,
+            variables,
+            pictures,
+            jnp.stack([data.preprocess(picture, self.model) for picture in pictures]),
+            self.class_names,
+            labels=[example["label"] for example in examples],
+        )

@@ -1,4 +1,4 @@
-"""The training loss of detectors: what region proposals, boxes and masks should be, and how far from it they are."""
+"""The training loss of detectors: targets of region proposals, boxes and masks, and the losses on them."""
 
 import functools
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ _assign_anchors = functools.partial(ops.assign_boxes, positive=0.7, negative=0.3
 _assign_regions = functools.partial(ops.assign_boxes, positive=0.5, negative=0.5, min_positive=0.5)
 _RPN_POSITIVES, _BOX_POSITIVES = 0.5, 0.25
 
-# A sum, and by what to divide it.
+# A sum and its divisor.
 Part = tuple[Float[Array, ""], Float[Array, ""]]
 
 
@@ -27,7 +27,7 @@ class Objects(NamedTuple):
     Attributes:
         boxes: in pixels.
         labels: their classes.
-        valid: which entries there are.
+        valid: False for padding.
     """
 
     boxes: Float[Array, "G 4"]
@@ -36,7 +36,14 @@ class Objects(NamedTuple):
 
 
 class AnchorTargets(NamedTuple):
-    """Sampled anchors of an image: which, which of them exist, which hold objects, and the deltas to those."""
+    """The sampled anchors of an image.
+
+    Attributes:
+        indices: their places among all anchors.
+        valid: False for padding.
+        positive: whether an anchor is assigned to an object.
+        deltas: from the anchor to its object; meaningless unless positive.
+    """
 
     indices: Int[Array, "S"]
     valid: Bool[Array, "S"]
@@ -45,15 +52,15 @@ class AnchorTargets(NamedTuple):
 
 
 class RegionTargets(NamedTuple):
-    """Sampled regions of an image, those that hold objects first.
+    """The sampled regions of an image, positive ones first.
 
     Attributes:
         boxes: in pixels.
-        valid: which entries there are.
-        positive: which hold objects.
-        labels: their classes; the number of classes for background.
-        deltas: to their objects.
-        objects: which object each holds; 0 where it holds none.
+        valid: False for padding.
+        positive: whether a region is assigned to an object.
+        labels: the classes of the objects; the number of classes stands for background.
+        deltas: from the region to its object; meaningless unless positive.
+        objects: the index of the object; 0 if there is none.
     """
 
     boxes: Float[Array, "S 4"]
@@ -65,7 +72,7 @@ class RegionTargets(NamedTuple):
 
 
 def anchor_targets(rng: Array, anchors: Float[Array, "N 4"], objects: Objects, samples: int) -> AnchorTargets:
-    """Draws the anchors of one image that the loss of the region proposals is taken on, half of them positive at most."""
+    """Samples the anchors of one image for the loss of the region proposals; at most half of them are positive."""
     everywhere = jnp.ones(len(anchors), bool)
     assigned = _assign_anchors(ops.box_iou(objects.boxes, anchors), objects.valid, everywhere)
     indices, valid, positive = ops.sample(rng, assigned > 0, assigned == 0, samples, _RPN_POSITIVES)
@@ -76,15 +83,15 @@ def anchor_targets(rng: Array, anchors: Float[Array, "N 4"], objects: Objects, s
 def region_targets(
     rng: Array, boxes: Float[Array, "P 4"], valid: Bool[Array, "P"], objects: Objects, samples: int, num_classes: int
 ) -> RegionTargets:
-    """Draws the regions of one image that the box head's loss is taken on, a quarter of them positive at most.
+    """Samples the regions of one image for the loss of the box head; at most a quarter of them are positive.
 
     Args:
-        rng: decides the draw.
-        boxes: proposals; the objects' own boxes are put before them.
-        valid: which proposals there are.
-        objects: the image's.
-        samples: how many to draw.
-        num_classes: classes; this number is the background's label.
+        rng: of the sampling.
+        boxes: the proposals; the objects' own boxes are added in front of them.
+        valid: which proposals are not padding.
+        objects: the objects of the image.
+        samples: the number of regions.
+        num_classes: the number of classes, which is also the label of the background.
     """
     boxes = jnp.concatenate([objects.boxes, boxes])
     valid = jnp.concatenate([objects.valid, valid])
@@ -97,7 +104,7 @@ def region_targets(
 
 
 def rpn_losses(scores: Float[Array, "B S"], deltas: Float[Array, "B S 4"], targets: AnchorTargets) -> dict[str, Part]:
-    """Returns the losses of the region proposals at the sampled anchors; both are divided by the number of these."""
+    """Returns the losses of the region proposals at the sampled anchors; both are divided by the number of anchors."""
     count = jnp.sum(targets.valid, dtype=jnp.float32)
     entropies = optax.sigmoid_binary_cross_entropy(scores, targets.positive.astype(jnp.float32))
     distances = jnp.sum(jnp.abs(deltas - targets.deltas), axis=-1)
@@ -108,7 +115,7 @@ def rpn_losses(scores: Float[Array, "B S"], deltas: Float[Array, "B S 4"], targe
 
 
 def box_losses(logits: Float[Array, "B S K+1"], deltas: Float[Array, "B S K 4"], targets: RegionTargets) -> dict[str, Part]:
-    """Returns the losses of the box head at the sampled regions; both are divided by the number of these."""
+    """Returns the losses and the accuracy of the box head at the sampled regions, divided by the number of regions."""
     count = jnp.sum(targets.valid, dtype=jnp.float32)
     own = targets.labels[..., None] == jnp.arange(logits.shape[-1])
     entropies = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(own, logits, 0), axis=-1)
@@ -125,7 +132,7 @@ def box_losses(logits: Float[Array, "B S K+1"], deltas: Float[Array, "B S K 4"],
 def mask_loss(
     logits: Float[Array, "B S 28 28 K"], labels: Int[Array, "B S"], wanted: Bool[Array, "B S 28 28"], valid: Bool[Array, "B S"]
 ) -> Part:
-    """Returns the loss of the mask head: the mean cross-entropy over the bins of a region's own class."""
+    """Returns the loss of the mask head: the mean cross-entropy over the bins of the mask of a region's own class."""
     own = labels[:, :, None, None, None] == jnp.arange(logits.shape[-1])
     predicted = jnp.sum(jnp.where(own, logits, 0), axis=-1)
     entropies = jnp.mean(optax.sigmoid_binary_cross_entropy(predicted, wanted.astype(jnp.float32)), axis=(2, 3))
@@ -135,15 +142,15 @@ def mask_loss(
 def detection_loss(
     model: Detector, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array, train: bool = True
 ) -> LossOutput:
-    """Returns the five losses of Mask R-CNN, each divided by what it is taken on in the whole batch, and added up.
+    """Returns the sum of the five losses of Mask R-CNN, each averaged over its samples in the whole batch.
 
     Args:
         model: the detector.
-        variables: the model's.
+        variables: the model's variables.
         batch: `image` (B, H, W, C), normalized and 0 beyond `size` (B, 2); `boxes` (B, G, 4), `labels` (B, G),
-            `object_valid` (B, G) and `bitmaps` (B, G, H, W) of the objects; `valid` (B,): the images that count.
-        rng: of stochastic depth and of the samples.
-        train: whether stochastic depth acts and the teacher's BatchNorm takes the statistics of the batch.
+            `object_valid` (B, G) and `bitmaps` (B, G, H, W) of the objects; and `valid` (B,).
+        rng: for stochastic depth and sampling.
+        train: whether stochastic depth is on, and the teacher's BatchNorm uses the statistics of the batch.
     """
     dropout_rng, anchor_rng, region_rng = jax.random.split(rng, 3)
     outputs, updates = model.apply(
@@ -162,10 +169,10 @@ def detection_loss(
 
 
 def _losses(model: Any, batch: dict[str, Array], anchor_rngs: Array, region_rngs: Array, train: bool) -> dict[str, Part]:
-    """Runs the networks of a bound model, and compares them with what they should have said."""
+    """Runs a bound model up to each of its heads, and returns the losses of their outputs."""
     config = model.config
-    counts = batch["valid"] > 0
-    objects = Objects(batch["boxes"], batch["labels"], batch["object_valid"] & counts[:, None])
+    valid = batch["valid"] > 0
+    objects = Objects(batch["boxes"], batch["labels"], batch["object_valid"] & valid[:, None])
     pyramid = model.pyramid(batch["image"], train)
     scores, deltas = model.region_scores(pyramid)
 
@@ -173,7 +180,7 @@ def _losses(model: Any, batch: dict[str, Array], anchor_rngs: Array, region_rngs
     of_anchors = jax.vmap(lambda rng, of_image: anchor_targets(rng, anchors, of_image, config.rpn_samples))(
         anchor_rngs, objects
     )
-    of_anchors = of_anchors._replace(valid=of_anchors.valid & counts[:, None])
+    of_anchors = of_anchors._replace(valid=of_anchors.valid & valid[:, None])
     sampled_scores = jnp.take_along_axis(jnp.concatenate(scores, axis=1), of_anchors.indices, axis=1)
     sampled_deltas = jnp.take_along_axis(jnp.concatenate(deltas, axis=1), of_anchors.indices[..., None], axis=1)
     losses = rpn_losses(sampled_scores, sampled_deltas, of_anchors)
@@ -183,7 +190,7 @@ def _losses(model: Any, batch: dict[str, Array], anchor_rngs: Array, region_rngs
     regions = jax.vmap(region_targets, in_axes=(0, 0, 0, 0, None, None))(
         region_rngs, proposals.boxes, proposals.valid, objects, config.box_samples, config.num_classes
     )
-    regions = jax.lax.stop_gradient(regions._replace(valid=regions.valid & counts[:, None]))
+    regions = jax.lax.stop_gradient(regions._replace(valid=regions.valid & valid[:, None]))
     logits, box_deltas = model.classify(pyramid, regions.boxes, regions.valid)
     losses |= box_losses(logits, box_deltas, regions)
 

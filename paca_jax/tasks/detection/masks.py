@@ -1,14 +1,14 @@
-"""Masks of detections in their pictures."""
+"""Pasting the masks of detections into their pictures."""
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 
 def paste_mask(mask: Float[np.ndarray, "R R"], box: Float[np.ndarray, "4"], size: tuple[int, int]) -> Bool[np.ndarray, "H W"]:
-    """Returns where an object is: the mask stretched over its box, where it is at least one half.
+    """Returns the pixels of an object: its mask, resized bilinearly to the box, with a threshold of one half.
 
-    Does what `paca_jax.ops.paste_masks` does to one mask, on the host and in the box alone: pictures differ in size, and each
-    size would be a program of its own on a device.
+    The same as `paca_jax.ops.paste_masks` for one mask, but on the host and inside the box only. Pictures differ in size, and
+    on a device each size would need a program of its own.
 
     Args:
         mask: probabilities in the frame of the box.
@@ -27,10 +27,11 @@ def paste_mask(mask: Float[np.ndarray, "R R"], box: Float[np.ndarray, "4"], size
 
 
 def _pixels(start: float, end: float, size: int) -> range:
-    """Returns the pixels that a side of a box touches."""
+    """Returns the pixels of one axis that a box touches."""
     return range(max(int(np.floor(start)), 0), min(int(np.ceil(end)), size)) if end > start else range(0)
 
 
 def _weights(pixels: range, start: float, end: float, side: int) -> Float[np.ndarray, "n R"]:
+    """Returns the bilinear weights of a mask's cells at the centers of pixels, along one axis."""
     position = (np.arange(pixels.start, pixels.stop) + 0.5 - start) / (end - start) * side - 0.5
     return np.maximum(1 - np.abs(position[:, None] - np.arange(side)), 0)

@@ -1,4 +1,4 @@
-"""What detections are worth: average precision and recall by COCO's own code."""
+"""Average precision and recall of detections, computed by COCO's own code."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 
 from paca_jax.data import ObjectDataset
 
-# COCO's twelve numbers in its own order: precision and recall, averaged over classes and overlaps (0.5 to 0.95).
+# COCO's twelve numbers in COCO's order: precision and recall, averaged over classes and overlaps (0.5 to 0.95).
 _NUMBERS = (
     "ap",
     "ap50",
@@ -33,13 +33,13 @@ METRICS = tuple(f"{kind}_{number}" for kind in _KINDS for number in _NUMBERS)
 
 
 class Detections(NamedTuple):
-    """What a model found in one picture.
+    """The objects that a model found in one picture.
 
     Attributes:
-        boxes: (n, 4), left, top, right and bottom edge in pixels of the original picture.
-        scores: (n,), 0 to 1.
-        labels: (n,), whole numbers from 0.
-        masks: n run lengths of the original picture's size in COCO's short form, as `paca_jax.data.encode_bitmap` makes them.
+        boxes: (n, 4): left, top, right and bottom edges in pixels of the original picture.
+        scores: (n,): 0 to 1.
+        labels: (n,): class indices from 0.
+        masks: n masks of the original picture's size, run-length encoded by `paca_jax.data.encode_bitmap`.
     """
 
     boxes: np.ndarray
@@ -49,10 +49,10 @@ class Detections(NamedTuple):
 
 
 class Collected(dict[int, Detections]):
-    """What was found in the pictures of a data set, by their index in it."""
+    """The detections of pictures by their index in the data set."""
 
     def to_bytes(self) -> bytes:
-        """Returns everything as JSON, for another process."""
+        """Returns all detections as JSON, to send to other processes."""
         content = {}
         for index, (boxes, scores, labels, masks) in self.items():
             content[index] = [np.asarray(part).tolist() for part in (boxes, scores, labels)] + [list(masks)]
@@ -60,7 +60,7 @@ class Collected(dict[int, Detections]):
 
     @classmethod
     def merged(cls, parts: Iterable[bytes]) -> "Collected":
-        """Returns what several processes have collected; of a picture that several have seen, the first one's answer."""
+        """Merges the detections of several processes; if two have the same picture, the first one wins."""
         merged = cls()
         for part in parts:
             for index, (boxes, scores, labels, masks) in json.loads(part).items():
@@ -70,11 +70,11 @@ class Collected(dict[int, Detections]):
 
 
 def results_json(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> list[dict[str, Any]]:
-    """Returns detections in COCO's results format, for both of its tasks, bbox and segm, at once.
+    """Returns detections in COCO's results format, with boxes and masks together.
 
     Args:
-        dataset: the pictures; it tells their ids and those of the categories.
-        detections: by the pictures' index.
+        dataset: the data set, which knows the ids of pictures and categories.
+        detections: the detections by the index of the picture.
     """
     results = []
     for index in sorted(detections):
@@ -98,14 +98,14 @@ def results_json(dataset: ObjectDataset, detections: Mapping[int, Detections]) -
 def evaluate(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> dict[str, float]:
     """Returns COCO's twelve numbers for boxes and for masks.
 
-    A picture that `detections` lacks is one in which nothing was found. Objects without a mask do not count for masks.
+    A picture that is missing from `detections` counts as one without any. True objects without a mask do not count for masks.
 
     Args:
         dataset: the pictures and their true objects.
-        detections: by the pictures' index.
+        detections: the detections by the index of the picture.
 
     Returns:
-        A number for each name in `METRICS`, 0 to 1; as in COCO's code -1 where no object counts.
+        A number from 0 to 1 for each name in `METRICS`. As in COCO's code it is -1 if no object counts.
     """
     results = results_json(dataset, detections)
     truth = [annotation for index in range(len(dataset)) for annotation in dataset.annotations(index)]
@@ -113,7 +113,7 @@ def evaluate(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> di
     for kind, task in _KINDS.items():
         counting = [annotation for annotation in truth if kind == "box" or annotation["segmentation"]]
         with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints
-            found = _index(dataset, [{**result, **_found(result, kind)} for result in results])
+            found = _index(dataset, [{**result, **_added_fields(result, kind)} for result in results])
             evaluation = COCOeval(_index(dataset, counting), found, task)
             evaluation.evaluate()
             evaluation.accumulate()
@@ -122,15 +122,15 @@ def evaluate(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> di
     return numbers
 
 
-def _found(result: dict[str, Any], kind: str) -> dict[str, Any]:
-    """What COCO's code adds to a result before it evaluates boxes or masks."""
+def _added_fields(result: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Returns the fields that COCO's code adds to a result before it evaluates boxes or masks."""
     width, height = result["bbox"][2:]
     area = width * height if kind == "box" else float(coco_mask.area(result["segmentation"]))
     return {"area": area, "iscrowd": 0}
 
 
 def _index(dataset: ObjectDataset, annotations: list[dict[str, Any]]) -> COCO:
-    """Returns pictures and annotations as COCO's code takes them."""
+    """Returns pictures and annotations as the object that COCO's code evaluates."""
     coco = COCO()
     coco.dataset = {
         "images": [

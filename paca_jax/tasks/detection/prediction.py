@@ -1,4 +1,4 @@
-"""From pictures to the objects in them."""
+"""From pictures to the objects in them, and to the drawings of these."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ from paca_jax.models import Detector
 from paca_jax.tasks.detection.masks import paste_mask
 from paca_jax.tasks.detection.metrics import Detections
 
-# Objects of a higher score are drawn.
+# Objects with a score above this are drawn.
 DRAWN_SCORE = 0.5
 
 
@@ -28,17 +28,17 @@ def detect(
     sizes: Int[Array, "B 2"],
     original_sizes: Int[Array, "B 2"],
 ) -> dict[str, Array]:
-    """Returns what the model finds in a batch of views, its boxes in pixels of the original pictures (traced under jit).
+    """Returns the detections in a batch, with boxes in pixels of the original pictures (traced under jit).
 
     Args:
         model: the detector.
-        variables: the model's.
-        images: padded, as `DetectionEvalTransform` makes them.
-        sizes: height and width of each picture inside.
-        original_sizes: those of the picture itself.
+        variables: the model's variables.
+        images: padded images, as `DetectionEvalTransform` makes them.
+        sizes: the height and width of each image without its padding.
+        original_sizes: the height and width of each original picture.
 
     Returns:
-        What the model returns, and `size` (B, 2), the original ones.
+        The outputs of the model, and `size` (B, 2), the original sizes.
     """
     found: Any = model.apply(variables, ops.normalize_inside(images, sizes), sizes)
     scale = original_sizes / jnp.maximum(sizes, 1)
@@ -51,24 +51,24 @@ _jitted = jax.jit(detect, static_argnames="model")
 def detect_in_picture(
     model: Detector, variables: dict[str, PyTree], picture: Image.Image, transform: data.DetectionEvalTransform
 ) -> Detections:
-    """Returns the objects in one picture by falling score, compiled once for each shape that `transform` pads to.
+    """Returns the objects in one picture by descending score; compiles once for each shape that `transform` pads to.
 
     Args:
         model: the detector.
-        variables: the model's.
-        picture: upright, of mode "RGB" or "L" as the model's channels ask.
-        transform: makes the view.
+        variables: the model's variables.
+        picture: an upright picture of mode "RGB" or, for a model with one channel, "L".
+        transform: the evaluation transform.
     """
     view = {name: array[None] for name, array in transform.view(picture).items()}
     found = _jitted(model, variables, view["image"], view["size"], view["original_size"])
-    return in_picture({name: np.asarray(array)[0] for name, array in found.items()})
+    return to_detections({name: np.asarray(array)[0] for name, array in found.items()})
 
 
-def in_picture(found: dict[str, np.ndarray]) -> Detections:
-    """Returns the valid ones of a picture's objects, their masks pasted and encoded.
+def to_detections(found: dict[str, np.ndarray]) -> Detections:
+    """Returns the valid objects of one picture, with their masks pasted and encoded.
 
     Args:
-        found: one row of what `detect` returns.
+        found: one row of the result of `detect`.
     """
     valid, size = found["valid"], tuple(found["size"].tolist())
     boxes, masks = found["boxes"][valid], found["masks"][valid]
@@ -77,12 +77,12 @@ def in_picture(found: dict[str, np.ndarray]) -> Detections:
 
 
 def to_draw(picture: Image.Image, found: Detections, truth: data.Objects | None = None) -> explain.Found:
-    """Returns the objects of a picture for `explain.detection_sheet`, leaving out low scores and, of the true ones, crowds.
+    """Returns a row of `explain.detection_sheet`: a picture and its objects, without low scores and true crowds.
 
     Args:
-        picture: any mode.
+        picture: a picture of any mode.
         found: the objects found in it.
-        truth: its true objects, where they are known.
+        truth: its true objects, if they are known.
     """
     shown = picture.copy()
     shown.thumbnail((explain.LARGEST, explain.LARGEST), Image.Resampling.LANCZOS)
@@ -98,7 +98,7 @@ def to_draw(picture: Image.Image, found: Detections, truth: data.Objects | None 
 def _marked(
     boxes: np.ndarray, labels: np.ndarray, segments: Sequence[Segments], kept: np.ndarray, placement: Placement
 ) -> explain.Marked:
-    """Returns some of the objects of a placed picture."""
+    """Returns the `kept` objects of a picture, resized to its placement."""
     masks = np.zeros((np.count_nonzero(kept), *placement.final), bool)
     for mask, k in zip(masks, np.flatnonzero(kept).tolist(), strict=True):
         if segments[k]:
@@ -109,16 +109,16 @@ def _marked(
 def example_to_draw(
     model: Detector, variables: dict[str, PyTree], example: dict[str, Any], transform: data.DetectionEvalTransform
 ) -> explain.Found | None:
-    """Returns an example, what is found in it and its true objects for `explain.detection_sheet`.
+    """Returns a row of `explain.detection_sheet`: an example, the objects found in it, and its true objects.
 
     Args:
         model: the detector.
-        variables: the model's.
-        example: of an `ObjectDataset`.
-        transform: makes the view.
+        variables: the model's variables.
+        example: an example of an `ObjectDataset`.
+        transform: the evaluation transform.
 
     Returns:
-        None where the picture cannot be decoded, which an evaluation may have left out.
+        The row, or None if the picture cannot be decoded, which `skip_corrupt` allows.
     """
     try:
         picture = data.decode_image(example["image"], transform.channels)

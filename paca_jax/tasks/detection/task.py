@@ -1,44 +1,55 @@
 """Object detection and instance segmentation."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from etils import epath
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
+from PIL import Image
 
 from paca_jax import data, explain, ops
-from paca_jax.models import DetectorConfig
+from paca_jax.models import Detector, DetectorConfig
 from paca_jax.sharding import gather_bytes, host_rows
-from paca_jax.tasks.base import LossOutput, OnDataset
+from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.detection.loss import detection_loss
 from paca_jax.tasks.detection.metrics import Collected, evaluate
-from paca_jax.tasks.detection.prediction import detect, example_to_draw, in_picture
+from paca_jax.tasks.detection.prediction import detect, example_to_draw, to_detections
 
-PICTURE_EXAMPLES = 6
+REPORT_EXAMPLES = 6
 
 
-class Detection(OnDataset):
-    """Boxes, classes and masks of objects; see `detection_loss` and `detection_metrics`."""
+class Detection(Task):
+    """Boxes, classes and masks of objects; see `detection_loss` and `detection.metrics`.
+
+    A training batch has one of a few shapes; those of `example` are the largest images, with up to 32 objects. The pictures of
+    an evaluation batch are padded to the same shape.
+    """
 
     best_metric = "box_ap"
     outputs_by_example = True
+    model: Detector
+    _report_file = "detections.png"
 
     def __init__(self, config: ConfigDict, model_overrides: dict[str, Any], without_data: bool) -> None:
         """Opens the data set and makes the model.
 
         Args:
-            config: the run's config.
+            config: the config of the run.
             model_overrides: the options of the model that the config sets.
-            without_data: whether a published data set need not be there; then there are no batches.
+            without_data: whether a published data set may be missing; then there are no batches.
         """
-        super().__init__(config, ("image", "objects"), without_data)
-        augment = config.augment
-        options = {"short_side": config.short_side, "long_side": config.long_side, **model_overrides}
-        self.model = self._make_model(DetectorConfig, "a detector such as 'mask_rcnn_tiny'", options)
-        channels = self.model.config.image_channels
+        super().__init__(
+            config,
+            without_data,
+            features=("image", "objects"),
+            model_kind=DetectorConfig,
+            model_example="a detector such as 'mask_rcnn_tiny'",
+            model_options={"short_side": config.short_side, "long_side": config.long_side, **model_overrides},
+        )
+        augment, channels = config.augment, self.model.config.image_channels
         self._train_transform = data.DetectionTrainTransform(
             tuple(augment.short_sides),
             config.long_side,
@@ -47,7 +58,7 @@ class Detection(OnDataset):
             flip=augment.flip,
             channels=channels,
         )
-        self._eval_transform = data.DetectionEvalTransform(config.short_side, config.long_side, channels)
+        self._eval_transform = data.eval_transform(self.model.config)
         height, width = self._train_transform.padded_shapes[-1]
         objects = data.object_rows(1)
         self.image_shape = (height, width, channels)
@@ -61,57 +72,44 @@ class Detection(OnDataset):
             "valid": jax.ShapeDtypeStruct((), jnp.float32),
         }
 
-    def train_batches(self, start_step: int, num_steps: int, rows: Sequence[int]) -> data.Batches:
-        """Yields batches as `example` tells, each of one of a few shapes; `example` has the largest for 32 objects."""
-        return data.train_batches(
-            self._train_set,
-            self._train_transform,
-            seed=self._config.seed,
-            start_step=start_step,
-            num_steps=num_steps,
-            shape_of=data.DetectionShapes.of(self._train_transform, self._train_set),
-            **self._reading(rows),
-        )
+    @functools.cached_property
+    def _train_shapes(self) -> data.DetectionShapes:
+        return data.DetectionShapes.of(self._train_transform, self._train_set)
 
-    def eval_batches(self, rows: Sequence[int]) -> data.Batches:
-        """Yields batches of the evaluation set, each of pictures that are padded to the same shape."""
-        groups = [self._eval_transform.group((height, width)) for height, width in self._eval_set.sizes.tolist()]
-        return data.eval_batches(self._eval_set, self._eval_transform, groups=groups, **self._reading(rows))
+    @functools.cached_property
+    def _eval_groups(self) -> list[Hashable]:
+        return [self._eval_transform.group((height, width)) for height, width in self._eval_set.sizes.tolist()]
 
     def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
-        """Returns the batch with its images normalized and its masks as `bitmaps`; the rest was done on the host."""
+        """Returns the batch with normalized images and unpacked masks (`bitmaps`); all else was done on the host."""
         del rng
         images = ops.normalize_inside(batch["image"], batch["size"])
         return batch | {"image": images, "bitmaps": data.unpack_masks(batch["masks"])}
 
     def loss(self, variables: dict[str, PyTree], batch: dict[str, Array], rng: jax.Array) -> LossOutput:
-        """Returns the five losses of Mask R-CNN, added up."""
+        """Returns the sum of the five losses of Mask R-CNN."""
         return detection_loss(self.model, variables, batch, rng, train=not self._config.freeze_backbone)
 
     def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> dict[str, Array]:
-        """Returns the detections in a batch, in pixels of the original pictures, and which pictures they are."""
+        """Returns the detections in a batch, in pixels of the original pictures, and the indices of the pictures."""
         found = detect(self.model, variables, batch["image"], batch["size"], batch["original_size"])
         return found | {"index": jnp.where(batch["valid"] > 0, batch["image_index"], -1)}
 
     def gather(self, total: Collected | None, outputs: dict[str, Array]) -> Collected:
-        """Adds what was found in the pictures of a batch that this process holds."""
+        """Adds the detections of those pictures of a batch that this process holds."""
         total = Collected() if total is None else total
         local = {name: host_rows(array) for name, array in outputs.items()}
         for row, index in enumerate(local["index"].tolist()):
             if index >= 0:
-                total[index] = in_picture({name: array[row] for name, array in local.items()})
+                total[index] = to_detections({name: array[row] for name, array in local.items()})
         return total
 
     def summarize(self, total: Collected) -> dict[str, float]:
-        """Returns COCO's numbers over all processes' pictures."""
+        """Returns COCO's numbers over the pictures of all processes."""
         return evaluate(self._eval_set, Collected.merged(gather_bytes(total.to_bytes())))
 
-    def report(self, variables: dict[str, PyTree], workdir: epath.Path, remake: bool) -> list[epath.Path]:
-        """Writes `detections.png`: evaluation images, what the model finds in them, and the true objects."""
-        path = workdir / "detections.png"
-        if remake or not path.exists():
-            chosen = self._pictured(PICTURE_EXAMPLES)
-            drawn = (example_to_draw(self.model, variables, self._eval_set[i], self._eval_transform) for i in chosen)
-            rows = [row for row in drawn if row is not None]
-            path.write_bytes(explain.to_png(explain.detection_sheet(rows, self.class_names)))
-        return [path]
+    def _draw_report(self, variables: dict[str, PyTree]) -> Image.Image:
+        """Returns a sheet of evaluation images, the objects that the model finds in them, and the true ones."""
+        chosen = self._report_examples(REPORT_EXAMPLES)
+        drawn = (example_to_draw(self.model, variables, self._eval_set[i], self._eval_transform) for i in chosen)
+        return explain.detection_sheet([row for row in drawn if row is not None], self.class_names)

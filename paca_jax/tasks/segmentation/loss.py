@@ -19,17 +19,19 @@ def segmentation_loss(
     rng: jax.Array,
     train_backbone: bool = True,
 ) -> LossOutput:
-    """Returns the cross-entropy of a segmentor and 0.4 times that of its auxiliary logits, summed over the labeled pixels.
+    """Returns the cross-entropy of a segmentor plus 0.4 times that of its auxiliary logits, summed over the labeled pixels.
 
-    Logits are brought to the labels' size bilinearly. As in the official code the sum is divided by the number of labeled
-    pixels for the PaCa head, and by that of all pixels for UPerNet; unlike there it is the whole batch's, not a device's.
+    Logits are resized bilinearly to the size of the labels. As in the official code, the divisor is the number of labeled
+    pixels for the PaCa head and the number of all pixels for UPerNet. There it is counted on each device, here in the whole
+    batch.
 
     Args:
         model: the segmentor.
-        variables: the model's.
-        batch: `image` (B, S, S, C) normalized, `label` (B, S, S) with 255 for pixels that do not count, and `valid` (B,).
-        rng: of dropout and stochastic depth.
-        train_backbone: whether these act in the backbone too, and whether its BatchNorm takes the statistics of the batch.
+        variables: the model's variables.
+        batch: `image` (B, S, S, C), normalized; `label` (B, S, S), 255 for unlabeled pixels; and `valid` (B,).
+        rng: for dropout and stochastic depth.
+        train_backbone: whether dropout and stochastic depth are on in the backbone too, and its BatchNorm uses the statistics
+            of the batch.
     """
     outputs, updates = model.apply(
         variables,
@@ -54,7 +56,7 @@ def segmentation_loss(
 
 
 def _summed(logits: Float[Array, "B H W K"], label: Int[Array, "B H W"], labeled: Array) -> Float[Array, ""]:
-    # Compared, not looked up: the gradient of a look-up is a scatter, which accelerators do badly.
+    # A comparison rather than a gather, whose gradient is a scatter: slow on accelerators.
     own = label[..., None] == jnp.arange(logits.shape[-1], dtype=label.dtype)
     losses = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(own, logits, 0), axis=-1)
     return jnp.sum(losses * labeled)

@@ -11,7 +11,7 @@ from paca_jax.models import Segmentor
 from paca_jax.tasks.segmentation.views import Viewing, predict_labels
 
 
-def predict(
+def segment(
     model: Segmentor,
     variables: dict[str, PyTree],
     views: dict[str, Array],
@@ -19,15 +19,15 @@ def predict(
     canvas: tuple[int, int],
     viewing: Viewing,
 ) -> Int[Array, "B H W"]:
-    """Returns the class of every pixel of a batch of pictures, in their own sizes (traced under jit).
+    """Returns the class of every pixel of a batch of pictures, at their original sizes (traced under jit).
 
     Args:
         model: the segmentor.
-        variables: the model's.
+        variables: the model's variables.
         views: `image_0` (B, H0, W0, C) uint8, `size_0` (B, 2), ... as `SegmentationEvalTransform` makes them.
-        original_sizes: height and width of each picture.
-        canvas: height and width of the result, which holds all of them.
-        viewing: how to show the pictures.
+        original_sizes: the height and width of each original picture.
+        canvas: the height and width of the result, at least as large as every picture.
+        viewing: flipping and windows.
     """
     scales = range(sum(name.startswith("image_") for name in views))
     sizes = [views[f"size_{scale}"] for scale in scales]
@@ -39,24 +39,24 @@ def predict(
     return predict_labels(logits, images, sizes, original_sizes, canvas, viewing)
 
 
-_jitted = jax.jit(predict, static_argnames=("model", "canvas", "viewing"))
+_jitted = jax.jit(segment, static_argnames=("model", "canvas", "viewing"))
 
 
-def predict_picture(
+def segment_picture(
     model: Segmentor,
     variables: dict[str, PyTree],
     picture: Image.Image,
     transform: data.SegmentationEvalTransform,
     viewing: Viewing,
 ) -> Int[np.ndarray, "H W"]:
-    """Returns the class of every pixel of one picture, compiled once for each shape that `transform` pads to.
+    """Returns the class of every pixel of one picture; compiles once for each shape that `transform` pads to.
 
     Args:
         model: the segmentor.
-        variables: the model's.
-        picture: upright, of mode "RGB" or "L" as the model's channels ask.
-        transform: makes the views.
-        viewing: how to show them.
+        variables: the model's variables.
+        picture: an upright picture of mode "RGB" or, for a model with one channel, "L".
+        transform: the evaluation transform.
+        viewing: flipping and windows.
     """
     size = (picture.height, picture.width)
     views = {name: view[None] for name, view in transform.view(picture).items()}

@@ -1,8 +1,8 @@
-"""From logits at stride 4 to a class for every pixel of a picture: whole or by windows, flipped, at several scales.
+"""From logits at stride 4 to a class for every pixel of a picture: whole or in windows, flipped, at several scales.
 
-A view is what the model says of one version of a batch. Resizing is linear and acts on one axis at a time, so a view is a map
-of logits and two matrices, one for the rows of the final canvas and one for its columns. Windows fit into the same form: their
-maps stand side by side in a mosaic, and the matrices put them where they belong and average them where they overlap.
+A view is the output of the model for one version of a batch. Resizing is linear and separable, so a view is a map of logits and
+two matrices, one for the rows of the final canvas and one for its columns. Windows have the same form: their maps lie side by
+side in a mosaic, and the matrices move each to its place and average them where they overlap.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ Logits = Callable[[Float[Array, "B H W C"]], Float[Array, "B H/4 W/4 K"]]
 
 @dataclasses.dataclass(frozen=True)
 class Viewing:
-    """How pictures are shown to a segmentor.
+    """The views of a picture that a segmentor is given, besides several scales.
 
     Attributes:
-        flip: whether also mirrored.
-        window: side of the windows in pixels of the resized picture; 0 shows it whole.
-        window_stride: pixels from one window to the next.
+        flip: whether to add the mirrored picture.
+        window: the side of the windows in pixels of the resized picture; 0 for whole pictures.
+        window_stride: the distance in pixels from one window to the next.
 
     Raises:
-        UserError: if windows have no size, or leave pixels out between them.
+        UserError: if a window has no size, or there are gaps between the windows.
     """
 
     flip: bool = False
@@ -40,14 +40,19 @@ class Viewing:
     window_stride: int = 341
 
     def __post_init__(self) -> None:
-        check(self.window >= 0, f"test.window is 0 (whole pictures) or the side of a window, but got {self.window}.")
+        check(
+            self.window >= 0,
+            f"Expected test.window to be 0 (whole pictures) or a side in pixels, got {self.window}. Correct it.",
+        )
         most = self.window or self.window_stride
-        fits = 1 <= self.window_stride <= most
-        check(fits, f"test.window_stride is 1 to test.window={most}, but got {self.window_stride}.")
+        check(
+            1 <= self.window_stride <= most,
+            f"Expected test.window_stride to be 1 to test.window={most}, got {self.window_stride}. Correct it.",
+        )
 
 
 class View(NamedTuple):
-    """What the model says of a batch, and how it lies on the canvas of the original pictures."""
+    """Logits of a batch, and the matrices that resize them to the canvas of the original pictures."""
 
     logits: Float[Array, "B h w K"]
     rows: Float[Array, "B H h"]
@@ -62,17 +67,17 @@ def predict_labels(
     canvas: tuple[int, int],
     viewing: Viewing,
 ) -> Int[Array, "B H W"]:
-    """Returns the likeliest class of every pixel of the original pictures (uint8); beyond their sizes it means nothing.
+    """Returns the likeliest class of every pixel of the original pictures (uint8), meaningless beyond their sizes.
 
-    With one view these are the classes of the largest logits; of several views the probabilities are averaged.
+    A single view takes the largest logit; several views average their probabilities.
 
     Args:
-        logits: the model: from normalized images to logits at stride 4.
-        images: the batch at each scale, padded on the right and below.
-        sizes: the true height and width of each image at each scale.
-        original_sizes: those of the pictures.
-        canvas: height and width of the result.
-        viewing: how to show the pictures.
+        logits: the model, from normalized images to logits at stride 4.
+        images: the batch at each scale, padded on the right and at the bottom.
+        sizes: the height and width of each image at each scale, without its padding.
+        original_sizes: the height and width of each original picture.
+        canvas: the height and width of the result.
+        viewing: flipping and windows.
     """
     views = []
     for image, size in zip(images, sizes, strict=True):
@@ -110,16 +115,16 @@ def _view(
 def _window_axis(
     size: Int[Array, ""], original: Int[Array, ""], canvas: int, padded: int, window: int, count: int, stride: int
 ) -> tuple[Float[Array, "H h"], Int[Array, "n"]]:
-    """Returns how the maps of an axis's windows make the canvas, and where the windows start.
+    """Returns the matrix from the windows' maps to the canvas along one axis, and the starts of the windows.
 
-    The last window ends where the picture does. Windows that only repeat it, for there are as many as the largest picture
-    needs, get no weight.
+    The last window ends where the picture does. There are as many windows as the largest picture needs; those that a smaller
+    picture has no use for repeat its last window with weight 0.
     """
     wanted = jnp.arange(count) * stride
     starts = jnp.clip(wanted, 0, jnp.maximum(size - window, 0))
     used = (wanted == 0) | (wanted - stride + window < size)
-    seen = jnp.minimum(window, size)  # pixels of a window that are picture
-    # Window pixels to feature cells, then picture pixels to windows, then canvas to picture.
+    seen = jnp.minimum(window, size)  # pixels of a window that are not padding
+    # Three matrices: window pixels from map cells, picture pixels from window pixels, canvas from picture pixels.
     upsample = ops.resize_matrix(-(-seen // STRIDE), seen, -(-window // STRIDE), window)
     position = jnp.arange(padded)[None, :, None] - starts[:, None, None] == jnp.arange(window)[None, None, :]
     placed = (position & used[:, None, None]).astype(jnp.float32) * (jnp.arange(window) < seen)
@@ -161,7 +166,7 @@ def _reverse_rows(x: Float[Array, "N ..."], count: Int[Array, ""]) -> Float[Arra
 
 
 def _likeliest(views: list[View]) -> Int[Array, "H W"]:
-    """Returns the likeliest class of each pixel of one picture, some rows at a time, for all scores at once may be large."""
+    """Returns the likeliest class of each pixel of one picture, some rows at a time to bound the memory of the scores."""
     along_columns = [jnp.einsum("xw,hwk->hxk", view.columns, view.logits, precision="highest") for view in views]
 
     def of_rows(rows: list[Float[Array, "r h"]]) -> Int[Array, "r W"]:

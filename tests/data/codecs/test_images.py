@@ -127,7 +127,7 @@ BIG_JPEG = encode(RNG.integers(0, 256, (40, 40, 3), dtype=np.uint8), "JPEG")
 )
 def test_damaged_files_are_refused(data):
     with pytest.raises(
-        UserError, match=rf"Expected an image file, Pillow cannot decode these {len(data)} bytes \(.*\); replace"
+        UserError, match=rf"Expected an image file, Pillow cannot decode these {len(data)} bytes \(.*\)\. Replace"
     ):
         decode_image(data, 3)
 

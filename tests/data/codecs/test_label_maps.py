@@ -53,7 +53,7 @@ def test_bits_are_zero_and_one():
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
 def test_colors_and_transparency_are_refused(mode):
-    with pytest.raises(MaskError, match=f"to be an index map, .* got an image of Pillow's mode '{mode}'; give class numbers"):
+    with pytest.raises(MaskError, match=f"to be an index map, .* got an image of Pillow's mode '{mode}'. Give class numbers"):
         decode_mask(saved(Image.new(mode, (4, 3))))
 
 
@@ -82,18 +82,18 @@ def test_labels_that_count_from_one():
             [0, 3],
             2,
             False,
-            "Expected the values of 2 classes in the mask (0 to 1, 255 for no class), got 3; correct the mask or",
+            "Expected the values of 2 classes in the mask (0 to 1, 255 for no class), got 3. Correct the mask or",
         ),
-        ([0, 1, 2], 2, False, "got 2; where 0 stands for no class and the classes count from 1, set ignore_zero=True."),
-        ([1, 2], 2, False, "got 2; where 0 stands for no class and the classes count from 1, set ignore_zero=True."),
+        ([0, 1, 2], 2, False, "got 2. If 0 stands for no class and classes are numbered from 1, set ignore_zero=True."),
+        ([1, 2], 2, False, "got 2. If 0 stands for no class and classes are numbered from 1, set ignore_zero=True."),
         (
             [151],
             150,
             True,
-            "Expected the values of 150 classes in the mask (1 to 150, 0 and 255 for no class), got 151; correct",
+            "Expected the values of 150 classes in the mask (1 to 150, 0 and 255 for no class), got 151. Correct",
         ),
-        ([300, -4, 256, 0], 150, True, "got -4, 256, 300; correct the mask or the number of classes."),
-        (range(20), 4, False, "got 4, 5, 6, 7, 8, ...; correct the mask"),
+        ([300, -4, 256, 0], 150, True, "got -4, 256, 300. Correct the mask or the number of classes."),
+        (range(20), 4, False, "got 4, 5, 6, 7, 8 and others. Correct the mask"),
     ],
 )
 def test_values_of_no_class_are_named(values, num_classes, ignore_zero, message):

@@ -118,7 +118,7 @@ def test_corrupt_image_is_named(batches, workers):
     with pytest.raises(UserError) as caught:
         list(batches(Numbers(16, corrupt=(5,)), draw, **options))
     assert str(caught.value) == (
-        "Expected every image of data set 'numbers', split 'train', to be readable, got a corrupt one at index 5; replace it, "
+        "Expected every image of data set 'numbers', split 'train', to be readable, got a corrupt one at index 5. Replace it, "
         "or skip and count such images with dataset.skip_corrupt=True."
     )
 
@@ -151,8 +151,8 @@ def test_only_corrupt_images_is_an_error():
     ("options", "message"),
     [
         ({"batch_size": 0}, "Expected batch_size to be 1 or more, got 0"),
-        ({"rows": []}, r"got \[\]; correct them"),
-        ({"rows": [0, 8]}, r"Expected rows to be numbers from 0 to 7 in ascending order, got \[0, 8\]; correct them"),
+        ({"rows": []}, r"got \[\]. Correct them"),
+        ({"rows": [0, 8]}, r"Expected rows to be numbers from 0 to 7 in ascending order, got \[0, 8\]. Correct them"),
         ({"rows": [-1, 2]}, r"got \[-1, 2\]"),
         ({"rows": [2, 1]}, r"got \[2, 1\]"),
         ({"rows": [1, 1]}, r"got \[1, 1\]"),
@@ -243,7 +243,7 @@ def test_rows_left_out_have_the_shape_of_their_group():
 
 def test_corrupt_pictures_of_groups_are_named():
     with pytest.raises(
-        UserError, match="data set 'pictures', split 'validation', to be readable, got a corrupt one at index 6;"
+        UserError, match=r"data set 'pictures', split 'validation', to be readable, got a corrupt one at index 6\."
     ):
         picture_batches(SIZES, cut(6, 100))
 
@@ -260,5 +260,5 @@ def test_a_mask_that_does_not_fit_is_named_and_never_skipped(workers):
         picture_batches(SIZES, changes, skip_corrupt=True, num_workers=workers)
     assert str(caught.value) == (
         "index 2 of data set 'pictures', split 'validation': Expected the values of 3 classes in the mask (0 to 2, 255 for no "
-        "class), got 7; correct the mask or the number of classes."
+        "class), got 7. Correct the mask or the number of classes."
     )

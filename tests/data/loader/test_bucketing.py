@@ -76,7 +76,7 @@ def test_resuming_and_workers_change_nothing():
                 np.testing.assert_array_equal(batch[key], expected[key])
 
 
-def test_another_seed_deals_anew():
+def test_another_seed_gives_other_batches():
     first, second = (np.concatenate([batch["label"] for batch in run(seed=seed)]) for seed in (5, 6))
     assert not np.array_equal(first, second)
 

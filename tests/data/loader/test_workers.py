@@ -16,7 +16,7 @@ FOREVER = {"batch_size": 2, "seed": 0, "start_step": 0, "num_steps": 10**9}
 
 
 def gone(processes, seconds=30):
-    """Waits until all processes have ended, and tells whether they have."""
+    """Waits until all processes have ended, and returns whether they have."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return not alive
 
@@ -38,7 +38,7 @@ def test_close_ends_the_workers():
     assert len(processes) == 2
 
 
-def test_a_killed_worker_is_told():
+def test_a_killed_worker_is_reported():
     batches = train_batches(Numbers(8), spy, **FOREVER, num_workers=1)
     os.kill(int(next(batches)["pid"][0]), signal.SIGKILL)
     with pytest.raises(UserError, match="Expected the data workers to keep running, one was killed"):

@@ -187,10 +187,10 @@ def change(*path, value):
             "Expected the category_id of annotation 104 of image 12 to be listed",
         ),
         (change("annotations", 3, "image_id", value=77), "Expected the image_id of annotation 104 of image 77 to be listed"),
-        (change("annotations", 3, "image_id", value=[]), "to be listed in the COCO file .*, got \\[\\]; correct the file"),
-        (change("annotations", 3, "id", value=100), "every annotation to have an id of its own .*, got annotation 100 twice"),
-        (change("images", 1, "id", value=12), "every image to have an id of its own .*, got image 12 twice"),
-        (change("categories", 1, "id", value=7), "every category to have an id of its own .*, got category 7 twice"),
+        (change("annotations", 3, "image_id", value=[]), "to be listed in the COCO file .*, got \\[\\]. Correct the file"),
+        (change("annotations", 3, "id", value=100), "every annotation to have a unique id .*, got annotation 100 twice"),
+        (change("images", 1, "id", value=12), "every image to have a unique id .*, got image 12 twice"),
+        (change("categories", 1, "id", value=7), "every category to have a unique id .*, got category 7 twice"),
         (change("annotations", 3, "id", value="x"), "Expected a whole number as the id of every annotation .*, got 'x'"),
         (change("annotations", 3, value=4), "Expected a whole number as the id of every annotation .*, got None"),
         (change("images", 0, "width", value=0), "Expected a height and a width in pixels of image 12 .*, got 40 and 0"),
@@ -219,12 +219,12 @@ def change(*path, value):
             "run lengths of 40x50 pixels .*annotation 101 of image 5",
         ),
         (change("categories", value=[]), "Expected categories in the COCO file .*, got none"),
-        (change("images", value={}), "got JSON without 'images'; give an instances file"),
+        (change("images", value={}), "got JSON without 'images'. Give an instances file"),
         (change("images", value=[]), "Expected the image_id of annotation 100 of image 12 to be listed"),
         (change("annotations", value=[]), "Expected images with annotations and sides of 32 pixels or more .*, got none"),
     ],
 )
-def test_a_file_that_contradicts_itself_is_told(holds, folder, damage, message):
+def test_a_file_that_contradicts_itself_is_reported(holds, folder, damage, message):
     damage(holds)
     (folder / JSON).write_text(json.dumps(holds))
     sentence = refused(folder)
@@ -233,7 +233,7 @@ def test_a_file_that_contradicts_itself_is_told(holds, folder, damage, message):
     assert "\n" not in sentence
 
 
-def test_what_is_no_coco_folder_is_told(holds, folder, tmp_path):
+def test_what_is_no_coco_folder_is_reported(holds, folder, tmp_path):
     assert refused(folder, "validation").startswith(
         f"Expected the annotations of split 'validation' at {folder}/annotations/instances_val2017.json, found neither"
     )
@@ -247,16 +247,16 @@ def test_what_is_no_coco_folder_is_told(holds, folder, tmp_path):
     ):
         open_dataset("coco", "train", str(folder))
     (folder / JSON).write_bytes(b"\x80\x81 no text")
-    assert f"Expected a COCO annotation file at {folder / JSON}, got a file that is no JSON" in refused(folder)
+    assert f"Expected a COCO annotation file at {folder / JSON}, got a file that is not JSON" in refused(folder)
     (folder / JSON).write_text("[1, 2]")
-    assert "got JSON without 'images', 'annotations', 'categories'; give an instances file" in refused(folder)
+    assert "got JSON without 'images', 'annotations', 'categories'. Give an instances file" in refused(folder)
     for annotation in holds["annotations"]:
         del annotation["segmentation"]
     (folder / JSON).write_text(json.dumps(holds))
-    assert "Expected a segmentation of the objects in the COCO file" in refused(folder)
+    assert "Expected segmentations of the objects in the COCO file" in refused(folder)
 
 
-def test_missing_images_are_told(folder):
+def test_missing_images_are_reported(folder):
     dataset = opened(folder)
     (folder / "train2017" / "0005.png").unlink()
     with pytest.raises(UserError, match=r"Expected the file .*train2017/0005\.png to be readable, got: No such file"):

@@ -156,7 +156,7 @@ def test_a_pickled_copy_is_light_and_keeps_the_list(tmp_path):
     ("layout", "split", "message"),
     [
         ("single", "val", "Expected one of the splits 'train', 'validation', 'all' of the folder .*, got 'val'"),
-        ("single", "train[:90%]", r"got 'train\[:90%\]'; correct the split"),
+        ("single", "train[:90%]", r"got 'train\[:90%\]'. Correct the split"),
         ("pair", "all", "Expected one of the splits 'train', 'validation' of the folder .*, got 'all'"),
         ("pair", "test", "got 'test'"),
     ],
@@ -173,14 +173,14 @@ def refused(data_dir, split="train"):
 
 
 def test_what_is_no_folder_of_classes_is_refused(tmp_path):
-    assert refused(None) == "Expected the folder of images, got None; set dataset.data_dir."
+    assert refused(None) == "Expected the folder of images, got None. Set dataset.data_dir."
     missing = tmp_path / "missing"
-    assert refused(missing) == f"Expected a folder of images at {missing}, found none; correct dataset.data_dir."
+    assert refused(missing) == f"Expected a folder of images at {missing}, found none. Correct dataset.data_dir."
     write(tmp_path / "a.png")
-    assert refused(tmp_path / "a.png").startswith(f"Expected a folder of images at {tmp_path / 'a.png'}, found none;")
-    assert f"Expected a folder for each of two or more classes in {tmp_path}, found none;" in refused(tmp_path)
+    assert refused(tmp_path / "a.png").startswith(f"Expected a folder of images at {tmp_path / 'a.png'}, found none.")
+    assert f"Expected a folder for each of two or more classes in {tmp_path}, found none." in refused(tmp_path)
     fill(tmp_path / "train", {"ant": 2, "bee": 2})
-    assert "found 'train'; give a folder that holds class folders" in refused(tmp_path)
+    assert "found 'train'. Give a folder that holds class folders" in refused(tmp_path)
     (tmp_path / "val").mkdir()
     assert f"same class folders in {tmp_path}/train and {tmp_path}/val, only one of them has 'ant', 'bee'" in refused(tmp_path)
 
@@ -189,7 +189,7 @@ def test_classes_that_differ_are_named(pair):
     fill(pair / "train", {"emu": 1})
     fill(pair / "val", {"fox": 1})
     for split in ("train", "validation"):
-        assert "only one of them has 'emu', 'fox'; make them alike." in refused(pair, split)
+        assert "only one of them has 'emu', 'fox'. Make them alike." in refused(pair, split)
 
 
 def test_a_class_without_images_is_named(single):
@@ -197,10 +197,10 @@ def test_a_class_without_images_is_named(single):
     (single / "emu" / "readme.txt").touch()
     message = refused(single)
     assert message.startswith("Expected images (.avif, .bmp, ")
-    assert f"in the class folder {single}/emu, found none; add some or remove the folder." in message
+    assert f"in the class folder {single}/emu, found none. Add some or remove the folder." in message
 
 
-def test_nothing_to_hold_out_is_told(tmp_path):
+def test_nothing_to_hold_out_is_reported(tmp_path):
     fill(tmp_path, {"ant": 1, "bee": 1})
     assert len(open_dataset("folder", "train", str(tmp_path))) == 2
     assert "Expected a class of two or more images in" in refused(tmp_path, "validation")
@@ -314,7 +314,7 @@ def test_a_damaged_image_is_named_or_masked(pair, damage, workers):
     path = pair / "train" / "cat" / "001.png"
     path.write_bytes(DAMAGED[damage])
     dataset = open_dataset("folder", "train", str(pair))
-    with pytest.raises(UserError, match=re.escape(f"got a corrupt one at {path}; replace it")):
+    with pytest.raises(UserError, match=re.escape(f"got a corrupt one at {path}. Replace it")):
         list(eval_batches(dataset, EvalTransform(8), batch_size=3, num_workers=workers))
     batches = list(eval_batches(dataset, EvalTransform(8), batch_size=3, num_workers=workers, skip_corrupt=True))
     assert np.concatenate([batch["valid"] for batch in batches]).tolist() == [1, 1, 1, 0, 1, 0]

@@ -90,10 +90,10 @@ def test_reading_objects_imports_no_tensorflow(prepared):
     assert run_code(code).strip() == "['image', 'index', 'objects'] False"
 
 
-def test_other_data_sets_are_told(prepared):
+def test_other_data_sets_are_reported(prepared):
     with pytest.raises(
-        UserError, match=r"Expected the objects of data set 'boxes' to have .*, lacking 'bbox', 'id', 'area'; choose"
+        UserError, match=r"Expected the objects of data set 'boxes' to have .*, missing 'bbox', 'id', 'area'\. Choose"
     ):
         open_dataset("boxes", "train", str(prepared), FEATURES)
-    with pytest.raises(UserError, match=r"to have 'image', 'instances', 'objects', it has .*, lacking 'instances', 'objects'"):
+    with pytest.raises(UserError, match=r"to have 'image', 'instances', 'objects', it has .*, missing 'instances', 'objects'"):
         open_dataset("fashion_mnist_small", "train", str(ROOT / "datasets"), FEATURES)

@@ -129,12 +129,12 @@ def test_a_pickled_copy_keeps_the_list(folder):
     assert copy.class_names == dataset.class_names
 
 
-def test_missing_classes_are_told(folder):
+def test_missing_classes_are_reported(folder):
     (folder / "classes.txt").unlink()
     with pytest.raises(UserError) as caught:
         opened(folder).class_names  # noqa: B018
     assert str(caught.value) == (
-        f"Expected the names of the classes in {folder}/classes.txt, found no such file; write it, one name a line."
+        f"Expected the names of the classes in {folder}/classes.txt, found no such file. Write it, one name per line."
     )
     (folder / "classes.txt").write_text("ant\n\nbee\n")
     with pytest.raises(UserError, match="line 2 is empty"):
@@ -149,34 +149,34 @@ def test_classes_of_other_editors(folder):
 def test_unpaired_files_are_named(folder):
     (folder / "masks" / "train" / "c.png").unlink()
     image, mask = folder / "images" / "train" / "c.jpg", folder / "masks" / "train" / "c.png"
-    assert refused(folder) == f"Expected a mask for every image, found no {mask} for {image}; add it or remove the image."
+    assert refused(folder) == f"Expected a mask for every image, found no {mask} for {image}. Add it or remove the image."
     (folder / "masks" / "train" / "a.png").unlink()
     assert "train/a.png for " in refused(folder)
-    assert "train/a.jpg (and 1 more); add it" in refused(folder)
+    assert "train/a.jpg (and 1 more). Add it" in refused(folder)
     write(folder / "masks" / "val" / "lone.png", channels=1)
     lone = folder / "masks" / "val" / "lone.png"
     assert refused(folder, "validation") == (
-        f"Expected an image for every mask, found none in {folder}/images/val for {lone}; add it or remove the mask."
+        f"Expected an image for every mask, found none in {folder}/images/val for {lone}. Add it or remove the mask."
     )
 
 
 def test_two_images_of_one_mask_are_refused(folder):
     write(folder / "images" / "train" / "a.png")
-    assert "'a.png' would be that of both 'a.jpg' and 'a.png'; rename one." in refused(folder)
+    assert "'a.png' would be that of both 'a.jpg' and 'a.png'. Rename one." in refused(folder)
 
 
 def test_what_is_no_such_folder_is_refused(tmp_path, folder):
     with pytest.raises(UserError, match="Expected the folder of images, got None"):
         open_dataset("folder", "train", None, features=FEATURES)
     missing = tmp_path / "missing"
-    assert refused(missing) == f"Expected a folder of images at {missing}, found none; correct dataset.data_dir."
+    assert refused(missing) == f"Expected a folder of images at {missing}, found none. Correct dataset.data_dir."
     (tmp_path / "other" / "train").mkdir(parents=True)
     assert refused(tmp_path / "other") == (
-        f"Expected the folders 'images' and 'masks' or 'annotations' in {tmp_path}/other, found 'train'; lay the images and "
-        "their masks out like this."
+        f"Expected the folders 'images' and 'masks' or 'annotations' in {tmp_path}/other, found 'train'. Lay out the images "
+        "and their masks like this."
     )
     (folder / "images" / "test").mkdir()
-    assert f"in {folder}/images/test, found none; add some." in refused(folder, "test")
+    assert f"in {folder}/images/test, found none. Add some." in refused(folder, "test")
     write(folder / "images" / "test" / "x.jpg")
     assert f"Expected the masks of {folder}/images/test in {folder}/masks/test, found no such folder" in refused(folder, "test")
 
@@ -204,10 +204,10 @@ def test_it_trains_and_evaluates(folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((6, 7), np.uint8), "Expected a mask as large as its upright image, 8x6 (width x height), got one of 7x6;"),
+        (np.zeros((6, 7), np.uint8), "Expected a mask as large as its upright image, 8x6 (width x height), got one of 7x6."),
         (
             np.full((6, 8), 3, np.uint8),
-            "got 3; where 0 stands for no class and the classes count from 1, set ignore_zero=True.",
+            "got 3. If 0 stands for no class and classes are numbered from 1, set ignore_zero=True.",
         ),
         (
             np.zeros((6, 8, 3), np.uint8),

@@ -76,10 +76,10 @@ def test_conversion_goes_beside_the_data_folder_and_never_overwrites(prepared, t
     monkeypatch.setattr("sys.argv", ["convert_records", str(folder)])
     convert_records.main()
     data_dir = tmp_path / "data_array_record"
-    assert capsys.readouterr().out.splitlines()[-1] == f"Done; use it with dataset.data_dir={data_dir}"
+    assert capsys.readouterr().out.splitlines()[-1] == f"Done. Use it with dataset.data_dir={data_dir}"
     assert len(open_dataset("tiny", "train", data_dir=str(data_dir))) == 7
     assert sorted(path.name for path in (data_dir / "tiny").iterdir()) == ["1.2.0"]
-    with pytest.raises(UserError, match=r"Expected no folder at .*, found one; delete it or name another with --out"):
+    with pytest.raises(UserError, match=r"Expected no folder at .*, found one. Delete it or name another with --out"):
         convert(folder)
     with pytest.raises(SystemExit) as caught:
         convert_records.main()
@@ -90,7 +90,7 @@ def test_conversion_goes_beside_the_data_folder_and_never_overwrites(prepared, t
 def test_conversion_refuses_what_it_cannot_convert(prepared, tmp_path):
     with pytest.raises(UserError, match=r"has no dataset_info\.json"):
         convert(prepared / "tiny")
-    with pytest.raises(UserError, match="holds array_record; nothing is to be converted"):
+    with pytest.raises(UserError, match=r"holds array_record\. Give another"):
         convert(prepared / "masks" / "1.2.0")
     with pytest.raises(UserError, match=r"Expected a folder that ends with tiny/1\.2\.0"):
         convert(prepared / "tiny" / "1.2.0", tmp_path / "other")
@@ -133,7 +133,7 @@ def test_reading_masks_imports_no_tensorflow(prepared):
 def test_masks_name_the_classes(prepared):
     assert open_dataset("named_masks", "train", str(prepared), features=("image", "mask")).class_names == ("sky", "sea")
     with pytest.raises(
-        UserError, match="to name its classes, none of its features 'image', 'mask' does; for classification add 'label'"
+        UserError, match=r"to name its classes, none of its features 'image', 'mask' does\. For classification add 'label'"
     ):
         open_dataset("masks", "train", str(prepared), features=("image", "mask")).class_names  # noqa: B018
     with pytest.raises(UserError, match="for segmentation prepare the masks as TFDS's LabeledImage"):
@@ -155,7 +155,7 @@ def test_published_splits_are_described_without_files(tmp_path):
     assert {split: len(facts) for split, facts in described.items()} == {"train": 20210, "test": 2000}
     assert all(facts.class_names == ADE20K_CLASSES for facts in described.values())
     assert len(describe_dataset("imagenet2012", "train", str(tmp_path))) == 1281167
-    with pytest.raises(UserError, match="prepare it with"):
+    with pytest.raises(UserError, match="Prepare it with"):
         describe_dataset("scene_parse150", "train[:50%]", str(tmp_path), features)
 
 
@@ -201,7 +201,7 @@ def test_missing_data_set_names_the_command(name, tmp_path):
     with pytest.raises(UserError) as caught:
         open_dataset(name, "train", str(tmp_path))
     assert str(caught.value) == (
-        f"Expected data set {name!r} in {tmp_path}, found none; prepare it with: "
+        f"Expected data set {name!r} in {tmp_path}, found none. Prepare it with: "
         f"python -m paca_jax.data.prepare {name} --data_dir {tmp_path}"
     )
 
@@ -211,8 +211,8 @@ def test_tfrecord_names_the_command(prepared):
         open_dataset("tiny", "train", str(prepared))
     folder = prepared / "tiny" / "1.2.0"
     assert str(caught.value) == (
-        f"Expected data set 'tiny' to be prepared as array_record, {folder} holds 'tfrecord'; "
-        f"convert it with: python -m paca_jax.data.convert_records {folder}"
+        f"Expected data set 'tiny' to be prepared as array_record, {folder} holds 'tfrecord'. "
+        f"Convert it with: python -m paca_jax.data.convert_records {folder}"
     )
 
 
@@ -225,14 +225,14 @@ def test_unknown_split_names_the_known(split):
 
 
 def test_wrong_features_and_names(prepared):
-    with pytest.raises(UserError, match="has 'label', 'text', lacking 'image'; choose another data set"):
+    with pytest.raises(UserError, match=r"has 'label', 'text', missing 'image'\. Choose another data set"):
         open_dataset("words", "train", str(prepared))
     with pytest.raises(UserError, match="Expected a data set's name such as 'imagenet2012' or 'coco/2017', got 'not a name!'"):
         open_dataset("not a name!", "train", str(prepared))
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:1000])])
-def test_missing_or_truncated_file_is_told(tmp_path, damage):
+def test_missing_or_truncated_file_is_reported(tmp_path, damage):
     shutil.copytree(Path(DATASETS) / "fashion_mnist_small", tmp_path / "fashion_mnist_small")
     damage(next(tmp_path.glob("*/*/*test.array_record*")))
     with pytest.raises(
@@ -241,10 +241,12 @@ def test_missing_or_truncated_file_is_told(tmp_path, damage):
         open_dataset("fashion_mnist_small", "test", str(tmp_path))[0]
 
 
-def test_prepare_tells_unknown_names_and_formats(prepared, tmp_path):
-    with pytest.raises(UserError, match="Expected the name of a TFDS data set, got 'imagnet2012'; nearest are imagenet2012"):
+def test_prepare_reports_unknown_names_and_formats(prepared, tmp_path):
+    with pytest.raises(
+        UserError, match=r"Expected the name of a TFDS data set, got 'imagnet2012'\. The nearest are imagenet2012"
+    ):
         prepare("imagnet2012", str(tmp_path))
-    with pytest.raises(UserError, match=r"convert it with: python -m paca_jax\.data\.convert_records "):
+    with pytest.raises(UserError, match=r"Convert it with: python -m paca_jax\.data\.convert_records "):
         prepare("tiny", str(prepared))
     with pytest.raises(UserError, match="Expected a TFDS data set or data set/config, got 'coco/1999'"):
         prepare("coco/1999", str(tmp_path))

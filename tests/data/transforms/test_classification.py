@@ -13,7 +13,7 @@ RNG = np.random.default_rng(1)
 
 
 def ramp(height, width):
-    """A picture whose red and green tell the column and the row (both below 256), blue being zero."""
+    """A picture whose red and green are the column and the row (both below 256), and whose blue is zero."""
     rows, columns = np.mgrid[:height, :width]
     return np.dstack([columns, rows, 0 * rows]).astype(np.uint8)
 
@@ -148,7 +148,7 @@ def test_the_whole_recipe_keeps_shape_and_type(channels):
 
 
 def eval_reference(image, size, crop):
-    """The evaluation view in Pillow and NumPy, stated anew."""
+    """The evaluation view restated in Pillow and NumPy."""
     short = int(size / crop)
     width, height = image.size
     factor = short / min(width, height)

@@ -262,9 +262,9 @@ def test_evaluation_shows_the_whole_picture():
     assert DetectionEvalTransform().padded_shapes == ((800, 1088), (1088, 800), (800, 1344), (1344, 800))
 
 
-def test_a_picture_of_another_size_is_told():
+def test_a_picture_of_another_size_is_reported():
     given = example(size=(60, 80)) | {"objects": example()["objects"]}
-    told = "Expected an image of 90x60 (width x height) as its annotations tell, got one of 80x60 once it is upright; make"
+    told = "Expected an image of 90x60 (width x height) as its annotations say, got one of 80x60 once it is upright. Make"
     for transform in (DetectionTrainTransform(**SMALL), DetectionEvalTransform(80, 133)):
         with pytest.raises(UserError, match=re.escape(told)):
             transform(given, np.random.default_rng(0))
@@ -315,7 +315,7 @@ def test_an_image_that_does_not_fit_is_named(folder):
     with pytest.raises(UserError, match=re.escape(told)):
         batches_of(folder)
     path.write_bytes(b"nothing")
-    with pytest.raises(UserError, match=re.escape(f"got a corrupt one at image 4 ({path}); replace it")):
+    with pytest.raises(UserError, match=re.escape(f"got a corrupt one at image 4 ({path}). Replace it")):
         batches_of(folder)
     masks = np.concatenate([batch["valid"] for batch in batches_of(folder, skip_corrupt=True)])
     assert masks.sum() == 24
@@ -339,9 +339,9 @@ def test_evaluation_in_groups_of_one_shape(folder):
     [
         (lambda: DetectionTrainTransform(short_sides=()), r"Expected short sides .* got \(\)"),
         (lambda: DetectionTrainTransform(short_sides=(480, 2000)), "whole numbers from 1 to the long side, 1333"),
-        (lambda: DetectionTrainTransform(bucket_sides=(640,)), r"last of bucket_sides to be 800 or more"),
+        (lambda: DetectionTrainTransform(bucket_sides=(640,)), r"largest of bucket_sides to be 800 or more"),
         (lambda: DetectionTrainTransform(channels=2), "Expected 1 .* or 3 .* image channels, got 2"),
-        (lambda: RandomCrop(least=700), "Expected the crop's most to be 700 or more, its least, got 600"),
+        (lambda: RandomCrop(least=700), "Expected most of a crop to be 700 or more, its least, got 600"),
         (lambda: RandomCrop(least=0), "Expected least to be a whole number above 0, got 0"),
         (lambda: DetectionEvalTransform(short_side=900, long_side=800), "Expected short_side to be at most long_side"),
     ],

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paca_jax.data import EvalTransform, SegmentationEvalTransform, preprocess
+from paca_jax.data import DetectionEvalTransform, EvalTransform, SegmentationEvalTransform, eval_transform, preprocess
 from paca_jax.errors import UserError
-from paca_jax.models import PaCaConfig, SegmentorConfig
+from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
 from paca_jax.ops import normalize
 from tests.data.tiny import encode
 
@@ -42,7 +42,7 @@ def test_preprocess_takes_paths_bytes_images_and_arrays(tmp_path):
         (np.zeros((0, 4, 3), np.uint8), r"got uint8 of shape \(0, 4, 3\)"),
         (b"nothing", "Expected an image file, Pillow cannot decode these 7 bytes"),
         (3, "Expected a path, bytes, a Pillow image or a uint8 array .* got int"),
-        ("no/such.png", "Expected an image file at no/such.png, got: No such file or directory; check the path"),
+        ("no/such.png", "Expected an image file at no/such.png, got: No such file or directory. Check the path"),
         (".", "Expected an image file at ., got: Is a directory"),
     ],
 )
@@ -72,3 +72,22 @@ def test_a_segmentor_sees_the_whole_picture(size, shape):
     views = SegmentationEvalTransform(3, short_side=40, long_side=80).view(Image.fromarray(image))
     np.testing.assert_array_equal(result, normalize(views["image_0"])[: shape[0], : shape[1]])
     assert preprocess(encode(image[:, :, 0]), segmentor(channels=1)).shape == (*shape, 1)
+
+
+def test_a_detector_sees_the_whole_picture():
+    backbone = PaCaConfig(num_classes=0)
+    config = DetectorConfig(backbone, short_side=40, long_side=80)
+    result = preprocess(IMAGE, SimpleNamespace(config=config))
+    view = DetectionEvalTransform(40, 80).view(Image.fromarray(IMAGE))
+    assert view["size"].tolist() == [40, 64]
+    np.testing.assert_array_equal(result, normalize(view["image"][:40, :64]))
+
+
+def test_the_evaluation_transform_follows_from_the_config():
+    backbone = PaCaConfig(num_classes=0, image_channels=1)
+    assert eval_transform(PaCaConfig(image_size=64, crop=1.0)) == EvalTransform(64, 3, 1.0)
+    assert eval_transform(DetectorConfig(backbone, short_side=40, long_side=80)) == DetectionEvalTransform(40, 80, 1)
+    config = SegmentorConfig(backbone, num_classes=7, short_side=40, long_side=80)
+    assert eval_transform(config) == SegmentationEvalTransform(7, 1, 40, 80)
+    options = {"scales": (0.5, 1.0), "size_multiple": 32, "ignore_zero": True, "mask_feature": "segments"}
+    assert eval_transform(config, **options) == SegmentationEvalTransform(7, 1, 40, 80, **options)

@@ -112,7 +112,7 @@ def test_colors_are_distorted_in_the_picture_only():
     assert len({result["image"].tobytes() for result in results}) > 6
 
 
-def test_crops_of_one_class_are_drawn_anew():
+def test_crops_of_one_class_are_drawn_again():
     """Class 1 is a twelfth of the picture: most crops without a limit are of class 0 alone."""
     mask = np.zeros((60, 80), np.uint8)
     mask[:10, :40] = 1
@@ -161,7 +161,7 @@ def test_batches_are_the_same_with_workers_and_from_pickles():
     options = {"batch_size": 4, "seed": 5, "start_step": 0, "num_steps": 5}
     here, there = (list(train_batches(dataset, transform, **options, num_workers=workers)) for workers in (0, 2))
     for a, b in zip(here, there, strict=True):
-        for key in ("image", "label", "mask"):
+        for key in ("image", "label", "valid"):
             np.testing.assert_array_equal(a[key], b[key])
     tail = list(train_batches(dataset, transform, **{**options, "start_step": 3}))
     np.testing.assert_array_equal(tail[0]["image"], here[3]["image"])
@@ -240,7 +240,7 @@ def test_padded_shapes_cover_every_picture_and_follow_from_the_group(boxes):
 
 def test_resized_sizes_keep_proportions_within_half_a_pixel():
     transform = SegmentationEvalTransform(3)
-    for size in np.random.default_rng(1).integers(1, 3000, (2000, 2)).tolist():
+    for size in map(tuple, np.random.default_rng(1).integers(1, 3000, (2000, 2)).tolist()):
         for scale in (0.5, 1.0, 1.75):
             factor = min(int(2048 * scale) / max(size), int(512 * scale) / min(size))
             for length, resized in zip(size, transform.resized_size(size, scale), strict=True):
@@ -252,28 +252,28 @@ TURNED[0x0112] = 6
 BAD = {
     "size": (
         {"mask": encode(LABELS[:, :70])},
-        "Expected a mask as large as its upright image, 80x60 (width x height), got one of 70x60; make them alike.",
+        "Expected a mask as large as its upright image, 80x60 (width x height), got one of 70x60. Make them alike.",
     ),
     "turned": (
         {"image": encode(SMOOTH, "JPEG", exif=TURNED)},
-        "Expected a mask as large as its upright image, 60x80 (width x height), got one of 80x60; make them alike.",
+        "Expected a mask as large as its upright image, 60x80 (width x height), got one of 80x60. Make them alike.",
     ),
     "label": (
         {"mask": encode(LABELS + np.uint8(2))},
-        "Expected the values of 3 classes in the mask (0 to 2, 255 for no class), got 3, 4; correct the mask or the number of "
+        "Expected the values of 3 classes in the mask (0 to 2, 255 for no class), got 3, 4. Correct the mask or the number of "
         "classes.",
     ),
     "colors": (
         {"mask": encode(SMOOTH)},
         "Expected the mask to be an index map, one channel whose values are class numbers, got an image of Pillow's mode "
-        "'RGB'; give class numbers rather than colors or instances (of ADE20K those of ADEChallengeData2016).",
+        "'RGB'. Give class numbers rather than colors or instances (of ADE20K those of ADEChallengeData2016).",
     ),
 }
 
 
 @pytest.mark.parametrize("transform", [SegmentationTrainTransform(32, 3), EVAL])
 @pytest.mark.parametrize("bad", BAD)
-def test_masks_that_do_not_fit_are_told(bad, transform):
+def test_masks_that_do_not_fit_are_reported(bad, transform):
     change, message = BAD[bad]
     with pytest.raises(MaskError) as caught:
         transform({**EXAMPLE, **change}, np.random.default_rng(0))
@@ -283,7 +283,9 @@ def test_masks_that_do_not_fit_are_told(bad, transform):
 @pytest.mark.parametrize("value", [3, LABELS, "mask.png"])
 @pytest.mark.parametrize("transform", [SegmentationTrainTransform(32, 3), EVAL])
 def test_a_feature_that_holds_no_mask_is_named(transform, value):
-    with pytest.raises(MaskError, match=rf"the feature 'mask' to hold the files of masks, got .* {type(value).__name__}; corr"):
+    with pytest.raises(
+        MaskError, match=rf"the feature 'mask' to hold the files of masks, got .* {type(value).__name__}\. Corr"
+    ):
         transform({**EXAMPLE, "mask": value}, np.random.default_rng(0))
 
 

@@ -1,4 +1,4 @@
-"""Targets and losses of Mask R-CNN, against the official implementation's recorded ones and plain statements."""
+"""The losses of Mask R-CNN against recorded values of the official implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def test_losses_and_gradients_of_the_official_code(reference):
     count = max(map(len, rows))
 
     def arranged(values, fill=0):
-        """Puts what belongs to the images' RoIs into the images' rows."""
+        """Arranges values of all RoIs by image, padded with `fill`."""
         result = np.full((2, count, *values.shape[1:]), fill, values.dtype)
         for image, of_image in enumerate(rows):
             result[image, : len(of_image)] = values[of_image]

@@ -45,7 +45,7 @@ def dataset(folder):
 
 
 def perfect(dataset):
-    """The true objects, crowds left out, as detections."""
+    """Returns the true objects except crowds, as detections."""
     found = Collected()
     for index in range(len(dataset)):
         objects = dataset.objects(index)
@@ -62,7 +62,7 @@ def perfect(dataset):
 
 
 def guesses(dataset, seed):
-    """The true objects, moved, doubled, lost and of wrong classes; and boxes within the crowd."""
+    """Returns the true objects shifted, tripled and partly of wrong classes, and boxes within the crowd."""
     rng = np.random.default_rng(seed)
     found = Collected()
     for index, right in perfect(dataset).items():
@@ -82,7 +82,7 @@ def guesses(dataset, seed):
 
 
 def by_hand(folder, results):
-    """The twelve numbers of each task from files, as COCO's notebook gets them."""
+    """Returns the twelve numbers of each task from files, as in COCO's notebook."""
     numbers = []
     for task in ("bbox", "segm"):
         given = copy.deepcopy(results)
@@ -130,7 +130,7 @@ def test_results_are_in_coco_s_format(dataset):
 
 
 def test_what_lies_in_a_crowd_counts_neither_way(dataset):
-    """Boxes in the crowd of cats in the first picture are ignored; the same ones as bees are false."""
+    """Boxes in the first picture's crowd are ignored if they have its class, and false positives otherwise."""
     inside = [(1, 1, 20, 40), (20, 5, 44, 30)]
     numbers = []
     for label in (1, 0):

@@ -1,11 +1,11 @@
-"""From what a detector found to what is drawn; finding itself is tested with `paca_jax.cli.predict`."""
+"""From the output of a detector to drawings; detection itself is tested with `paca_jax.cli.predict`."""
 
 import numpy as np
 from PIL import Image
 
 from paca_jax import create_model, data, explain
 from paca_jax.tasks.detection.metrics import Detections
-from paca_jax.tasks.detection.prediction import example_to_draw, in_picture, to_draw
+from paca_jax.tasks.detection.prediction import example_to_draw, to_detections, to_draw
 
 
 def bitmap(width, height, box):
@@ -54,7 +54,7 @@ def test_a_picture_has_its_valid_objects_with_masks_of_its_size():
         "valid": np.array([True, False, True]),
         "size": np.array([70, 60]),
     }
-    seen = in_picture(found)
+    seen = to_detections(found)
     np.testing.assert_array_equal(seen.labels, [4, 6])
     assert seen.masks == [data.encode_bitmap(bitmap(60, 70, box)) for box in ((10, 20, 50, 40), (0, 0, 60, 20))]
 

@@ -1,4 +1,4 @@
-"""The whole of detection on a small folder in COCO's format: training, evaluation, going on, odd pictures."""
+"""Detection end to end on a small folder in COCO's format: training, evaluation, resuming, unusual pictures."""
 
 import json
 import re
@@ -14,18 +14,18 @@ from paca_jax import data, ops
 from paca_jax.errors import UserError
 from paca_jax.tasks.detection.masks import paste_mask
 from paca_jax.tasks.detection.metrics import Collected, Detections
-from paca_jax.train import run as loop
 from paca_jax.train.config import default_config
 from paca_jax.train.evaluation import evaluate
-from paca_jax.train.setup import prepare
+from paca_jax.train.run import prepare
+from paca_jax.train.train_loop import train
 from tests import golden
 from tests.runs import overridden, scalars
 
-pytestmark = pytest.mark.xdist_group("detection")  # so that one worker makes what they share
+pytestmark = pytest.mark.xdist_group("detection")  # one worker makes the fixtures
 
 ONE = jax.devices()[:1]
 SIZES = {
-    "train2017": 5 * [(64, 96), (70, 90)] + [(96, 64)],  # too few stand upright for a batch of their own
+    "train2017": 5 * [(64, 96), (70, 90)] + [(96, 64)],  # too few portraits to fill a batch
     "val2017": [(64, 96), (96, 64), (70, 90)],
 }
 
@@ -37,8 +37,8 @@ def polygon(x, y, width, height):
 def split(root, name, count, rng):
     """Writes pictures of bright squares and blue bars.
 
-    The first has no object, the second a crowd alone, the third 100, which is as many as COCO counts. In training the third has
-    300, the fourth a box of no width, the fifth a polygon of two points.
+    The first has no objects, the second only a crowd, and the third 100 objects, as many as COCO counts. In the training split
+    the third has 300, the fourth a box of zero width, and the fifth a polygon of two points.
     """
     training = name.startswith("train")
     images, annotations = [], []
@@ -136,7 +136,7 @@ def finished(folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         told = []
         patch.setattr("paca_jax.train.train_loop.logger.info", lambda text, *values: told.append(text % values))
-        results = loop.train(config_of(folder), workdir, devices=ONE)
+        results = train(config_of(folder), workdir, devices=ONE)
     return workdir, results, told
 
 
@@ -159,7 +159,7 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bits(folder, finished, tmp_path
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
     shutil.rmtree(workdir / "checkpoints" / "6")
-    loop.train(config_of(folder), workdir, devices=ONE)
+    train(config_of(folder), workdir, devices=ONE)
     assert scalars(workdir) == scalars(finished[0])
     whole, resumed = (paca_jax.load(place)[1] for place in (finished[0], workdir))
     assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
@@ -221,7 +221,9 @@ def test_one_picture_for_a_notebook(folder, finished):
 
 
 def test_a_segmentor_cannot_detect(folder):
-    with pytest.raises(UserError, match=r"needs a detector such as 'mask_rcnn_tiny', but model\.name is 'upernet_nano'"):
+    with pytest.raises(
+        UserError, match=r"model\.name to be a detector such as 'mask_rcnn_tiny' for .* 'detection', got 'upernet_nano'"
+    ):
         prepare(config_of(folder, model__name="upernet_nano"), devices=ONE)
 
 

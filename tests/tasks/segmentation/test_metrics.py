@@ -1,4 +1,4 @@
-"""Confusion matrices and what follows from them, against a plain count."""
+"""Confusion matrices and the metrics computed from them, against plain counts."""
 
 import jax
 import numpy as np
@@ -12,7 +12,7 @@ CLASSES = 7
 
 
 def random_maps(count, rng):
-    """Labels without classes 2 and 5, a tenth ignored; predictions that are often right, sometimes of class 5, never of 2."""
+    """Returns labels without classes 2 and 5, a tenth ignored, and predictions: often correct, sometimes 5, never 2."""
     labels = rng.choice([0, 1, 3, 4, 6], size=(count, 12, 9))
     wrong = rng.choice([0, 1, 3, 4, 5, 6], size=labels.shape)
     predictions = np.where(rng.random(labels.shape) < 0.6, labels, wrong)

@@ -1,4 +1,4 @@
-"""The whole of segmentation on a small folder of images and masks: evaluation, training over devices, going on."""
+"""Segmentation end to end on a small folder of images and label maps: evaluation, training on several devices, resuming."""
 
 import functools
 import io
@@ -18,17 +18,17 @@ from paca_jax.checkpoints.initial import initial_variables
 from paca_jax.data.transforms.resampling import bilinear
 from paca_jax.errors import UserError
 from paca_jax.ops import normalize
-from paca_jax.train import run as loop
 from paca_jax.train.config import default_config
-from paca_jax.train.evaluation import evaluate
-from paca_jax.train.setup import prepare
+from paca_jax.train.evaluation import evaluate, evaluate_only
+from paca_jax.train.run import prepare
+from paca_jax.train.train_loop import train
 from tests import golden
 from tests.runs import overridden, scalars
 
-pytestmark = pytest.mark.xdist_group("segmentation")  # so that one worker makes what they share
+pytestmark = pytest.mark.xdist_group("segmentation")  # one worker makes the fixtures
 
 CLASSES = ("ground", "square", "bar")
-SIZES = [(40, 56), (64, 48)]  # as it is, and made smaller
+SIZES = [(40, 56), (64, 48)]  # the second is resized
 ONE = jax.devices()[:1]
 
 
@@ -39,7 +39,7 @@ def png(pixels):
 
 
 def drawn(rng, size):
-    """A noisy picture with a bright square and a blue bar, and its index map with some unlabeled pixels."""
+    """Returns a noisy picture with a bright square and a blue bar, and its label map with some unlabeled pixels."""
     mask = np.zeros(size, np.uint8)
     image = rng.integers(0, 60, (*size, 3))
     top, left = rng.integers(0, size[0] - 16), rng.integers(0, size[1] - 16)
@@ -95,11 +95,11 @@ def config_of(folder, **values):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run")
-    return workdir, loop.train(config_of(folder), workdir, devices=ONE)
+    return workdir, train(config_of(folder), workdir, devices=ONE)
 
 
 def plain_counts(folder, model, variables):
-    """Right, true and found pixels of each class over the validation folder, one picture after the other, nothing padded."""
+    """Returns the correct, true and predicted pixels of each class in the validation folder, picture by picture, unpadded."""
 
     @functools.partial(jax.jit, static_argnums=(1, 2))
     def classes(image, size, original):
@@ -119,7 +119,7 @@ def plain_counts(folder, model, variables):
 
 
 def of_every_class(model):
-    """Random variables of a model that finds each class somewhere: over pictures all logits have mean 0 and deviation 1."""
+    """Returns random variables with which a model predicts every class: all logits have mean 0 and standard deviation 1."""
     variables, rng = golden.random_variables(model), np.random.default_rng(5)
     images = np.stack([normalize(drawn(rng, SIZES[0])[0]) for _ in range(8)])
     logits = np.asarray(jax.jit(model.apply)(variables, images))
@@ -165,7 +165,7 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bits(folder, finished, tmp_path
     workdir = tmp_path / "run"
     shutil.copytree(finished[0], workdir)
     shutil.rmtree(workdir / "checkpoints" / "8")
-    loop.train(config_of(folder), workdir, devices=ONE)
+    train(config_of(folder), workdir, devices=ONE)
     assert scalars(workdir) == scalars(finished[0])
     whole, resumed = (paca_jax.load(place)[1] for place in (finished[0], workdir))
     assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
@@ -213,13 +213,15 @@ def test_a_classifiers_weights_start_it_and_a_frozen_backbone_keeps_them(from_a_
 
 
 def test_a_head_that_was_never_trained_is_not_evaluated(from_a_classifier, tmp_path):
-    told = r"nothing to evaluate: .*none holds no checkpoint, .*init_from does not give the whole model: .*decode_head"
+    told = r"nothing to evaluate: .*no checkpoint in .*none, .*init_from does not give the whole model: .*decode_head"
     with pytest.raises(UserError, match=told):
-        loop.evaluate_only(from_a_classifier[0], tmp_path / "none", devices=ONE)
+        evaluate_only(from_a_classifier[0], tmp_path / "none", devices=ONE)
 
 
 def test_a_classifier_cannot_segment(folder):
-    with pytest.raises(UserError, match=r"needs a segmentor such as 'pacahead_tiny', but model\.name is 'pacavit_nano'"):
+    with pytest.raises(
+        UserError, match=r"model\.name to be a segmentor such as 'pacahead_tiny' for .* 'segmentation', got 'pacavit_nano'"
+    ):
         prepare(config_of(folder, model__head_channels=None, model__name="pacavit_nano"), devices=ONE)
 
 

@@ -14,7 +14,7 @@ WEIGHTS = np.random.default_rng(9).standard_normal((3, CLASSES)).astype(np.float
 
 
 def logits(images):
-    """A stand-in for a model: looks at each cell of 4 x 4 pixels, and a little at the whole picture and where it lies."""
+    """A stand-in for a model: depends on each cell of 4 x 4 pixels and slightly on the whole picture and the position."""
     batch, height, width, _ = images.shape
     cells = images.reshape(batch, height // 4, 4, width // 4, 4, 3).mean((2, 4))
     slope = jnp.linspace(0, 0.3, width // 4)[:, None]
@@ -26,7 +26,7 @@ def resize(x, shape):
 
 
 def plain_scores(image, window, stride):
-    """Logits at the picture's size: of the whole picture, or averaged over windows."""
+    """Returns logits at the size of the picture: of the whole picture, or averaged over windows."""
     height, width = image.shape[:2]
     if not window:
         return resize(logits(image[None])[0], (height, width))
@@ -41,7 +41,7 @@ def plain_scores(image, window, stride):
 
 
 def plain_labels(images, original, viewing):
-    """Labels of one picture, given at several scales."""
+    """Returns the labels of one picture that is given at several scales."""
     scores = []
     for image in images:
         for mirrored in (False, True)[: 1 + viewing.flip]:
@@ -98,9 +98,9 @@ def test_probabilities_of_several_scales_are_averaged():
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"window": -1}, r"test\.window is 0 \(whole pictures\)"),
-        ({"window": 32, "window_stride": 33}, r"1 to test\.window=32, but got 33"),
-        ({"window_stride": 0}, "but got 0"),
+        ({"window": -1}, r"test\.window to be 0 \(whole pictures\)"),
+        ({"window": 32, "window_stride": 33}, r"1 to test\.window=32, got 33"),
+        ({"window_stride": 0}, "got 0"),
     ],
 )
 def test_windows_without_size_or_with_gaps_are_refused(values, told):
@@ -111,7 +111,7 @@ def test_windows_without_size_or_with_gaps_are_refused(values, told):
 @pytest.mark.parametrize(("window", "shape"), [(32, (48, 64)), (64, (32, 32))])
 def test_a_picture_smaller_than_the_window_is_shown_whole(window, shape):
     (image,) = pictures([(24, 28)])
-    cells = logits(padded([image], (32, 32)))[0, :6, :7]  # without those of the padding
+    cells = logits(padded([image], (32, 32)))[0, :6, :7]  # without the padding
     expected = np.argmax(resize(resize(cells, (24, 28)), (30, 35)), -1)
     size, original = np.array([[24, 28]], np.int32), np.array([[30, 35]], np.int32)
     viewing = Viewing(window=window, window_stride=16)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from paca_jax.convert import convert_state_dict, from_torch, to_torch
+from paca_jax.convert import from_torch, to_torch
+from paca_jax.convert.state_dict import fill_from_torch
 from paca_jax.errors import UserError
 from paca_jax.models import TeacherConfig, create_model
 from paca_jax.sharding import make_mesh, parameter_shardings
@@ -112,7 +113,7 @@ def test_narrow_and_wide_floats_become_float32(nano):
     for dtype in (np.float16, np.float64, jnp.bfloat16):
         variables = from_torch({key: value.astype(dtype) for key, value in state.items()}, model)
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    with pytest.raises(UserError, match=r"head\.bias holds floating-point numbers, but got int8"):
+    with pytest.raises(UserError, match=r"Expected floating-point numbers in head\.bias, got int8"):
         from_torch(state | {"head.bias": np.zeros(10, np.int8)}, model)
 
 
@@ -147,13 +148,13 @@ def test_another_head_starts_fresh_only_when_asked(nano, caplog):
     model = golden.nano(num_classes=7)
     with pytest.raises(UserError, match=r"allow_new=\('head',\)"):
         from_torch(state, model)
-    conversion = convert_state_dict(state, model, allow_new=("head",))
-    assert conversion.fresh == ["params/head/bias", "params/head/kernel"]
-    head = conversion.variables["params"].pop("head")
+    filled = fill_from_torch(state, model, allow_new=("head",))
+    assert filled.fresh == ["params/head/bias", "params/head/kernel"]
+    head = filled.variables["params"].pop("head")
     assert head["kernel"].shape == (160, 7)
     assert 0.015 < head["kernel"].std() < 0.025
-    _assert_equal_trees(conversion.variables["params"], {k: v for k, v in variables["params"].items() if k != "head"})
-    other = convert_state_dict(state, model, allow_new=("head",), seed=1).variables["params"]["head"]
+    _assert_equal_trees(filled.variables["params"], {k: v for k, v in variables["params"].items() if k != "head"})
+    other = fill_from_torch(state, model, allow_new=("head",), seed=1).variables["params"]["head"]
     assert np.abs(other["kernel"] - head["kernel"]).max() > 0
     again = from_torch(state, model, allow_new=("head",))["params"]["head"]
     np.testing.assert_array_equal(again["kernel"], head["kernel"])
@@ -164,11 +165,11 @@ def test_no_head_and_a_first_head(nano):
     headless = golden.nano(num_classes=0)
     with pytest.raises(UserError, match=r"unexpected \(2\): head"):
         from_torch(state, headless)
-    conversion = convert_state_dict(state, headless, allow_new=("head",))
-    assert (conversion.fresh, sorted(conversion.unused)) == ([], ["head.bias", "head.weight"])
+    filled = fill_from_torch(state, headless, allow_new=("head",))
+    assert (filled.fresh, sorted(filled.unused)) == ([], ["head.bias", "head.weight"])
     with_head = golden.nano(num_classes=3)
-    bare = to_torch(conversion.variables, headless)
-    assert convert_state_dict(bare, with_head, allow_new=("head",)).fresh == ["params/head/bias", "params/head/kernel"]
+    bare = to_torch(filled.variables, headless)
+    assert fill_from_torch(bare, with_head, allow_new=("head",)).fresh == ["params/head/bias", "params/head/kernel"]
 
 
 def test_what_starts_fresh_is_drawn_as_by_init(nano):
@@ -186,22 +187,22 @@ def test_other_clusters_start_fresh_only_when_asked():
     with pytest.raises(UserError, match=r"allow_new=\('clustering',\)"):
         from_torch(state, other)
     attention = "params/stage1/block{}/attention/{}".format
-    assert convert_state_dict(state, other, allow_new=["clustering"]).fresh == [
+    assert fill_from_torch(state, other, allow_new=["clustering"]).fresh == [
         attention(0, "cluster_position_embedding"),
         attention(0, "conv_clustering/project/kernel"),
         attention(1, "cluster_position_embedding"),
     ]
     without = golden.nano(cluster_position_embedding=True, clusters=(16, 0, 3, 0))
-    conversion = convert_state_dict(state, without, allow_new=["clustering", "head"])
-    assert conversion.unused
-    assert all(key.startswith("stage2") for key in conversion.unused)
-    assert all("stage3" in path for path in conversion.fresh)
+    filled = fill_from_torch(state, without, allow_new=["clustering", "head"])
+    assert filled.unused
+    assert all(key.startswith("stage2") for key in filled.unused)
+    assert all("stage3" in path for path in filled.fresh)
 
 
 def test_other_clusters_of_a_teacher(nano_with_teacher):
     _, _, state = nano_with_teacher
     model = golden.nano(teacher=TEACHER, clusters=(6, 5, 9, 3))
-    fresh = convert_state_dict(state, model, allow_new=("clustering",)).fresh
+    fresh = fill_from_torch(state, model, allow_new=("clustering",)).fresh
     assert fresh == ["params/teacher/assign3/bias", "params/teacher/assign3/kernel"]
 
 
@@ -215,7 +216,7 @@ def test_a_wrong_backbone_is_never_forgiven(nano):
 
 @pytest.mark.parametrize("allow_new", ["head", ("heads",)])
 def test_unknown_groups_are_told(nano, allow_new):
-    with pytest.raises(UserError, match="allow_new is a tuple"):
+    with pytest.raises(UserError, match="Expected allow_new to be a tuple"):
         from_torch(nano[2], nano[0], allow_new=allow_new)
 
 
@@ -248,21 +249,21 @@ def test_a_classifiers_weights_start_a_segmentor(nano, wrapped):
     given = {"model": {f"module.{key}": value for key, value in state.items()}} if wrapped else state
     with pytest.raises(UserError, match=r"missing \(60\): decode_head.*allow_new=\('head',\)"):
         from_torch(given, segmentor)
-    conversion = convert_state_dict(given, segmentor, allow_new=("head",))
+    filled = fill_from_torch(given, segmentor, allow_new=("head",))
     backbone = {name: part for name, part in variables["params"].items() if name != "head"}
-    _assert_equal_trees(conversion.variables["params"]["backbone"], backbone)
-    assert sorted(conversion.unused) == ["backbone.head.bias", "backbone.head.weight"]
-    assert all(path.split("/")[1] == "head" for path in conversion.fresh)
-    assert len(conversion.fresh) == len(jax.tree.leaves([conversion.variables[c]["head"] for c in ("params", "batch_stats")]))
+    _assert_equal_trees(filled.variables["params"]["backbone"], backbone)
+    assert sorted(filled.unused) == ["backbone.head.bias", "backbone.head.weight"]
+    assert all(path.split("/")[1] == "head" for path in filled.fresh)
+    assert len(filled.fresh) == len(jax.tree.leaves([filled.variables[c]["head"] for c in ("params", "batch_stats")]))
 
 
 def test_more_clusters_and_other_classes_of_a_segmentor_start_fresh():
     first = create_model("upernet_nano", num_classes=4, head_channels=8)
     state = to_torch(golden.random_variables(first), first)
     second = create_model("upernet_nano", num_classes=5, head_channels=8, clusters=(20, 8, 0, 0))
-    conversion = convert_state_dict(state, second, allow_new=("head", "clustering"))
-    assert conversion.unused == []
-    assert sorted(conversion.fresh) == [
+    filled = fill_from_torch(state, second, allow_new=("head", "clustering"))
+    assert filled.unused == []
+    assert sorted(filled.fresh) == [
         "params/auxiliary_head/classifier/project/bias",
         "params/auxiliary_head/classifier/project/kernel",
         "params/backbone/stage1/block0/attention/conv_clustering/project/kernel",

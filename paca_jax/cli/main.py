@@ -1,0 +1,61 @@
+"""`paca COMMAND ...`, and `python -m paca_jax COMMAND ...`: all command lines of the library behind one name."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from paca_jax.version import __version__
+
+
+class Command(NamedTuple):
+    """A command of `paca`.
+
+    Attributes:
+        module: the module whose `main(argv)` runs the command.
+        help: one line about the command.
+        first: arguments that go before those of the user.
+    """
+
+    module: str
+    help: str
+    first: tuple[str, ...] = ()
+
+
+# The modules are imported only when chosen, so that `paca --help` answers at once.
+COMMANDS = {
+    "train": Command("paca_jax.cli.train", "train the model of a config"),
+    "evaluate": Command("paca_jax.cli.train", "evaluate a run, or given weights", ("--mode=eval",)),
+    "predict": Command("paca_jax.cli.predict", "find classes, segments or objects in pictures"),
+    "convert": Command("paca_jax.cli.convert", "convert weights to and from PyTorch"),
+    "prepare": Command("paca_jax.data.prepare", "download and prepare a TFDS data set"),
+    "convert-records": Command("paca_jax.data.convert_records", "convert a TFDS data set from TFRecord to ArrayRecord"),
+    "plan": Command("paca_jax.cli.plan", "estimate memory and time of a training step on a TPU, without one"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Runs the command that the first argument names, and returns its exit status."""
+    options = _parser().parse_args(argv)
+    command = COMMANDS[options.command]
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: config files import each other
+    return importlib.import_module(command.module).main([*command.first, *options.arguments])
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="paca",
+        usage="paca COMMAND ...",
+        description="PaCa-ViT, patch-to-cluster attention, in JAX and Flax.",
+        epilog="\n".join(["commands:", *lines, "", "paca COMMAND --help explains a command."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"paca-jax {__version__}")
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser

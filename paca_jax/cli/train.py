@@ -1,0 +1,73 @@
+"""Trains the model of a config, or evaluates it.
+
+    paca train --config=configs/paca_base.py --workdir=DIR [--config.key=value ...]
+    paca evaluate --config=configs/paca_base.py --workdir=DIR [--config.key=value ...]
+
+`python main.py` is the same as `paca train`, and `--mode=eval` makes it `paca evaluate`. Training resumes from the newest
+checkpoint in the workdir. Evaluation takes that checkpoint or, if there is none, the weights of --config.init_from.
+
+On several hosts, run the same command on each. Cloud TPU, Slurm and Kubernetes connect the processes; elsewhere add
+--coordinator_address=HOST:PORT --num_processes=N --process_id=I.
+"""
+
+import argparse
+import faulthandler
+import logging
+from collections.abc import Sequence
+
+from absl import logging as absl_logging
+
+from paca_jax.cli import config_flags
+from paca_jax.errors import exit_on_user_error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; `argv` is by default that of the process."""
+    with exit_on_user_error():
+        options, config = config_flags.parse(_parser(), argv)
+        faulthandler.enable()
+
+        # Imported here because the worker processes of the data loader import `main.py`, and need none of this.
+        from paca_jax.cache import keep_compiled_programs
+        from paca_jax.memory import keep_freed_memory
+        from paca_jax.sharding import start_processes
+        from paca_jax.train.evaluation import evaluate_only
+        from paca_jax.train.train_loop import train
+
+        process = start_processes(
+            options.coordinator_address, options.num_processes, options.process_id, options.heartbeat_timeout
+        )
+        _set_up_logging(process)
+        keep_compiled_programs()
+        keep_freed_memory()
+        run = train if options.mode == "train" else evaluate_only
+        run(config, options.workdir)
+
+
+def _set_up_logging(process: int) -> None:
+    """Sends the library's log to standard error: all of it from the first process, and warnings from the others."""
+    prefix = f"[process {process}] " if process else ""
+    logging.basicConfig(format=f"{prefix}%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("paca_jax").setLevel(logging.WARNING if process else logging.INFO)
+    absl_logging.set_verbosity(absl_logging.WARNING)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="paca train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--workdir", metavar="DIR", help="the folder for checkpoints, metrics and pictures; local or gs://")
+    parser.add_argument("--mode", choices=("train", "eval"), default="train", help="train (the default) or evaluate")
+    parser.add_argument("--coordinator_address", metavar="HOST:PORT", help="the address of process 0")
+    parser.add_argument("--num_processes", metavar="N", type=int, help="the number of processes")
+    parser.add_argument("--process_id", metavar="I", type=int, help="the number of this process, from 0")
+    parser.add_argument(
+        "--heartbeat_timeout", metavar="S", type=_seconds, default=100, help="seconds until a silent process counts as lost"
+    )
+    return parser
+
+
+def _seconds(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    return int(text)

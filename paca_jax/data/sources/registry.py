@@ -1,0 +1,61 @@
+"""Data sets by name."""
+
+from collections.abc import Callable, Sequence
+
+from paca_jax.data.sources.coco import CocoFolder
+from paca_jax.data.sources.dataset import Dataset, quoted
+from paca_jax.data.sources.image_folder import ImageFolder
+from paca_jax.data.sources.instance_maps import FEATURES, InstanceMaps
+from paca_jax.data.sources.mask_folder import Ade20kFolder, MaskFolder
+from paca_jax.data.sources.metadata import PUBLISHED, DatasetMetadata
+from paca_jax.data.sources.tfds import TfdsDataset
+from paca_jax.errors import UserError
+
+# The data sets that are folders, by the features of their examples. All other names are those of TFDS.
+_FOLDERS: dict[str, dict[tuple[str, str], Callable[[str, str | None], Dataset]]] = {
+    ImageFolder.name: {("image", "label"): ImageFolder, ("image", "mask"): MaskFolder},
+    Ade20kFolder.name: {("image", "mask"): Ade20kFolder},
+    CocoFolder.name: {("image", "objects"): CocoFolder},
+}
+
+
+def open_dataset(name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")) -> Dataset:
+    """Opens one split of a TFDS data set that is prepared as ArrayRecord, or of a folder of images, masks or objects.
+
+    Args:
+        name: "name", "name/config" or "name/config:version" as in TFDS; "folder" for a folder of images, "ade20k" for the
+            folder `ADEChallengeData2016`, "coco" for a folder with annotations in COCO's format.
+        split: "train", "train[:90%]", "train+test", ...; the splits of folders are listed at `ImageFolder`, `MaskFolder` and
+            `CocoFolder`.
+        data_dir: the folder of data sets, by default TFDS's own (`TFDS_DATA_DIR` or `~/tensorflow_datasets`); or the folder of
+            images.
+        features: the features of an example: the default for classification, the image and its mask ("mask" in a folder) for
+            segmentation, ("image", "objects") for detection, which opens an `ObjectDataset`.
+
+    Returns:
+        Raw examples with random access; they can be pickled.
+
+    Raises:
+        UserError: the data set is missing, is prepared in another format, or does not have one of the features or the split; or
+            the folder is not laid out as the modules `image_folder`, `mask_folder` (with masks) or `coco` (with objects)
+            describe.
+    """
+    if name not in _FOLDERS:
+        if set(features) == {"image", "objects"}:
+            return InstanceMaps(TfdsDataset(name, split, data_dir, FEATURES))
+        return TfdsDataset(name, split, data_dir, features)
+    for known, dataset in _FOLDERS[name].items():
+        if set(known).issuperset(features):
+            return dataset(split, data_dir)
+    expected = " or ".join(" and ".join(map(repr, known)) for known in _FOLDERS[name])
+    raise UserError(f"Expected features of the data set {name!r}, {expected}, got {quoted(features)}. Correct them.")
+
+
+def describe_dataset(
+    name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")
+) -> DatasetMetadata | Dataset:
+    """Returns the class names and the length of a split: from a table for published data sets, else from its files.
+
+    Arguments and errors are those of `open_dataset`.
+    """
+    return PUBLISHED.get((name, split)) or open_dataset(name, split, data_dir, features)

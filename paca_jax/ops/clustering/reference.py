@@ -1,0 +1,44 @@
+"""Convolution clustering (PaCa-ViT, section 3.2) in plain JAX: from patches to their assignment to clusters.
+
+A = softmax over patches of GELU(GELU(depthwise(norm(X))) W_1) W_2
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from paca_jax.ops.implementation import Implementation
+from paca_jax.ops.nn.dense import dense
+from paca_jax.ops.nn.depthwise import depthwise_conv
+from paca_jax.ops.nn.gelu import gelu
+from paca_jax.ops.norm.api import NormWeights, layer_norm
+
+
+class ClusteringWeights(NamedTuple):
+    """The parameters of convolution clustering: a depthwise convolution and two dense layers, the last without bias."""
+
+    depthwise: Float[Array, "K K 1 C"]
+    depthwise_bias: Float[Array, "C"]
+    pointwise: Float[Array, "C C"]
+    pointwise_bias: Float[Array, "C"]
+    project: Float[Array, "C M"]
+
+
+def conv_clustering(
+    x: Float[Array, "B H W C"], norm: NormWeights | None, weights: ClusteringWeights, implementation: Implementation | None
+) -> Float[Array, "B M N"]:
+    """Returns the assignment; the arguments are those of `ops.conv_clustering`."""
+    depthwise, depthwise_bias, pointwise, pointwise_bias, project = (weight.astype(x.dtype) for weight in weights)
+    patches = x if norm is None else layer_norm(x, norm, implementation)
+    active = gelu(depthwise_conv(patches, depthwise, implementation) + depthwise_bias)
+    mixed = gelu(dense(active, pointwise, pointwise_bias, implementation))
+    logits = dense(mixed, project, None, implementation)
+    return assign_patches(logits.reshape(len(x), -1, project.shape[1]))
+
+
+def assign_patches(logits: Float[Array, "B N M"]) -> Float[Array, "B M N"]:
+    """Returns the assignment of patches to clusters: a softmax over the N patches, so that each cluster sums to one."""
+    weights = jax.nn.softmax(logits.astype(jnp.float32), axis=1).astype(logits.dtype)
+    return jnp.swapaxes(weights, 1, 2)

@@ -1,0 +1,21 @@
+"""The limits of the kernels: the vector memory of a TPU core, and why arrays are refused."""
+
+import math
+
+import jax.numpy as jnp
+
+SMALLEST_VMEM = 16 * 2**20  # bytes of vector memory on the smallest core, a v4's; steps over patches are cut for them
+ROWS_VMEM_LIMIT = 64 * 2**20  # the compiler's limit for steps over rows of maps, in bytes; their tilings aim at a v4's memory
+
+
+def type_refusal(dtype: jnp.dtype) -> str | None:
+    """Returns why the kernels do not take arrays of this type, or None if they do."""
+    return None if dtype in (jnp.bfloat16, jnp.float32) else f"the type is {dtype}, not float32 or bfloat16"
+
+
+def memory_refusal(subject: str, needed: int, available: int) -> str | None:
+    """Returns a clause that says how many bytes of vector memory a subject (plural) is short of, or None if it fits."""
+    if needed <= available:
+        return None
+    mebibytes = math.ceil(10 * needed / 2**20) / 10
+    return f"{subject} need {mebibytes:.1f} MiB of the chip's vector memory, and {available / 2**20:.1f} MiB are there"

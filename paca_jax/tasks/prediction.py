@@ -1,0 +1,116 @@
+"""Predictions for a picture as they are published: entries for JSON, a line of text, and image files."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from paca_jax import data, explain
+from paca_jax.checkpoints.loading import Loaded
+from paca_jax.models import Detector, Segmentor
+from paca_jax.tasks.classification.prediction import classify_picture
+from paca_jax.tasks.detection.prediction import DRAWN_SCORE, detect_in_picture, to_draw
+from paca_jax.tasks.segmentation.prediction import segment_picture
+from paca_jax.tasks.segmentation.views import Viewing
+
+# The number of classes in a line, and in the entries of a classifier.
+TOP = 5
+
+
+class Prediction(NamedTuple):
+    """The prediction for a picture.
+
+    Attributes:
+        entries: classes with their `name` and `share`, or objects with their `name`, `score` and `box`; the largest first.
+        line: the same in short, for people.
+    """
+
+    entries: list[dict[str, Any]]
+    line: str
+
+
+# Takes a picture and a path, and also writes images to files whose names begin with the path.
+Predictor = Callable[[Image.Image, Path], Prediction]
+
+
+def make_predictor(loaded: Loaded) -> Predictor:
+    """Returns the predictor of a model of any task."""
+    kinds: dict[type, Callable[[Loaded], Predictor]] = {Segmentor: _segmentation, Detector: _detection}
+    return kinds.get(type(loaded.model), _classification)(loaded)
+
+
+def _classification(loaded: Loaded) -> Predictor:
+    """Returns the predictor of the most likely classes. A `share` is a probability."""
+    variables, classes = loaded.variables, _class_names(loaded)
+    model: Any = loaded.model
+
+    def classify(picture: Image.Image, path: Path) -> Prediction:
+        if any(model.config.clusters):
+            images = jnp.asarray(data.preprocess(picture, model))[None]
+            sheet = explain.cluster_sheet(model, variables, [picture], images, classes)
+            _write(path, "clusters", explain.to_png(sheet))
+        return _ranked(classify_picture(model, variables, picture), classes, TOP)
+
+    return classify
+
+
+def _segmentation(loaded: Loaded) -> Predictor:
+    """Returns the predictor of the classes of pixels. A `share` is a fraction of the pixels."""
+    variables, classes = loaded.variables, _class_names(loaded)
+    model: Any = loaded.model
+    config = model.config
+    transform = data.eval_transform(config)
+
+    def segment(picture: Image.Image, path: Path) -> Prediction:
+        shown = data.convert_image(picture, config.image_channels)
+        labels = segment_picture(model, variables, shown, transform, Viewing())
+        _write(path, "mask", explain.mask_png(labels, config.num_classes))
+        _write(path, "overlay", explain.to_png(explain.segment_overlay(picture, labels, classes)))
+        fractions = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
+        return _ranked(fractions, classes, int(np.count_nonzero(fractions)))
+
+    return segment
+
+
+def _detection(loaded: Loaded) -> Predictor:
+    """Returns the predictor of objects, with boxes in pixels."""
+    variables, classes = loaded.variables, _class_names(loaded)
+    model: Any = loaded.model
+    config = model.config
+    transform = data.eval_transform(config)
+
+    def detect(picture: Image.Image, path: Path) -> Prediction:
+        found = detect_in_picture(model, variables, data.convert_image(picture, config.image_channels), transform)
+        _write(path, "overlay", explain.to_png(explain.detection_sheet([to_draw(picture, found)], classes)))
+        entries = [
+            {"name": classes[label], "score": score, "box": box}
+            for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        ]
+        counts = Counter(entry["name"] for entry in entries if entry["score"] > DRAWN_SCORE)
+        line = ", ".join(f"{count} x {name}" for name, count in counts.most_common(TOP))
+        return Prediction(entries, line or f"no object with a score above {DRAWN_SCORE}")
+
+    return detect
+
+
+def _write(path: Path, kind: str, png: bytes) -> None:
+    path.with_name(f"{path.name}.{kind}.png").write_bytes(png)
+
+
+def _ranked(values: np.ndarray, classes: Sequence[str], count: int) -> Prediction:
+    """Returns the classes with the largest values."""
+    entries = [{"name": classes[k], "share": float(values[k])} for k in np.argsort(-values, kind="stable")[:count]]
+    return Prediction(entries, ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in entries[:TOP]))
+
+
+def _class_names(loaded: Loaded) -> tuple[str, ...]:
+    """Returns the class names: those of the source, of the known data set with as many classes, or numbers."""
+    count = loaded.model.config.num_classes
+    if loaded.class_names is not None:
+        return loaded.class_names
+    known = {len(names): names for names in (data.IMAGENET_CLASSES, data.ADE20K_CLASSES, data.COCO_CLASSES)}
+    return known.get(count, tuple(f"class {index}" for index in range(count)))

@@ -1,0 +1,89 @@
+"""The state that a run starts from: the newest checkpoint, else `init_from`, else random weights."""
+
+import logging
+from collections.abc import Collection
+from contextlib import AbstractContextManager, closing
+
+from etils import epath
+
+from paca_jax.checkpoints.initial import initial_variables
+from paca_jax.checkpoints.manager import Checkpoints
+from paca_jax.checkpoints.pretrained import fetch_pretrained
+from paca_jax.errors import UserError
+from paca_jax.models import backbone_name
+from paca_jax.train.run import Run
+from paca_jax.train.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+def open_checkpoints(run: Run, workdir: epath.PathLike) -> AbstractContextManager[Checkpoints]:
+    """Returns a context with the checkpoints of a workdir, which it makes if needed."""
+    return closing(Checkpoints(workdir, run.config.checkpoint_keep, run.best_metric))
+
+
+def starting_state(run: Run, checkpoints: Checkpoints) -> TrainState:
+    """Returns the state of the newest checkpoint, else one with the weights of `init_from`, else one with random weights."""
+    return resumed_state(run, checkpoints) or initialized_state(run, run.config.init_allow_new) or run.fresh_state()
+
+
+def resumed_state(run: Run, checkpoints: Checkpoints) -> TrainState | None:
+    """Returns the state of the newest checkpoint, or None if there is none.
+
+    Raises:
+        UserError: if the checkpoint is damaged or belongs to another model or optimizer.
+    """
+    step = checkpoints.latest_step
+    if step is None:
+        return None
+    _check_same_run(run, checkpoints, step)
+    logger.info("Resuming from the checkpoint at step %d in %s.", step, checkpoints.folder)
+    return TrainState.from_parts(checkpoints.restore(step, run.abstract.parts))
+
+
+def initialized_state(run: Run, allow_new: Collection[str]) -> TrainState | None:
+    """Returns the state with the weights of `init_from`, or None if that is not set.
+
+    Args:
+        run: the run.
+        allow_new: layers that may start from scratch, "head" or "clustering".
+
+    Raises:
+        UserError: if the weights are missing or do not fit.
+    """
+    config = run.config
+    if not config.init_from:
+        return None
+    official = config.init_from == "official"
+    source = str(fetch_pretrained(backbone_name(config.model.name))) if official else config.init_from
+    logger.info("Starting from %s.", source)
+    return run.start_from(initial_variables(source, run.task.model, allow_new))
+
+
+def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:
+    """Refuses a checkpoint of another model or optimizer, and logs which other keys of the config have changed."""
+    saved, now = checkpoints.metadata(step), run.metadata()
+    flat_saved, flat_now = _flatten(saved["config"]), _flatten(now["config"])
+    changed = sorted(key for key in flat_saved | flat_now if flat_saved.get(key) != flat_now.get(key))
+    changes = ", ".join(f"{key} {flat_saved.get(key)} -> {flat_now.get(key)}" for key in changed)
+    if _as_json(saved["model"]) != _as_json(now["model"]) or saved["state_layout"] != now["state_layout"]:
+        raise UserError(
+            f"Expected a run of the same model and optimizer in {checkpoints.folder}, got another one ({changes}); nothing was "
+            "changed. Use the config that the run was started with, or choose another workdir."
+        )
+    if changed:
+        logger.warning("The config has changed since the checkpoint: %s.", changes)
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat: dict = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": _as_json(value)}
+    return flat
+
+
+def _as_json(value: object) -> object:
+    """Turns tuples into lists, as JSON does."""
+    if isinstance(value, dict):
+        return {key: _as_json(part) for key, part in value.items()}
+    return [_as_json(part) for part in value] if isinstance(value, list | tuple) else value

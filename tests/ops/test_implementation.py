@@ -1,0 +1,133 @@
+"""One choice of implementation: by name, by target platform, by shape; what is recorded of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
+
+from paca_jax import ops
+from paca_jax.errors import UserError
+from paca_jax.models import create_model
+from paca_jax.sharding import MESH_AXES
+from tests.planning.test_plan import needs_libtpu
+from tests.runs import run_for_tpus
+
+X, WEIGHTS = jnp.ones((2, 4, 8)), ops.NormWeights(jnp.ones(8), jnp.zeros(8))
+KERNEL = jnp.ones((8, 3))
+
+
+def choices(function, *arguments):
+    with ops.record_choices() as recorded:
+        jax.eval_shape(function, *arguments)
+    return recorded
+
+
+def on_a_tpu():
+    chip = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
+    return use_abstract_mesh(AbstractMesh((1, 1, 1), MESH_AXES, abstract_device=chip))
+
+
+def test_none_takes_what_is_fastest_on_the_target_platform():
+    assert [choice.implementation for choice in choices(ops.dense, X, KERNEL)] == ["xla_cpu"]
+    assert [choice.implementation for choice in choices(ops.layer_norm, X, WEIGHTS)] == ["xla"]
+    with on_a_tpu():
+        assert [choice.implementation for choice in choices(lambda x: ops.dense(x, KERNEL), X)] == ["xla"]
+        assert [choice.implementation for choice in choices(lambda x: ops.layer_norm(x, WEIGHTS), X)] == ["pallas_tpu"]
+
+
+def test_a_shape_that_kernels_do_not_take_falls_back_and_says_why():
+    with on_a_tpu(), ops.in_block("stage4/block1"):
+        recorded = choices(lambda x: ops.layer_norm(x, WEIGHTS), X.astype(jnp.float16))
+    assert [choice[:3] for choice in recorded] == [("layer norm", "stage4/block1", "xla")]
+    assert "float16" in recorded[0].reason
+    assert ops.describe_choices(recorded) == [f"layer norm: xla in stage4/block1 ({recorded[0].reason})"]
+
+
+def test_a_name_that_does_not_fit_raises_and_names_the_block():
+    with (
+        pytest.raises(UserError, match=r"layer norm in stage2/block0 .* the target platform is 'cpu'"),
+        ops.in_block("stage2/block0"),
+    ):
+        ops.layer_norm(X, WEIGHTS, implementation="pallas_tpu")
+    with pytest.raises(UserError, match="float16"), on_a_tpu():
+        jax.eval_shape(lambda x: ops.layer_norm(x, WEIGHTS, implementation="pallas_tpu"), X.astype(jnp.float16))
+    with pytest.raises(UserError, match="of xla, xla_cpu, pallas_tpu, got 'cuda'"):
+        ops.layer_norm(X, WEIGHTS, implementation="cuda")
+
+
+def test_an_operation_without_such_a_form_takes_xla_and_is_listed():
+    recorded = choices(lambda x: ops.dense(x, KERNEL, implementation="pallas_tpu"), X)
+    assert ops.describe_choices(recorded) == ["dense: xla (it has no 'pallas_tpu')"]
+
+
+def test_argument_over_model_over_environment(monkeypatch):
+    def chosen(**options):
+        return choices(lambda x: ops.dense(x, KERNEL, **options), X)[0].implementation
+
+    assert chosen() == "xla_cpu"
+    monkeypatch.setenv("PACA_JAX_IMPLEMENTATION", "xla")
+    assert chosen() == "xla"
+    with ops.use_implementation("xla_cpu"):
+        assert chosen() == "xla_cpu"
+        with ops.use_implementation(None):
+            assert chosen() == "xla_cpu"
+        assert chosen(implementation="xla") == "xla"
+    monkeypatch.setenv("PACA_JAX_IMPLEMENTATION", "tpu")
+    with pytest.raises(UserError, match="got 'tpu'"):
+        chosen()
+
+
+def test_default_device_decides_where_there_is_no_mesh():
+    with jax.default_device("cpu"):
+        assert choices(ops.dense, X, KERNEL)[0].implementation == "xla_cpu"
+    with jax.default_device(jax.devices("cpu")[1]):
+        assert choices(ops.dense, X, KERNEL)[0].implementation == "xla_cpu"
+
+
+def test_a_model_has_one_implementation_and_counts_its_blocks():
+    model = create_model("pacavit_nano", implementation="xla")
+    images = jnp.zeros((1, 64, 64, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    recorded = choices(model.apply, variables, images)
+    assert {choice.implementation for choice in recorded} == {"xla"}
+    assert "attention: xla in 6 blocks" in ops.describe_choices(recorded)
+    assert choices(create_model("pacavit_nano").apply, variables, images)[0].implementation == "xla_cpu"
+    with pytest.raises(UserError, match="got 'pallas'"):
+        create_model("pacavit_nano", implementation="pallas")
+
+
+def test_pallas_tpu_needs_a_tpu_or_its_interpreter():
+    model, images = create_model("pacavit_nano", implementation="pallas_tpu"), jnp.ones((1, 64, 64, 3))
+    variables = jax.jit(create_model("pacavit_nano").init)(jax.random.key(0), images)
+    with pytest.raises(UserError, match="the target platform is 'cpu'"):
+        model.apply(variables, images)
+    expected = jax.jit(create_model("pacavit_nano", implementation="xla").apply)(variables, images)
+    with ops.interpret_kernels(True), ops.record_choices() as recorded:
+        found = jax.jit(model.apply)(variables, images)
+    assert {choice.implementation for choice in recorded if choice.operation in ("attention", "mlp", "clustering")} == {
+        "pallas_tpu"
+    }
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+CODE = """
+import jax, jax.numpy as jnp
+from paca_jax import ops
+from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+from paca_jax.sharding import make_mesh
+
+prepare_environment()
+weights = ops.NormWeights(jnp.ones(128), jnp.zeros(128))
+with jax.set_mesh(make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1")))), ops.record_choices() as recorded:
+    x = jax.ShapeDtypeStruct((2, 16, 128), "float32")
+    jax.eval_shape(lambda x: ops.layer_norm(x, weights, implementation="pallas_tpu"), x)
+print(jax.default_backend(), *(choice.implementation for choice in recorded))
+"""
+
+
+@needs_libtpu
+def test_a_mesh_of_tpu_topology_devices_on_a_cpu_host_is_a_tpu():
+    done = run_for_tpus(CODE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["cpu", "pallas_tpu"]
