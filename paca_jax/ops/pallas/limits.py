@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 SMALLEST_VMEM = 16 * 2**20  # bytes of vector memory on the smallest core, a v4's; steps over patches are cut for them
-ROWS_VMEM_LIMIT = 64 * 2**20  # the compiler's limit for steps over rows of maps, in bytes; their tilings aim at a v4's memory
+ROWS_VMEM_LIMIT = 64 * 2**20  # bytes that the compiler may give to a step over rows of maps, although a v4's must do with less
 
 
 def type_refusal(dtype: jnp.dtype) -> str | None:
@@ -14,7 +14,7 @@ def type_refusal(dtype: jnp.dtype) -> str | None:
 
 
 def memory_refusal(subject: str, needed: int, available: int) -> str | None:
-    """Returns a clause that says how many bytes of vector memory a subject (plural) is short of, or None if it fits."""
+    """Returns that a subject (in the plural) needs more vector memory than there is, in bytes, or None if it does not."""
     if needed <= available:
         return None
     mebibytes = math.ceil(10 * needed / 2**20) / 10

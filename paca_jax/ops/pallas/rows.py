@@ -69,7 +69,7 @@ def row_specs(
 ) -> list[pl.BlockSpec]:
     """Returns the blocks of a step: its own rows and, if images are cut, `halo` rows above and below.
 
-    At the ends of the array, the blocks above and below hold rows that the kernel must replace by zeros.
+    At the top and bottom of an image, the blocks above and below hold other rows, which the kernel must replace by zeros.
 
     Args:
         tiling: how maps are cut.
@@ -111,12 +111,12 @@ def clear_edges(tiling: RowTiling, maps: Ref, edge: int, *, row_by_row: bool) ->
         edge: its rows above and below a step's own.
         row_by_row: whether a loop clears the columns at the sides, which is a shorter program, or all rows are cleared at once.
     """
-    *most, rows, columns, lanes = maps.shape
+    *outer, rows, columns, lanes = maps.shape
     last = SUBLANES + tiling.width // SUBLANES * SUBLANES
 
     def clear(row: int | Array, count: int) -> None:
         for part in (slice(0, SUBLANES), slice(last, columns)):
-            maps[..., pl.ds(row, count), part, :] = jnp.zeros((*most, count, part.stop - part.start, lanes))
+            maps[..., pl.ds(row, count), part, :] = jnp.zeros((*outer, count, part.stop - part.start, lanes))
 
     if row_by_row:
         jax.lax.fori_loop(0, rows, lambda row, _: clear(row, 1), None)
@@ -124,7 +124,7 @@ def clear_edges(tiling: RowTiling, maps: Ref, edge: int, *, row_by_row: bool) ->
         clear(0, rows)
     if tiling.chunks == 1 and edge:
         for first in (0, rows - edge):
-            maps[..., first : first + edge, :, :] = jnp.zeros((*most, edge, columns, lanes))
+            maps[..., first : first + edge, :, :] = jnp.zeros((*outer, edge, columns, lanes))
 
 
 def weighted_sum(neighbors: Iterable[Float[Array, "..."]], taps: Iterable[Float[Array, "1 L"]]) -> Float[Array, "..."]:
