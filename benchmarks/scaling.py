@@ -74,7 +74,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the normalized rows as a table."""
     return table(
         ("model",),
-        ("pixels", "patches", "ms (quartiles)", "time a patch (quartiles)", "temporaries, MiB", "memory a patch"),
+        ("pixels", "patches", "ms (quartiles)", "time per patch (quartiles)", "temporaries, MiB", "memory per patch"),
         (
             (
                 f"`{row['model']}`" + (", plain attention" if row["clusters"] else ""),

@@ -80,7 +80,7 @@ def markdown(rows: list[dict[str, Any]], chip: Chip, most: int) -> str:
     """Returns a table of the programs and, for each of them, a table of its `most` most expensive operations."""
     programs_ = table(
         ("model", "program"),
-        ("batch", "pixels", "cycles an image", "in kernels", "FLOPs a cycle", "of peak", "temporaries, GiB", "compiled in, s"),
+        ("batch", "pixels", "cycles per image", "in kernels", "FLOPs per cycle", "of peak", "temporaries, GiB", "compiled in, s"),
         (
             (
                 f"`{row['model']}`",
@@ -104,7 +104,7 @@ def _most_expensive(row: dict[str, Any], most: int) -> str:
     title = f"`{row['model']}`, {row['program']}, batch {row['batch']}, {row['image_size']} pixels"
     listed = list(row["operations"].items())[:most]
     lines = ((name, f"{cycles / row['batch']:,.0f}", f"{cycles / row['cycles']:.1%}") for name, cycles in listed)
-    return table((title,), ("cycles an image", "fraction"), lines)
+    return table((title,), ("cycles per image", "fraction"), lines)
 
 
 def main() -> None:

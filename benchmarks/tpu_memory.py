@@ -53,10 +53,10 @@ def markdown(rows: list[dict[str, Any]], chip: Chip) -> str:
         ("model", "blocks"),
         (
             "pixels",
-            "GFLOP an image",
+            "GFLOP per image",
             "batch",
             "temporaries, GiB",
-            "MiB an image",
+            "MiB per image",
             f"images in {gib(chip.usable_hbm_bytes)} GiB",
         ),
         (

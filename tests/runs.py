@@ -1,5 +1,6 @@
 """Small runs on the images that ship with the library, and how to start them."""
 
+import importlib.util
 import json
 import os
 import shlex
@@ -12,12 +13,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from ml_collections import ConfigDict
 
 from configs import fashion_mnist
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 600  # seconds
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
 
 SMALL = {
     "model.embed_dims": (16, 16, 32, 32),

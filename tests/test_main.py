@@ -51,7 +51,7 @@ def test_bad_input_gives_one_sentence(arguments, sentence, tmp_path):
     ("values", "sentence"),
     [
         ({"batch_size": 33, "mesh__data": 1, "accumulate_steps": 2}, "batch_size to be a multiple of 2 .*, got 33"),
-        ({"mesh__data": 4}, "does not fit the 1 devices"),
+        ({"mesh__data": 4}, "Expected mesh sizes with a product of 1"),
         ({"dataset__name": "cifar100"}, "python -m paca_jax.data.prepare cifar100"),
     ],
 )

@@ -11,8 +11,7 @@ from benchmarks.schedules import cycles
 from benchmarks.tpu_estimate import markdown, operations, part
 from paca_jax.planning.hlo import parse
 from paca_jax.planning.topology import CHIPS
-from tests.planning.test_plan import needs_libtpu
-from tests.runs import run_for_tpus
+from tests.runs import needs_libtpu, run_for_tpus
 
 # A kernel of 256 steps, whose loop of three rounds is at 0x5 to 0xb; the compiler has moved 0x6 there from after it.
 SCHEDULE = """

@@ -10,8 +10,7 @@ from paca_jax import ops
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.sharding import MESH_AXES
-from tests.planning.test_plan import needs_libtpu
-from tests.runs import run_for_tpus
+from tests.runs import needs_libtpu, run_for_tpus
 
 X, WEIGHTS = jnp.ones((2, 4, 8)), ops.NormWeights(jnp.ones(8), jnp.zeros(8))
 KERNEL = jnp.ones((8, 3))

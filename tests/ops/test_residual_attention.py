@@ -13,8 +13,7 @@ from paca_jax.ops.attention.tpu import fused_attention, refusal
 from paca_jax.ops.pallas import patches as patch_tiling
 from paca_jax.sharding import make_mesh
 from tests.ops.agreement import TPU_INTERPRETER, images_at_kernels
-from tests.planning.test_plan import needs_libtpu
-from tests.runs import run_for_tpus
+from tests.runs import needs_libtpu, run_for_tpus
 
 
 def draw(images, patches, clusters, channels, dtype=jnp.float32):

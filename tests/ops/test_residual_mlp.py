@@ -12,8 +12,7 @@ from paca_jax.ops.mlp import tpu_tiling as mlp_tiling
 from paca_jax.ops.mlp.tpu import refusal
 from paca_jax.sharding import make_mesh
 from tests.ops.agreement import TPU_INTERPRETER, assert_agree, images_at_kernels
-from tests.planning.test_plan import needs_libtpu
-from tests.runs import run_for_tpus
+from tests.runs import needs_libtpu, run_for_tpus
 
 
 def draw(batch, height, width, channels, hidden, dtype=jnp.float32):

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from paca_jax.planning.topology import CHIPS
-from tests.planning.test_plan import needs_libtpu
-from tests.runs import run_for_tpus
+from tests.runs import needs_libtpu, run_for_tpus
 
 SIDE = 8192
 CODE = f"""

@@ -1,6 +1,5 @@
 """The command line: one real compilation of a small train step for four v5e chips, and the errors."""
 
-import importlib.util
 import json
 import sys
 
@@ -9,10 +8,9 @@ import jax.numpy as jnp
 import pytest
 
 import paca_jax
-from tests.runs import SMALL, environment_for_tpus, run, small_config
+from tests.runs import SMALL, environment_for_tpus, needs_libtpu, run, small_config
 
 pytestmark = pytest.mark.xdist_group("plan")  # so that one worker compiles once for all of them
-needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra tpu)")
 MODEL = [f"--config.{key}={value}" for key, value in SMALL.items() if key.startswith("model.")]
 
 

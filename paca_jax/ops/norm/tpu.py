@@ -40,8 +40,8 @@ def _forward(x: Array, weights: NormWeights, interpret: Interpreter) -> tuple[Ar
     return y[0], (x, weights)
 
 
-def _backward(interpret: Interpreter, kept: tuple[Array, NormWeights], dy: Array) -> tuple[Array, NormWeights]:
-    x, weights = kept
+def _backward(interpret: Interpreter, saved: tuple[Array, NormWeights], dy: Array) -> tuple[Array, NormWeights]:
+    x, weights = saved
     norm = stack(weights)
     dx, d_norm = _call(_normalize_backward, "layer_norm_backward", "arbitrary", (x, dy), norm, [x, norm], interpret)
     return dx, NormWeights(*d_norm)
