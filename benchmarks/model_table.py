@@ -1,6 +1,6 @@
 """Prints the parameters and multiply-adds of every model next to the published figures.
 
-    python benchmarks/model_table.py [--json PATH]
+    python -m benchmarks.model_table [--json PATH]
 
 Ours are exact counts at the model's native image size; the published ones are from the README of the official repository
 (ImageNet-1k, 224 pixels). Nothing is trained or timed: accuracies are the published ones only.
@@ -8,14 +8,11 @@ Ours are exact counts at the model's native image size; the published ones are f
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.count import multiply_adds
 from benchmarks.measure import table
@@ -52,11 +49,11 @@ PUBLISHED = {
 }
 
 NOTE = (
-    "GFLOPs are multiply-adds (10^9) of matrix products and convolutions at the model's native size (224 pixels; nano 32). "
-    "The published ones agree within 0.06, the teachers' within 0.12: fvcore, the tool of the official script, leaves out "
-    "the teacher's depthwise convolutions (padding 'same') and counts 5 for each element of a LayerNorm; run on the official "
-    "code it gives 5.44 and 9.73 for the teachers and 4.67 for [2, 2, 2, 0]. The official code of the teacher-base model has "
-    "47.66M parameters, not the published 46.7M."
+    "GFLOPs are multiply-adds (10^9) of matrix products and convolutions at the model's native size (224 pixels; 32 for nano). "
+    "They agree with the published ones within 0.06, and within 0.12 for the models with a teacher: fvcore, the tool of the "
+    "official script, leaves out the teacher's depthwise convolutions (padding 'same') and counts 5 for each element of a "
+    "LayerNorm. Run on the official code it gives 5.44 and 9.73 for the models with a teacher and 4.67 for [2, 2, 2, 0]. The "
+    "official code of the base model with a teacher has 47.66M parameters, not the published 46.7M."
 )
 
 

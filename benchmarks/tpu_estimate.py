@@ -80,7 +80,16 @@ def markdown(rows: list[dict[str, Any]], chip: Chip, most: int) -> str:
     """Returns a table of the programs and, for each of them, a table of its `most` most expensive operations."""
     programs_ = table(
         ("model", "program"),
-        ("batch", "pixels", "cycles per image", "in kernels", "FLOPs per cycle", "of peak", "temporaries, GiB", "compiled in, s"),
+        (
+            "batch",
+            "pixels",
+            "cycles per image",
+            "in kernels",
+            "FLOPs per cycle",
+            "of peak",
+            "temporaries, GiB",
+            "compiled in, s",
+        ),
         (
             (
                 f"`{row['model']}`",

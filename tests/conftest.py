@@ -6,6 +6,8 @@ import tempfile
 import tracemalloc  # noqa: F401  pytest asks for it when an object's end raises, and cannot import it while TFDS is being imported
 from pathlib import Path
 
+from tests.shapes import check_shapes
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 FLAGS = (
@@ -20,3 +22,5 @@ os.environ["XLA_FLAGS"] = " ".join([*os.environ.get("XLA_FLAGS", "").split(), *F
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "paca-jax-compiled"))
 # Tracing makes and drops so many objects that looking for cycles among them takes a fifth of its time.
 gc.set_threshold(100_000, 20, 100)
+
+check_shapes()  # before anything of these rooms is imported

@@ -86,21 +86,21 @@ class Detector(Model):
         own = jnp.take_along_axis(masks, found["labels"][:, :, None, None, None], axis=-1)[..., 0]
         return found | {"masks": jax.nn.sigmoid(own)}
 
-    def pyramid(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi C"]]:
+    def pyramid(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B _Hi _Wi D"]]:
         """Returns the levels of the feature pyramid, at strides 4 to 64."""
         return self.neck(self.backbone.features(images, train))
 
     def region_scores(
-        self, pyramid: list[Float[Array, "B Hi Wi C"]]
-    ) -> tuple[list[Float[Array, "B Ni"]], list[Float[Array, "B Ni 4"]]]:
+        self, pyramid: list[Float[Array, "B _Hi _Wi C"]]
+    ) -> tuple[list[Float[Array, "B _Ni"]], list[Float[Array, "B _Ni 4"]]]:
         """Returns the logits and deltas of the anchors of each level."""
         return self.rpn_head(pyramid)
 
     def propose(
         self,
-        pyramid: list[Float[Array, "B Hi Wi C"]],
-        scores: list[Float[Array, "B Ni"]],
-        deltas: list[Float[Array, "B Ni 4"]],
+        pyramid: list[Float[Array, "B _Hi _Wi C"]],
+        scores: list[Float[Array, "B _Ni"]],
+        deltas: list[Float[Array, "B _Ni 4"]],
         image_sizes: Int[Array, "B 2"],
         candidates: int,
     ) -> Proposals:
@@ -117,8 +117,8 @@ class Detector(Model):
         return jax.vmap(suppress)(jnp.concatenate(boxes, 1), jnp.concatenate(kept_scores, 1), image_sizes)
 
     def classify(
-        self, pyramid: list[Float[Array, "B Hi Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
-    ) -> tuple[Float[Array, "B N K+1"], Float[Array, "B N K 4"]]:
+        self, pyramid: list[Float[Array, "B _Hi _Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
+    ) -> tuple[Float[Array, "B N K1"], Float[Array, "B N K 4"]]:
         """Returns the class logits of the box head, the background last, and its deltas."""
         regions = ops.pyramid_roi_align(pyramid[:4], boxes, valid, BOX_SIDE).astype(self.dtype)
         outputs = self.box_head(regions.reshape(-1, *regions.shape[2:]))
@@ -126,23 +126,23 @@ class Detector(Model):
         return logits, deltas
 
     def draw(
-        self, pyramid: list[Float[Array, "B Hi Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
+        self, pyramid: list[Float[Array, "B _Hi _Wi C"]], boxes: Float[Array, "B N 4"], valid: Bool[Array, "B N"]
     ) -> Float[Array, "B N 28 28 K"]:
         """Returns the logits of the mask head."""
         regions = ops.pyramid_roi_align(pyramid[:4], boxes, valid, MASK_SIDE).astype(self.dtype)
         masks = self.mask_head(regions.reshape(-1, *regions.shape[2:]))
         return masks.reshape(*valid.shape, *masks.shape[1:])
 
-    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
+    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
         """Returns the normalized map of each stage, at strides 4, 8, 16 and 32."""
         return self.backbone.features(images, train)
 
-    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:
+    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the assignments of the backbone, as `PaCaViT.clusters` does."""
         return self.backbone.clusters(images)
 
 
-def level_anchors(pyramid: list[Float[Array, "B Hi Wi C"]]) -> list[Float[Array, "Ni 4"]]:
+def level_anchors(pyramid: list[Float[Array, "B _Hi _Wi C"]]) -> list[Float[Array, "_Ni 4"]]:
     """Returns the anchors of each level of a pyramid."""
     return [ops.anchor_grid(x.shape[1], x.shape[2], stride) for x, stride in zip(pyramid, STRIDES, strict=True)]
 
@@ -159,7 +159,7 @@ def _suppress(
 def _detect(
     boxes: Float[Array, "P 4"],
     valid: Bool[Array, "P"],
-    logits: Float[Array, "P K+1"],
+    logits: Float[Array, "P K1"],
     deltas: Float[Array, "P K 4"],
     size: Int[Array, "2"],
     count: int,

@@ -193,7 +193,7 @@ class Stem(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B H/4 W/4 D"]:
+    def __call__(self, images: Float[Array, "B H W C"]) -> Float[Array, "B H4 W4 D"]:
         """Returns the patches."""
         x = Conv(self.channels // 2, stride=2, dtype=self.dtype, name="conv1")(images)
         x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv2")(x)
@@ -207,7 +207,7 @@ class Transition(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H/2 W/2 D"]:
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H2 W2 D"]:
         """Returns the patches of the next stage."""
         x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv")(x)
         return LayerNorm(name="norm")(x)

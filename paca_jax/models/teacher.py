@@ -32,7 +32,7 @@ class BlurTransition(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H/2 W/2 D"]:
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Float[Array, "B H2 W2 D"]:
         """Returns the maps of the next stage."""
         x = Conv(self.channels, stride=2, dtype=self.dtype, name="conv")(ops.binomial_blur(x))
         return BatchNorm(self.dtype, name="norm")(ops.gelu(x), train)
@@ -61,7 +61,7 @@ class Teacher(nn.Module):
     @nn.compact
     def __call__(
         self, patches: Float[Array, "B H W C"], train: bool
-    ) -> tuple[list[Float[Array, "B M N"] | None], list[Float[Array, "B Hi Wi Ci"]]]:
+    ) -> tuple[list[Float[Array, "B M N"] | None], list[Float[Array, "B _Hi _Wi _Ci"]]]:
         """Returns the assignment of each stage (None without clusters) and its map before the top-down path."""
         config, kernel_size = self.config, self.teacher.kernel_size
         maps = []

@@ -21,8 +21,8 @@ class Outputs(NamedTuple):
     """What a forward pass gives: see the methods of `PaCaViT` of the same names."""
 
     logits: Float[Array, "B K"]
-    features: list[Float[Array, "B Hi Wi Ci"]]
-    clusters: dict[str, Float[Array, "B M Hi Wi"]]
+    features: list[Float[Array, "B _Hi _Wi _Ci"]]
+    clusters: dict[str, Float[Array, "B _M _Hi _Wi"]]
 
 
 class Stage(nn.Module):
@@ -80,11 +80,11 @@ class PaCaViT(Model):
         """Returns class logits in float32; with `num_classes=0` the pooled features of the last stage."""
         return self.outputs(images, train).logits
 
-    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B Hi Wi Ci"]]:
+    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
         """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
         return self.outputs(images, train).features
 
-    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B M Hi Wi"]]:
+    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the assignments, {"stage1/block0": ...}, of the blocks that compute one (a teacher's: the first block's).
 
         Each cluster's map sums to one over the image.

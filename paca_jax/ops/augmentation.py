@@ -58,9 +58,9 @@ def mix(
     """Mixes every image and its target with those of a partner, by mixup or by cutmix.
 
     The rows of a group have one mixing weight `lam` and one of the two ways in common; a row's partner is the one at its place
-    from the end of the group. Mixup (Zhang et al., ICLR 2018) takes lam of the image and 1 - lam of the partner, lam from Beta(a, a). Cutmix
-    (Yun et al., ICCV 2019) pastes a rectangle of the partner that covers about 1 - lam of the image, clipped at its border; the
-    targets are weighted by what the rectangle really covers.
+    from the end of the group. Mixup (Zhang et al., ICLR 2018) takes lam of the image and 1 - lam of the partner, lam from
+    Beta(a, a). Cutmix (Yun et al., ICCV 2019) pastes a rectangle of the partner that covers about 1 - lam of the image, clipped
+    at its border; the targets are weighted by the area that the rectangle really covers.
 
     Args:
         key: of all draws.

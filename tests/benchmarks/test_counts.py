@@ -66,7 +66,7 @@ def test_the_table_has_a_line_for_each_row():
 
 @pytest.mark.slow
 def test_the_script_lists_every_model(tmp_path):
-    done = run_main(sys.executable, "benchmarks/model_table.py", "--json", str(tmp_path / "table.json"))
+    done = run_main(sys.executable, "-m", "benchmarks.model_table", "--json", str(tmp_path / "table.json"))
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "table.json").read_text())["models"]
     assert [row["model"] for row in rows] == list_classifiers()

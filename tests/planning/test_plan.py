@@ -104,7 +104,9 @@ def test_a_step_that_does_not_fit_reports_by_how_much_and_what_to_try(tmp_path):
     [
         (["--topology=v9:2x2"], "error: Expected a topology such as v5e:16x16, got 'v9:2x2'."),
         pytest.param(
-            ["--topology=v5e:2x2", "--config.batch_size=6"], "error: Expected batch_size to be a multiple of 4", marks=needs_libtpu
+            ["--topology=v5e:2x2", "--config.batch_size=6"],
+            "error: Expected batch_size to be a multiple of 4",
+            marks=needs_libtpu,
         ),
     ],
 )

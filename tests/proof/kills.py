@@ -89,7 +89,7 @@ def as_table(result: dict[str, Any]) -> str:
         lines.append(f"| {index} | {row['signal']} | {saving} | {row['reached']} | {row['saved']} |")
     lines += [
         "",
-        f"Final parameters bit-identical: {result['same_parameters']}. Metrics equal: {result['same_metrics']}. "
+        f"Final parameters equal bit for bit: {result['same_parameters']}. Metrics equal: {result['same_metrics']}. "
         f"Most steps lost: {result['most_steps_lost']}. Killed each time, SIGTERM with status 143 after saving: "
         f"{result['killed_each_time']}.",
     ]

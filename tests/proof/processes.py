@@ -45,9 +45,9 @@ def campaign(out: Path, seed: int) -> dict[str, Any]:
         workdir = _fresh(out / name.replace(" ", "_").replace(",", ""))
         lines = _run(count, workdir, command(workdir, **DEMO | mesh))
         alone = alone or lines
-        right = round(lines[-1]["eval/accuracy"] * IMAGES, 3)
-        rows.append({"run": name, "largest_relative_difference": _difference(alone, lines), "right": right})
-    same = all(row["largest_relative_difference"] <= 1e-5 and row["right"] == rows[0]["right"] for row in rows)
+        correct = round(lines[-1]["eval/accuracy"] * IMAGES, 3)
+        rows.append({"run": name, "largest_relative_difference": _difference(alone, lines), "correct": correct})
+    same = all(row["largest_relative_difference"] <= 1e-5 and row["correct"] == rows[0]["correct"] for row in rows)
     rng = random.Random(seed)
     interrupted = {number.name: _interrupted(out, rng, number) for number in (signal.SIGKILL, signal.SIGTERM)}
     exact = all(all(found.values()) for found in interrupted.values())
@@ -101,7 +101,7 @@ def _interrupted(out: Path, rng: random.Random, number: signal.Signals) -> dict[
     _, found = paca_jax.load(workdir)
     return {
         "both_stopped": all(codes) if number == signal.SIGKILL else codes == [EXIT_STATUS, EXIT_STATUS],
-        "went_on": again == [0, 0],
+        "resumed": again == [0, 0],
         "same_parameters": bool(jax.tree.all(jax.tree.map(np.array_equal, expected, found))),
         "same_metrics": scalars(workdir) == scalars(out / "two_processes"),
     }
@@ -115,8 +115,8 @@ def _fresh(workdir: Path) -> Path:
 
 def as_table(result: dict[str, Any]) -> str:
     """Returns the campaign as a Markdown table."""
-    lines = [f"| run | largest relative difference of {STEPS} losses | right of {IMAGES} images |", "|:--|--:|--:|"]
-    lines += [f"| {row['run']} | {row['largest_relative_difference']:.1e} | {row['right']:g} |" for row in result["rows"]]
+    lines = [f"| run | largest relative difference of {STEPS} losses | correct of {IMAGES} images |", "|:--|--:|--:|"]
+    lines += [f"| {row['run']} | {row['largest_relative_difference']:.1e} | {row['correct']:g} |" for row in result["rows"]]
     summary = ", ".join(f"{name.replace('_', ' ')}: {value:.3g}" for name, value in result["detection"].items())
     lines += ["", f"A detector that continues for 8 steps on two processes instead of one: {summary}."]
     for number, found in result["one_of_two_interrupted"].items():

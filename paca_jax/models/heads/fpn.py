@@ -25,7 +25,7 @@ class FeaturePyramid(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]]) -> list[Float[Array, "B Hi Wi C"]]:
+    def __call__(self, features: list[Float[Array, "B _Hi _Wi _Ci"]]) -> list[Float[Array, "B _Hi _Wi C"]]:
         """Returns the levels, one more than there are maps."""
         levels = [
             Dense(self.channels, dtype=self.dtype, kernel_init=xavier_init, name=f"lateral{index}")(x)

@@ -51,7 +51,7 @@ class PaCaHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]], train: bool) -> PaCaHeadOutputs:
+    def __call__(self, features: list[Float[Array, "B _Hi _Wi _Ci"]], train: bool) -> PaCaHeadOutputs:
         """Returns the outputs of the head for the maps of the four stages."""
         config, channels, dtype = self.config, self.config.head_channels, self.dtype
         maps = [

@@ -32,8 +32,8 @@ class RegionProposals(nn.Module):
         self.delta = Dense(4 * ANCHORS, dtype=self.dtype, kernel_init=init)
 
     def __call__(
-        self, pyramid: list[Float[Array, "B Hi Wi C"]]
-    ) -> tuple[list[Float[Array, "B Ni"]], list[Float[Array, "B Ni 4"]]]:
+        self, pyramid: list[Float[Array, "B _Hi _Wi C"]]
+    ) -> tuple[list[Float[Array, "B _Ni"]], list[Float[Array, "B _Ni 4"]]]:
         """Returns the logits and deltas of each level's anchors in float32, row by row, the anchors of a cell together."""
         scores, deltas = [], []
         for x in pyramid:
@@ -51,7 +51,7 @@ class BoxHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, regions: Float[Array, "N 7 7 C"]) -> tuple[Float[Array, "N K+1"], Float[Array, "N K 4"]]:
+    def __call__(self, regions: Float[Array, "N 7 7 C"]) -> tuple[Float[Array, "N K1"], Float[Array, "N K 4"]]:
         """Returns the logits and deltas in float32."""
         x = regions.reshape(len(regions), -1)
         for index in range(2):

@@ -20,7 +20,7 @@ class UPerNetHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]], train: bool) -> Float[Array, "B H W K"]:
+    def __call__(self, features: list[Float[Array, "B _Hi _Wi _Ci"]], train: bool) -> Float[Array, "B H W K"]:
         """Returns the logits for the maps of the four stages."""
         channels, dtype, last = self.config.head_channels, self.dtype, features[-1]
         pooled = [last]
@@ -46,7 +46,7 @@ class FCNHead(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, features: list[Float[Array, "B Hi Wi Ci"]], train: bool) -> Float[Array, "B H W K"]:
+    def __call__(self, features: list[Float[Array, "B _Hi _Wi _Ci"]], train: bool) -> Float[Array, "B H W K"]:
         """Returns the logits at stride 16."""
         x = ConvNorm(AUXILIARY_CHANNELS, 3, self.dtype, name="hidden0")(features[2], train)
         return Classifier(self.config.num_classes, self.config.head_dropout_rate, self.dtype, name="classifier")(x, train)

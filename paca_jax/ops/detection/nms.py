@@ -15,7 +15,7 @@ _TILE = 256
 
 
 def nms(
-    boxes: Float[Array, "N 4"], scores: Float[Array, "N"], valid: Bool[Array, "N"], iou_threshold: float
+    boxes: Float[Array, "N 4"], scores: Float[Array, "N"], valid: Bool[Array, "N"], iou_threshold: float | Float[Array, ""]
 ) -> Bool[Array, "N"]:
     """Tells which boxes remain when each, from the highest score down, suppresses those that overlap it by more.
 
@@ -35,7 +35,7 @@ def batched_nms(
     scores: Float[Array, "N"],
     groups: Int[Array, "N"],
     valid: Bool[Array, "N"],
-    iou_threshold: float,
+    iou_threshold: float | Float[Array, ""],
     max_outputs: int,
 ) -> tuple[Int[Array, "K"], Bool[Array, "K"]]:
     """Returns the boxes of highest score that remain when boxes suppress only those of their own group (see `nms`).
@@ -66,7 +66,7 @@ def _settle(
     boxes: Float[Array, "N 4"],
     groups: Int[Array, "N"],
     valid: Bool[Array, "N"],
-    iou_threshold: float,
+    iou_threshold: float | Float[Array, ""],
     enough: int,
 ) -> Bool[Array, "N"]:
     """Tells which of the boxes remain, in the order given; once `enough` do, later tiles are left out."""

@@ -45,7 +45,7 @@ def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Float[A
     maps = padded(x, kernel)
     gradients = dy.reshape(-1, features)
 
-    def product(i: int) -> Float[Array, "K*C D"]:
+    def product(i: int) -> Float[Array, "KC D"]:
         taps = [maps[:, i : i + height : stride, j : j + width : stride] for j in range(columns)]
         patches = jnp.concatenate(taps, -1).reshape(len(gradients), -1)
         return jax.lax.dot_general(patches, gradients, (((0,), (0,)), ((), ())))

@@ -19,7 +19,7 @@ from paca_jax.errors import check
 STRIDE = 4
 _ROWS_AT_ONCE = 64
 
-Logits = Callable[[Float[Array, "B H W C"]], Float[Array, "B H/4 W/4 K"]]
+Logits = Callable[[Float[Array, "B H W C"]], Float[Array, "B H4 W4 K"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class View(NamedTuple):
 
 def predict_labels(
     logits: Logits,
-    images: list[Float[Array, "B Hi Wi C"]],
+    images: list[Float[Array, "B _Hi _Wi C"]],
     sizes: list[Int[Array, "B 2"]],
     original_sizes: Int[Array, "B 2"],
     canvas: tuple[int, int],
@@ -91,7 +91,7 @@ def predict_labels(
 
 def _view(
     logits: Logits,
-    images: Float[Array, "B Hi Wi C"],
+    images: Float[Array, "B _Hi _Wi C"],
     sizes: Int[Array, "B 2"],
     original_sizes: Int[Array, "B 2"],
     canvas: tuple[int, int],

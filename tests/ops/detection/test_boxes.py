@@ -33,7 +33,7 @@ def plain_iou(a, b):
 def test_overlaps():
     expected = [[plain_iou(a, b) for b in BOXES.astype(float)] for a in BOXES.astype(float)]
     np.testing.assert_allclose(jax.jit(ops.box_iou)(BOXES, BOXES), expected, atol=1e-6)
-    np.testing.assert_array_equal(ops.box_area(BOXES)[jnp.array([0, 5, 6, 7])], [200, 0, 0, 0])
+    np.testing.assert_array_equal(ops.box_area(jnp.asarray(BOXES))[jnp.array([0, 5, 6, 7])], [200, 0, 0, 0])
 
 
 def test_clipping_to_the_image():
@@ -42,13 +42,15 @@ def test_clipping_to_the_image():
 
 
 def test_deltas_are_mmdets():
-    np.testing.assert_allclose(ops.encode_boxes(PROPOSALS, GROUND_TRUTHS, RCNN_STDS), REFERENCE["rcnn_encoded"], atol=1e-6)
+    np.testing.assert_allclose(
+        ops.encode_boxes(*map(jnp.asarray, (PROPOSALS, GROUND_TRUTHS)), RCNN_STDS), REFERENCE["rcnn_encoded"], atol=1e-6
+    )
 
 
 def test_decoding_undoes_encoding():
     rng = np.random.default_rng(0)
     corners = rng.uniform(-50, 300, (2, 40, 2))
-    boxes, targets = np.concatenate([corners, corners + rng.uniform(8, 200, (2, 40, 2))], axis=-1).astype(np.float32)
+    boxes, targets = jnp.concatenate([corners, corners + rng.uniform(8, 200, (2, 40, 2))], axis=-1)
     for stds in (RPN_STDS, RCNN_STDS):
         deltas = jax.jit(ops.encode_boxes, static_argnums=2)(boxes, targets, stds)
         np.testing.assert_allclose(ops.decode_boxes(boxes, deltas, stds), targets, atol=1e-3)
@@ -60,10 +62,11 @@ def test_sides_are_limited_and_degenerate_boxes_stay_finite():
     box = jnp.array([10.0, 20.0, 18.0, 24.0])
     grown = ops.decode_boxes(box, jnp.array([0.25, -0.5, 1e4, -1e4]), RPN_STDS)
     np.testing.assert_allclose(grown, [16 - 250, 20 - 0.032, 16 + 250, 20 + 0.032], rtol=1e-6)
-    for target in BOXES:
-        deltas = ops.encode_boxes(BOXES, np.broadcast_to(target, BOXES.shape), RCNN_STDS)
+    boxes = jnp.asarray(BOXES)
+    for target in boxes:
+        deltas = ops.encode_boxes(boxes, jnp.broadcast_to(target, boxes.shape), RCNN_STDS)
         assert np.all(np.isfinite(deltas))
-        assert np.all(np.isfinite(ops.decode_boxes(BOXES, deltas, RCNN_STDS)))
+        assert np.all(np.isfinite(ops.decode_boxes(boxes, deltas, RCNN_STDS)))
 
 
 def reference_anchors():

@@ -56,7 +56,7 @@ def test_targets_are_roi_align_of_the_clipped_box():
     bitmaps = (rng.random((2, *SIZE)) < 0.6).astype(np.uint8)
     boxes, indices = np.tile(BOXES, (2, 1)), np.repeat([1, 0], len(BOXES))
     ours = jax.jit(ops.mask_targets, static_argnums=3)(bitmaps, boxes, indices, 5)
-    clipped = ops.clip_boxes(boxes, jnp.array(SIZE))
+    clipped = ops.clip_boxes(jnp.asarray(boxes), jnp.array(SIZE))
     both = jax.jit(ops.roi_align, static_argnums=(2, 3))(bitmaps.transpose(1, 2, 0).astype(np.float32), clipped, 1, 5)
     covered = np.take_along_axis(np.asarray(both), indices[:, None, None, None], axis=-1)[..., 0]
     clear = np.abs(covered - 0.5) > 1e-5

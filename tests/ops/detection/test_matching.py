@@ -10,7 +10,7 @@ from tests.ops.detection.test_boxes import GROUND_TRUTHS, REFERENCE, reference_a
 
 RPN = {"positive": 0.7, "negative": 0.3, "min_positive": 0.3}
 RCNN = {"positive": 0.5, "negative": 0.5, "min_positive": 0.5}
-EVERYONE = np.ones(len(GROUND_TRUTHS), bool)
+TRUTHS, EVERYONE = jnp.asarray(GROUND_TRUTHS), jnp.ones(len(GROUND_TRUTHS), bool)
 
 
 def plain_assignment(iou, gt_valid, valid, positive, negative, min_positive, low_quality=True):
@@ -34,10 +34,10 @@ def plain_assignment(iou, gt_valid, valid, positive, negative, min_positive, low
 def test_matches_the_rules_one_by_one(rules, low_quality):
     assign = jax.jit(lambda *inputs: ops.assign_boxes(*inputs, **rules, low_quality=low_quality))
     rng = np.random.default_rng(0)
-    for share in (1.0, 0.7, 0.0):
+    for fraction in (1.0, 0.7, 0.0):
         # Few distinct values, so that both maxima are shared by many.
         iou = (rng.integers(0, 11, (6, 50)) * rng.integers(0, 2, (6, 50)) / 10).astype(np.float32)
-        gt_valid, valid = rng.random(6) < share, rng.random(50) < 0.8
+        gt_valid, valid = rng.random(6) < fraction, rng.random(50) < 0.8
         expected = plain_assignment(iou, gt_valid, valid, **rules, low_quality=low_quality)
         np.testing.assert_array_equal(assign(iou, gt_valid, valid), expected)
 
@@ -47,14 +47,14 @@ def test_recorded_assignments():
 
     @jax.jit
     def assign(anchors):
-        iou = ops.box_iou(GROUND_TRUTHS, anchors)
+        iou = ops.box_iou(TRUTHS, anchors)
         return iou, ops.assign_boxes(iou, EVERYONE, jnp.ones(len(anchors), bool), **RPN)
 
     iou, assigned = assign(anchors)
     np.testing.assert_array_equal(assigned, REFERENCE["rpn_assigned_gt"])
     np.testing.assert_allclose(np.max(np.asarray(iou, float), axis=0).sum(), REFERENCE["rpn_max_overlap_sum"], atol=1e-4)
-    rois = REFERENCE["rois"][:, 1:]
-    assigned = ops.assign_boxes(ops.box_iou(GROUND_TRUTHS, rois), EVERYONE, np.ones(len(rois), bool), **RCNN)
+    rois = jnp.asarray(REFERENCE["rois"][:, 1:])
+    assigned = ops.assign_boxes(ops.box_iou(TRUTHS, rois), EVERYONE, jnp.ones(len(rois), bool), **RCNN)
     np.testing.assert_array_equal(assigned, REFERENCE["rcnn_assigned_gt"])
 
 
@@ -82,7 +82,7 @@ def test_samples_more_than_there_are_boxes():
 
 def test_every_box_is_equally_likely():
     keys = jax.random.split(jax.random.key(1), 2000)
-    positive = np.arange(20) < 8
+    positive = jnp.arange(20) < 8
     indices, _, _ = jax.jit(jax.vmap(lambda key: ops.sample(key, positive, ~positive, 8, 0.5)))(keys)
     counts = np.bincount(np.asarray(indices).ravel(), minlength=20) / 2000
     np.testing.assert_allclose(counts[:8], 4 / 8, atol=0.06)

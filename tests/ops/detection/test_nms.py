@@ -1,6 +1,7 @@
 """Non-maximum suppression against the loop over boxes."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,7 +80,7 @@ def test_chosen_boxes_carry_gradients():
     @jax.jit
     @jax.grad
     def gradient(boxes):
-        indices, exists = ops.batched_nms(boxes, boxes[:, 0], np.zeros(40, int), valid, 0.5, 10)
+        indices, exists = ops.batched_nms(boxes, boxes[:, 0], jnp.zeros(40, int), jnp.asarray(valid), 0.5, 10)
         return (boxes[indices] * exists[:, None]).sum()
 
     expected = np.isin(np.arange(40), plain_nms(boxes.astype(float), boxes[:, 0], valid, 0.5)[:10])

@@ -79,7 +79,7 @@ def test_matches_every_sample_by_itself(stride, out):
 
 def test_gradient_is_the_transpose():
     maps, cotangent = features(11, 9, 2), features(len(BOXES), 7, 7, 2)
-    gradient = jax.jit(jax.grad(lambda maps: jnp.vdot(ops.roi_align(maps, BOXES, 20, 7), cotangent)))(maps)
+    gradient = jax.jit(jax.grad(lambda maps: jnp.vdot(ops.roi_align(maps, jnp.asarray(BOXES), 20, 7), cotangent)))(maps)
     rows, columns = plain_weights(BOXES, 20, maps.shape[:2], 7)
     np.testing.assert_allclose(gradient, np.einsum("nph,nqw,npqc->hwc", rows, columns, cotangent, optimize=True), atol=1e-4)
 
@@ -87,8 +87,8 @@ def test_gradient_is_the_transpose():
 def test_levels_by_size():
     sides = np.array([0, 10, 111.9, 112, 223.9, 224, 447, 448, 5000], np.float32)
     boxes = np.stack([0 * sides, 0 * sides, 2 * sides, sides / 2], axis=-1)
-    np.testing.assert_array_equal(ops.pyramid_level(boxes, 4), [0, 0, 0, 1, 1, 2, 2, 3, 3])
-    np.testing.assert_array_equal(ops.pyramid_level(-boxes[:, ::-1], 4)[1:3], [0, 0])
+    np.testing.assert_array_equal(ops.pyramid_level(jnp.asarray(boxes), 4), [0, 0, 0, 1, 1, 2, 2, 3, 3])
+    np.testing.assert_array_equal(ops.pyramid_level(jnp.asarray(-boxes[:, ::-1]), 4)[1:3], [0, 0])
 
 
 def many_boxes(rng, *shape):
@@ -102,7 +102,9 @@ def test_pyramid_pools_each_box_from_its_level():
     boxes, valid = many_boxes(rng, 2, 90), rng.random((2, 90)) < 0.8
     boxes[~valid] = np.nan
     cotangent = rng.standard_normal((2, 90, 7, 7, 2)).astype(np.float32)
-    ours, transpose = jax.vjp(jax.jit(lambda *levels: ops.pyramid_roi_align(levels, boxes, valid, 7)), *levels)
+    ours, transpose = jax.vjp(
+        jax.jit(lambda *levels: ops.pyramid_roi_align(list(levels), *map(jnp.asarray, (boxes, valid)), 7)), *levels
+    )
     sizes = np.sqrt(np.prod(boxes[..., 2:] - boxes[..., :2], axis=-1))
     which = np.clip(np.floor(np.log2(np.nan_to_num(sizes) / 56 + 1e-6)), 0, 3).astype(int)
     assert set(which[valid]) == {0, 1, 2, 3}
@@ -131,7 +133,7 @@ def test_boxes_get_no_gradient_and_bfloat16_stays():
 
 def test_maps_may_be_mapped_over():
     maps = features(3, 10, 12, 2)
-    ours = jax.jit(jax.vmap(lambda maps: ops.roi_align(maps, BOXES, 20, 3)))(maps)
+    ours = jax.jit(jax.vmap(lambda maps: ops.roi_align(maps, jnp.asarray(BOXES), 20, 3)))(maps)
     np.testing.assert_allclose(ours[2], plain_roi_align(maps[2], BOXES, 20, 3), atol=1e-4)
 
 

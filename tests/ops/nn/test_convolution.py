@@ -32,7 +32,7 @@ def test_matches_torch():
     theirs = torch.nn.functional.conv2d(
         torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(kernel).permute(3, 2, 0, 1), stride=2, padding=1
     )
-    np.testing.assert_allclose(ops.conv(x, kernel, 2), theirs.permute(0, 2, 3, 1), atol=1e-5)
+    np.testing.assert_allclose(ops.conv(jnp.asarray(x), jnp.asarray(kernel), 2), theirs.permute(0, 2, 3, 1), atol=1e-5)
 
 
 def test_bfloat16_gradients_keep_the_type():

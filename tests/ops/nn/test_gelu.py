@@ -25,7 +25,7 @@ def test_so_is_its_slope_forward_and_backward():
     x = X[np.abs(X) < 50]
     expected, found = slopes(x)
     np.testing.assert_allclose(found, expected, atol=2e-6)
-    _, forward = jax.jvp(ops.gelu, (x,), (jnp.full_like(x, 2),))
+    _, forward = jax.jvp(ops.gelu, (jnp.asarray(x),), (jnp.full_like(x, 2),))
     np.testing.assert_allclose(forward, 2 * expected, atol=4e-6)
 
 
