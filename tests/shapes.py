@@ -1,14 +1,33 @@
 """Shapes and types are checked while the tests run: every call of these rooms is held against its annotations."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jaxtyping
 from beartype import BeartypeConf, beartype
-from jaxtyping import install_import_hook
 
 CHECKED = ("paca_jax.ops", "paca_jax.models", "paca_jax.convert", "paca_jax.data.transforms")
 
 # An int is a float, as in the numeric tower of PEP 484.
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Checks calls of a function; constructors check their own arguments, and turn lists into tuples."""
+    return function if function.__name__ == "__init__" else _beartype(function)
 
 
 def check_shapes() -> None:
     """Checks the modules of these rooms that are imported from now on."""
-    install_import_hook(CHECKED, "tests.shapes.check")
+    jaxtyping.install_import_hook(CHECKED, "tests.shapes.check")
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """A context in which the library itself must refuse wrong input, as it does for a user."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)

@@ -60,8 +60,8 @@ def encode_boxes(
 
 
 def decode_boxes(
-    boxes: Float[Array, "*N 4"], deltas: Float[Array, "*N 4"], stds: tuple[float, float, float, float]
-) -> Float[Array, "*N 4"]:
+    boxes: Float[Array, "*#N 4"], deltas: Float[Array, "*#N 4"], stds: tuple[float, float, float, float]
+) -> Float[Array, "*#N 4"]:
     """Moves and scales boxes by deltas (see `encode_boxes`); leading axes are broadcast.
 
     Sides grow or shrink at most by 1000 / 16, as in mmdet. Nothing is clipped to an image.

@@ -9,6 +9,7 @@ from paca_jax.errors import UserError
 from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
 from paca_jax.ops import normalize
 from tests.data.tiny import encode
+from tests.shapes import unchecked
 
 RNG = np.random.default_rng(1)
 IMAGE = RNG.integers(0, 256, (50, 80, 3), dtype=np.uint8)
@@ -47,7 +48,7 @@ def test_preprocess_takes_paths_bytes_images_and_arrays(tmp_path):
     ],
 )
 def test_preprocess_refuses(given, message):
-    with pytest.raises(UserError, match=message):
+    with unchecked(), pytest.raises(UserError, match=message):
         preprocess(given, model())
 
 
