@@ -1,4 +1,4 @@
-"""Shapes and types are checked while the tests run: every call of these rooms is held against its annotations."""
+"""Shapes and types are checked while the tests run: every call in these rooms is compared with its annotations."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +14,11 @@ _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def check(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Checks calls of a function; constructors check their own arguments, and turn lists into tuples."""
+    """Returns the function with its arguments and results checked.
+
+    Constructors are generated (no class of these rooms writes its own) and left out: Flax's hold no arrays, and those of
+    configurations answer a wrong value with a sentence of their own.
+    """
     return function if function.__name__ == "__init__" else _beartype(function)
 
 
@@ -25,7 +29,7 @@ def check_shapes() -> None:
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """A context in which the library itself must refuse wrong input, as it does for a user."""
+    """A context without checks, in which the library itself must refuse wrong input, as it does for a user."""
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         yield
