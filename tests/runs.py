@@ -92,7 +92,16 @@ def run_main(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def run_code(code: str) -> str:
     """Runs code in a process of its own, which must succeed, and returns what it printed."""
-    done = run_main(sys.executable, "-c", textwrap.dedent(code))
+    return _printed(code, environment())
+
+
+def run_for_tpus(code: str) -> str:
+    """Runs code that compiles for TPUs in a process of its own, without the flags of this one, and returns what it printed."""
+    return _printed(code, environment_for_tpus())
+
+
+def _printed(code: str, settings: Mapping[str, str]) -> str:
+    done = run([sys.executable, "-c", textwrap.dedent(code)], settings)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -102,11 +111,6 @@ def run_to_the_end(*arguments: str) -> None:
     done = run_main(*arguments)
     if done.returncode:
         raise RuntimeError(done.stderr)
-
-
-def run_for_tpus(code: str) -> subprocess.CompletedProcess[str]:
-    """Runs code that compiles for TPUs, in a process without the flags of this one."""
-    return run([sys.executable, "-c", code], environment_for_tpus())
 
 
 def environment_for_tpus() -> dict[str, str]:

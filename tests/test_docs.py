@@ -36,11 +36,13 @@ PROSE = sorted(
         ROOT / "main.py",
         *SOURCES,
         *(path for folder in ("benchmarks", "configs", "scripts") for path in (ROOT / folder).glob("*.[ps][yh]")),
+        *(path for path in (ROOT / "tests").rglob("*.py") if path.name != "test_docs.py"),  # which lists the words themselves
     ]
 )
 # Words that the prose does not use, and what it says instead.
 STUMBLES = {
     r"anew": "again, or recompute",
+    r"(?:cycles|FLOPs?|images|MiB|memory|time) an? (?:cycle|image|patch|second)": "per",
     r"lacking": "missing",
     r"learnt": "learned",
     r"spelt": "spelled",

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from paca_jax import ops
 from paca_jax.models.heads import BoxHead, DetectorConfig, FeaturePyramid, MaskHead, RegionProposals
 from paca_jax.models.heads.rcnn import BOX_SIDE, MASK_SIDE
-from paca_jax.models.model import Model
+from paca_jax.models.model import Images, Model
 from paca_jax.models.vit import PaCaViT
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -64,7 +64,7 @@ class Detector(Model):
         self.box_head = BoxHead(config.num_classes, config.box_channels, self.dtype)
         self.mask_head = MaskHead(config.num_classes, config.head_channels, self.dtype)
 
-    def __call__(self, images: Float[Array, "B H W C"], image_sizes: Int[Array, "B 2"] | None = None) -> dict[str, Array]:
+    def __call__(self, images: Images, image_sizes: Int[Array, "B 2"] | None = None) -> dict[str, Array]:
         """Returns the detections of each image, in descending order of score.
 
         Args:
@@ -86,7 +86,7 @@ class Detector(Model):
         own = jnp.take_along_axis(masks, found["labels"][:, :, None, None, None], axis=-1)[..., 0]
         return found | {"masks": jax.nn.sigmoid(own)}
 
-    def pyramid(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B _Hi _Wi D"]]:
+    def pyramid(self, images: Images, train: bool = False) -> list[Float[Array, "B _Hi _Wi D"]]:
         """Returns the levels of the feature pyramid, at strides 4 to 64."""
         return self.neck(self.backbone.features(images, train))
 
@@ -133,11 +133,11 @@ class Detector(Model):
         masks = self.mask_head(regions.reshape(-1, *regions.shape[2:]))
         return masks.reshape(*valid.shape, *masks.shape[1:])
 
-    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
+    def features(self, images: Images, train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
         """Returns the normalized map of each stage, at strides 4, 8, 16 and 32."""
         return self.backbone.features(images, train)
 
-    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
+    def clusters(self, images: Images) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the assignments of the backbone, as `PaCaViT.clusters` does."""
         return self.backbone.clusters(images)
 

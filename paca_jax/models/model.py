@@ -3,8 +3,14 @@
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
+from jaxtyping import Array, Float
 
 from paca_jax import ops
+
+
+# Images as users give them: JAX arrays, or NumPy arrays as `preprocess` returns them.
+Images = Float[Array | np.ndarray, "B H W C"]
 
 
 class Model(nn.Module, kw_only=True):

@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.models.heads import FCNHead, PaCaHead, SegmentorConfig, UPerNetHead
-from paca_jax.models.model import Model
+from paca_jax.models.model import Images, Model
 from paca_jax.models.vit import PaCaViT
 
 
@@ -37,12 +37,12 @@ class Segmentor(Model):
             self.head = UPerNetHead(self.config, self.dtype)
             self.auxiliary_head = FCNHead(self.config, self.dtype)
 
-    def __call__(self, images: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B H4 W4 K"]:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "B H4 W4 K"]:
         """Returns class logits at stride 4, in float32."""
         return self.with_auxiliary(images, train)[0]
 
     def with_auxiliary(
-        self, images: Float[Array, "B H W C"], train: bool = False, train_backbone: bool | None = None
+        self, images: Images, train: bool = False, train_backbone: bool | None = None
     ) -> tuple[Float[Array, "B H4 W4 K"], Float[Array, "B _Hi _Wi K"]]:
         """Returns the class logits, and the auxiliary logits that only the training loss uses.
 
@@ -59,11 +59,11 @@ class Segmentor(Model):
             return outputs.logits, outputs.clustering
         return outputs, self.auxiliary_head(features, train)
 
-    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
+    def features(self, images: Images, train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
         """Returns the normalized map of each stage, at strides 4, 8, 16 and 32."""
         return self.backbone.features(images, train)
 
-    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
+    def clusters(self, images: Images) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the backbone's assignments, as `PaCaViT.clusters` does, and the PaCa head's as "head", one per class."""
         outputs = self.backbone.outputs(images)
         if self.config.head != "paca":

@@ -61,7 +61,7 @@ class Teacher(nn.Module):
     @nn.compact
     def __call__(
         self, patches: Float[Array, "B H W C"], train: bool
-    ) -> tuple[list[Float[Array, "B M N"] | None], list[Float[Array, "B _Hi _Wi _Ci"]]]:
+    ) -> tuple[list[Float[Array, "B _M _N"] | None], list[Float[Array, "B _Hi _Wi _Ci"]]]:
         """Returns the assignment of each stage (None without clusters) and its map before the top-down path."""
         config, kernel_size = self.config, self.teacher.kernel_size
         maps = []

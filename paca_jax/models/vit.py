@@ -12,7 +12,7 @@ from paca_jax.errors import UserError
 from paca_jax.models.block import Assignment, Block
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, LayerNorm, Stem, Transition
-from paca_jax.models.model import Model
+from paca_jax.models.model import Images, Model
 from paca_jax.models.teacher import Teacher
 from paca_jax.sharding import constrain_patches
 
@@ -76,15 +76,15 @@ class PaCaViT(Model):
     remat: bool = False
     split_rows: bool = False
 
-    def __call__(self, images: Float[Array, "B H W C"], train: bool = False) -> Float[Array, "B K"]:
+    def __call__(self, images: Images, train: bool = False) -> Float[Array, "B K"]:
         """Returns class logits in float32; with `num_classes=0` the pooled features of the last stage."""
         return self.outputs(images, train).logits
 
-    def features(self, images: Float[Array, "B H W C"], train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
+    def features(self, images: Images, train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
         """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
         return self.outputs(images, train).features
 
-    def clusters(self, images: Float[Array, "B H W C"]) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
+    def clusters(self, images: Images) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the assignments, {"stage1/block0": ...}, of the blocks that compute one (a teacher's: the first block's).
 
         Each cluster's map sums to one over the image.
@@ -92,15 +92,15 @@ class PaCaViT(Model):
         return self.outputs(images).clusters
 
     @nn.compact
-    def outputs(self, images: Float[Array, "B H W C"], train: bool = False) -> Outputs:
+    def outputs(self, images: Images, train: bool = False) -> Outputs:
         """Returns logits, features and clusters at once."""
         config = self.config
         if images.ndim != 4 or images.shape[-1] != config.image_channels:
             raise UserError(
-                f"Images have shape (batch, height, width, {config.image_channels}), but got {tuple(images.shape)}; "
-                "add a batch axis, put channels last, or set image_channels."
+                f"Expected images of shape (batch, height, width, {config.image_channels}), got {tuple(images.shape)}. Add a batch "
+                "axis, put channels last, or set image_channels."
             )
-        x = Stem(config.embed_dims[0], self.dtype, name="stem")(images.astype(self.dtype))
+        x = Stem(config.embed_dims[0], self.dtype, name="stem")(jnp.asarray(images, self.dtype))
         x = constrain_patches(x, self.split_rows)
 
         assignments: list[Assignment | None] = [None] * config.num_stages

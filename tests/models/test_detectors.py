@@ -80,6 +80,8 @@ def test_region_features_and_heads(official, networks, reference):
     for image, rows in enumerate(order):
         boxes[image, : len(rows)], valid[image, : len(rows)] = rois[rows, 1:], True
 
+    boxes, valid = jnp.asarray(boxes), jnp.asarray(valid)
+
     @jax.jit
     def heads(variables, pyramid):
         features = [ops.pyramid_roi_align(pyramid[:4], boxes, valid, side) for side in (7, 14)]
@@ -108,7 +110,7 @@ def test_detections_match_the_recorded_ones(official, reference):
     with jax.default_matmul_precision("highest"):
         found = jax.jit(model.apply)(variables, images, sizes)
     for image in range(2):
-        height, width = sizes[image]
+        height, width = sizes[image].tolist()
         boxes, labels = reference[f"detections{image}/boxes"], reference[f"detections{image}/labels"]
         packed = reference[f"detections{image}/masks"]
         bitmaps = np.unpackbits(packed)[: len(boxes) * height * width].reshape(len(boxes), height, width).astype(bool)

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas import tpu as pltpu
 
+from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+from paca_jax.sharding import make_mesh
+
 TPU_INTERPRETER = pltpu.InterpretParams(uninitialized_memory="nan")
 
 
@@ -30,3 +33,13 @@ def _images(jaxpr, images):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from _images(inner, inner.invars[0].aval.shape[0] if name == "shard_map" else images)
+
+
+def gradient_on_a_tpu(loss, *shapes):
+    """Returns the program of a loss and its gradient by every argument, compiled for one TPU. Needs a process of its own."""
+    prepare_environment()
+    mesh = make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1")))
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+    with jax.set_mesh(mesh):
+        return jax.jit(jax.value_and_grad(loss, tuple(range(len(shapes))))).lower(*placed).compile().as_text()

@@ -114,23 +114,17 @@ def test_sizes_that_the_kernels_do_not_take():
 CODE = """
 import jax, jax.numpy as jnp
 from paca_jax import ops
-from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
-from paca_jax.sharding import make_mesh
-
-prepare_environment()
-mesh = make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1")))
-place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+from tests.ops.agreement import gradient_on_a_tpu
 
 def loss(x, norm, weights):
     return jnp.sum(ops.conv_clustering(x, norm, weights) ** 2)
 
 for height, width, channels, window in ((7, 7, 20, 7), (8, 8, 136, 3), (52, 204, 40, 3)):
     shapes = ((window, window, 1, channels), (channels,), (channels, channels), (channels,), (channels, 10))
-    weights = ops.ClusteringWeights(*(jax.ShapeDtypeStruct(shape, "float32", sharding=place) for shape in shapes))
+    weights = ops.ClusteringWeights(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes))
     norm = ops.NormWeights(weights.depthwise_bias, weights.depthwise_bias)
-    x = jax.ShapeDtypeStruct((2, height, width, channels), "bfloat16", sharding=place)
-    with jax.set_mesh(mesh):
-        text = jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(x, norm, weights).compile().as_text()
+    x = jax.ShapeDtypeStruct((2, height, width, channels), "bfloat16")
+    text = gradient_on_a_tpu(loss, x, norm, weights)
     print(text.count('custom_call_target="tpu_custom_call"'), "convolution(" in text)
 """
 
@@ -138,6 +132,4 @@ for height, width, channels, window in ((7, 7, 20, 7), (8, 8, 136, 3), (52, 204,
 @pytest.mark.slow
 @needs_libtpu
 def test_a_tpu_runs_the_two_kernels_and_no_convolution():
-    done = run_for_tpus(CODE)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["2 False"] * 3
+    assert run_for_tpus(CODE).splitlines() == ["2 False"] * 3

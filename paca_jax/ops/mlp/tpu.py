@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.ops.implementation import Interpreter
@@ -123,7 +124,7 @@ def _vectors(weights: MlpWeights, shortcut: bool) -> Float[Array, "T V L"]:
     return _by_tile(jnp.concatenate([taps, weights.depthwise_bias[None], weights.bias1[None]]), jnp.float32)
 
 
-def _by_tile(array: Float[Array, "R D"], dtype: jnp.dtype) -> Float[Array, "T R L"]:
+def _by_tile(array: Float[Array, "R D"], dtype: DTypeLike) -> Float[Array, "T R L"]:
     return array.astype(dtype).reshape(array.shape[0], -1, LANES).transpose(1, 0, 2)
 
 
@@ -141,7 +142,7 @@ def _patches(x: Float[Array, "B H W C"], tiling: MlpTiling) -> Float[Array, "...
     return jnp.pad(x, ((0, images), (0, rows), (0, columns), (0, 0))).reshape(-1, channels)
 
 
-def _pad_batch(drop_path_scale: Float[Array, "B"], tiling: MlpTiling) -> Float[Array, "B"]:
+def _pad_batch(drop_path_scale: Float[Array, "B"], tiling: MlpTiling) -> Float[Array, "P"]:
     return jnp.pad(drop_path_scale, (0, tiling.batch - len(drop_path_scale)))
 
 

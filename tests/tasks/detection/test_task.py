@@ -5,6 +5,7 @@ import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -201,7 +202,7 @@ def test_masks_are_pasted_like_on_the_device():
     boxes = np.array(
         [[3, 4, 20, 30], [-5, -7, 12.5, 9], [30.2, 20.1, 60, 50], [5, 5, 5, 9], [7, 7, 7.4, 7.3], [50, 60, 70, 80]]
     )
-    pasted = np.asarray(ops.paste_masks(masks, boxes.astype(np.float32), (40, 48))) >= 0.5
+    pasted = np.asarray(ops.paste_masks(jnp.asarray(masks), jnp.asarray(boxes, jnp.float32), (40, 48))) >= 0.5
     for mask, box, expected in zip(masks, boxes, pasted, strict=True):
         assert np.mean(paste_mask(mask, box, (40, 48)) == expected) > 0.999
 
