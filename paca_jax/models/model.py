@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 
 from paca_jax import ops
 
-
 # Images as users give them: JAX arrays, or NumPy arrays as `preprocess` returns them.
 Images = Float[Array | np.ndarray, "B H W C"]
 

@@ -97,8 +97,8 @@ class PaCaViT(Model):
         config = self.config
         if images.ndim != 4 or images.shape[-1] != config.image_channels:
             raise UserError(
-                f"Expected images of shape (batch, height, width, {config.image_channels}), got {tuple(images.shape)}. Add a batch "
-                "axis, put channels last, or set image_channels."
+                f"Expected images of shape (batch, height, width, {config.image_channels}), got {tuple(images.shape)}. "
+                "Add a batch axis, put channels last, or set image_channels."
             )
         x = Stem(config.embed_dims[0], self.dtype, name="stem")(jnp.asarray(images, self.dtype))
         x = constrain_patches(x, self.split_rows)
