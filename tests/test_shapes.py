@@ -19,7 +19,7 @@ def test_a_wrong_shape_is_refused_in_operations():
 def test_a_wrong_shape_is_refused_in_models():
     model = create_model("pacavit_nano")
     with pytest.raises(TypeCheckError, match="images"):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3), int))
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((32, 32, 3)))
 
 
 def test_a_wrong_type_is_refused_in_conversion():

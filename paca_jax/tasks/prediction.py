@@ -12,7 +12,7 @@ from PIL import Image
 from paca_jax import data, explain
 from paca_jax.checkpoints.loading import Loaded
 from paca_jax.models import Detector, Segmentor
-from paca_jax.tasks.classification.prediction import classify_picture
+from paca_jax.tasks.classification.prediction import classify_image
 from paca_jax.tasks.detection.prediction import DRAWN_SCORE, detect_in_picture, to_draw
 from paca_jax.tasks.segmentation.prediction import segment_picture
 from paca_jax.tasks.segmentation.views import Viewing
@@ -49,11 +49,11 @@ def _classification(loaded: Loaded) -> Predictor:
     model: Any = loaded.model
 
     def classify(picture: Image.Image, path: Path) -> Prediction:
+        image = data.preprocess(picture, model)
         if any(model.config.clusters):
-            images = jnp.asarray(data.preprocess(picture, model))[None]
-            sheet = explain.cluster_sheet(model, variables, [picture], images, classes)
+            sheet = explain.cluster_sheet(model, variables, [picture], jnp.asarray(image)[None], classes)
             _write(path, "clusters", explain.to_png(sheet))
-        return _ranked(classify_picture(model, variables, picture), classes, TOP)
+        return _ranked(classify_image(model, variables, image), classes, TOP)
 
     return classify
 

@@ -1,4 +1,4 @@
-"""From pictures to the probabilities of their classes."""
+"""From images to the probabilities of their classes."""
 
 import functools
 
@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
-from PIL import Image
 
-from paca_jax import data
 from paca_jax.models import PaCaViT
 
 
@@ -17,13 +15,12 @@ def _logits(model: PaCaViT, variables: dict[str, PyTree], images: Float[Array, "
     return jnp.asarray(model.apply(variables, images))
 
 
-def classify_picture(model: PaCaViT, variables: dict[str, PyTree], picture: Image.Image) -> Float[np.ndarray, "K"]:
-    """Returns the probability of every class for one picture.
+def classify_image(model: PaCaViT, variables: dict[str, PyTree], image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "K"]:
+    """Returns the probability of every class for one image.
 
     Args:
         model: the classifier.
         variables: the model's variables.
-        picture: any mode.
+        image: normalized, as `paca_jax.preprocess` returns it.
     """
-    images = jnp.asarray(data.preprocess(picture, model))[None]
-    return np.asarray(jax.nn.softmax(_logits(model, variables, images)[0]))
+    return np.asarray(jax.nn.softmax(_logits(model, variables, jnp.asarray(image)[None])[0]))
