@@ -3,8 +3,8 @@
     paca plan --config=configs/paca_base.py --topology=v5e:16x16 [--config.key=value ...] [--json=FILE]
 
 The real step is compiled ahead of time with libtpu (pip install "paca-jax[tpu]"). That takes minutes, and needs neither a TPU
-nor the images of ImageNet. Topologies are v4:WxHxD, v5e:WxH, v5p:WxHxD and v6e:WxH, in chips. If the step does not fit, the
-command prints by how much and what to try; --suggest compiles alternatives until one fits. Things to try yourself are
+nor the images of ImageNet. Topologies are v4:WxHxD, v5e:WxH, v5p:WxHxD, v6e:WxH and tpu7x:WxHxD, in chips. If the step does not
+fit, the command prints by how much and what to try; --suggest compiles alternatives until one fits. Things to try yourself are
 --config.remat=True, --config.mesh.fsdp=16 and --config.accumulate_steps=4. The exit status is 0 if the step fits, 1 if it does
 not, and 2 after an error.
 """
@@ -55,7 +55,7 @@ def _explain(
     """Prints by how much a step does not fit and which changes would help, and returns the same numbers."""
     state = state_bytes(prepare(config, devices, without_data=True))
     print(describe_shortage(str(shortage), topology.name, state))
-    changes = alternatives(config, shortage, sum(state.values()) - state["batch"], topology.num_chips)
+    changes = alternatives(config, shortage, sum(state.values()) - state["batch"], topology.num_devices)
     tried = []
     if suggest:
         for trial in try_alternatives(config, topology, devices, changes):

@@ -178,6 +178,7 @@ def describe_choices(choices: list[Choice]) -> list[str]:
 
 def _describe(implementation: str, reason: str | None, blocks: list[str]) -> str:
     if reason is None:
-        return f"{implementation} in {len(blocks)} blocks" if blocks else implementation
+        count = "1 block" if len(blocks) == 1 else f"{len(blocks)} blocks"
+        return f"{implementation} in {count}" if blocks else implementation
     where = f" in {', '.join(blocks)}" if blocks else ""
     return f"{implementation}{where} ({reason})"

@@ -22,7 +22,7 @@ class Tried:
     Attributes:
         changes: config keys and their new values.
         estimate: its estimate; None if it does not fit.
-        needed: the bytes per chip that it needs; None if it fits.
+        needed: the bytes per device that it needs; None if it fits.
     """
 
     changes: dict[str, Any]
@@ -35,41 +35,41 @@ def as_flags(changes: dict[str, Any]) -> str:
     return " ".join(f"--config.{key}={value}" for key, value in changes.items())
 
 
-def alternatives(config: ConfigDict, shortage: DoesNotFitError, state_bytes: int, chips: int) -> list[dict[str, Any]]:
+def alternatives(config: ConfigDict, shortage: DoesNotFitError, state_bytes: int, devices: int) -> list[dict[str, Any]]:
     """Returns changes of the config that need less memory.
 
     Args:
         config: the config whose step does not fit.
         shortage: the memory that the step needs and the memory that it may use.
-        state_bytes: bytes per chip of parameters, optimizer state and averages.
-        chips: the number of chips in the slice.
+        state_bytes: bytes per device of parameters, optimizer state and averages.
+        devices: the number of devices in the slice.
 
     The batch is split into the smallest number of parts that should fit, and into the next larger one.
     """
     found: list[dict[str, Any]] = [] if config.remat else [{"remat": True}]
     if state_bytes > _LARGE_STATE * shortage.usable:
-        found += [{"mesh.fsdp": fsdp} for fsdp in _larger_fsdp(config, chips)]
+        found += [{"mesh.fsdp": fsdp} for fsdp in _larger_fsdp(config, devices)]
     if shortage.usable > state_bytes:
         factor = (shortage.needed - state_bytes) / (shortage.usable - state_bytes)
-        parts = [parts for parts in _divisors(_images_per_shard(config, chips)) if parts >= factor * config.accumulate_steps]
+        parts = [parts for parts in _divisors(_images_per_shard(config, devices)) if parts >= factor * config.accumulate_steps]
         found += [{"accumulate_steps": count} for count in parts[:2]]
         if not config.remat:
             found += [{"remat": True, "accumulate_steps": count} for count in parts[:1]]
     return found
 
 
-def _images_per_shard(config: ConfigDict, chips: int) -> int:
-    return config.batch_size * config.mesh.model // chips
+def _images_per_shard(config: ConfigDict, devices: int) -> int:
+    return config.batch_size * config.mesh.model // devices
 
 
 def _divisors(number: int) -> list[int]:
     return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
-def _larger_fsdp(config: ConfigDict, chips: int) -> Iterator[int]:
+def _larger_fsdp(config: ConfigDict, devices: int) -> Iterator[int]:
     """Yields the next powers of two, up to 16, that the slice can hold; none if the size of the data axis is fixed."""
     fsdp = 2 * config.mesh.fsdp
-    while config.mesh.data == -1 and fsdp <= 16 and chips % (fsdp * config.mesh.model) == 0:
+    while config.mesh.data == -1 and fsdp <= 16 and devices % (fsdp * config.mesh.model) == 0:
         yield fsdp
         fsdp *= 2
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from paca_jax.ops import describe_choices, record_choices
 from paca_jax.planning.collectives import Collective, collectives
 from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.hlo import parse
@@ -21,29 +22,32 @@ class Estimate:
     Attributes:
         topology: the name of the slice.
         chips: the number of chips in the slice.
+        devices: the number of devices in the slice; two per tpu7x chip, one per chip of all other kinds.
         mesh: the number of devices along each axis of the mesh.
         model: the name of the model.
-        batch_size: images per step, over all chips.
+        batch_size: images per step, over all devices.
         accumulate_steps: the number of parts into which the batch is split, computed one after the other.
         remat: whether the backward pass recomputes blocks.
         steps: the number of steps of the whole run.
         epochs: the number of epochs of the whole run.
-        memory: the memory of one chip.
-        usable_hbm_bytes: the bytes of a chip's memory that a program may use.
-        matrix_flops: FLOPs per chip and step of matrix products and convolutions.
-        hbm_bytes: bytes per chip and step that are read from main memory and written to it.
+        memory: the memory of one device.
+        usable_hbm_bytes: the bytes of a device's memory that a program may use.
+        matrix_flops: FLOPs per device and step of matrix products and convolutions.
+        hbm_bytes: bytes per device and step that are read from main memory and written to it.
         cycles: the compiler's estimate of a step without its Pallas kernels.
         cycle_seconds: `cycles` divided by the clock rate.
-        kernel_seconds: the time of the kernels at the chip's peak, since the compiler gives no cycles for them.
-        peak_seconds: the lower bound that the chip's peak and its memory bandwidth set.
-        exchange_seconds: the lower bound that the links between the chips set.
+        kernel_seconds: the time of the kernels at the device's peak, since the compiler gives no cycles for them.
+        peak_seconds: the lower bound that the device's peak and its memory bandwidth set.
+        exchange_seconds: the lower bound that the links between chips set.
         collectives: the collectives of a step.
         unknown_loops: the sources of loops of unknown length, which count once in `hbm_bytes`, `cycles` and `collectives`.
-        peak_flops: the peak of a chip, in bfloat16.
+        peak_flops: the peak of a device, in bfloat16.
+        implementations: for each operation, what computes it, in which blocks, and why not a faster form.
     """
 
     topology: str
     chips: int
+    devices: int
     mesh: dict[str, int]
     model: str
     batch_size: int
@@ -63,6 +67,7 @@ class Estimate:
     collectives: list[Collective]
     unknown_loops: tuple[str, ...]
     peak_flops: float
+    implementations: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
@@ -71,7 +76,7 @@ class Estimate:
 
     @property
     def images_per_second(self) -> float:
-        """Images per second, over all chips."""
+        """Images per second, over all devices."""
         return self.batch_size / self.seconds
 
     @property
@@ -95,7 +100,8 @@ def compile_step(run: Run) -> tuple[jax.stages.Traced, jax.stages.Compiled]:
     """Returns a run's train step, traced and compiled for its mesh.
 
     Raises:
-        DoesNotFitError: if it needs more memory than a chip has.
+        DoesNotFitError: if it needs more memory than a device has.
+        KernelDoesNotFitError: if a kernel needs more vector memory than a core has.
     """
     with jax.set_mesh(run.mesh):
         traced = run.train_step.trace(run.abstract, run.abstract_batch)
@@ -114,21 +120,24 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
     Args:
         config: the config of the run; published data sets need not be present.
         topology: the slice.
-        devices: its chips, from `compile_only_devices`.
+        devices: its devices, from `compile_only_devices`.
 
     Raises:
-        DoesNotFitError: if it needs more memory than a chip has.
+        DoesNotFitError: if it needs more memory than a device has.
+        KernelDoesNotFitError: if a kernel needs more vector memory than a core has.
         UserError: if the config is not valid, or the mesh does not fit the slice or the batch.
     """
     run = prepare(config, devices, without_data=True)
-    traced, compiled = compile_step(run)
+    with record_choices() as choices:
+        traced, compiled = compile_step(run)
     module = parse(compiled.as_text() or "")
-    chip, chips = topology.chip, topology.num_chips
-    flops = matrix_flops(traced.jaxpr.jaxpr) / chips
-    exchanges = collectives(module, chips)
+    chip, count = topology.chip, topology.num_devices
+    flops = matrix_flops(traced.jaxpr.jaxpr) / count
+    exchanges = collectives(module, count)
     return Estimate(
         topology=topology.name,
-        chips=chips,
+        chips=topology.num_chips,
+        devices=count,
         mesh=dict(run.mesh.shape),
         model=config.model.name,
         batch_size=config.batch_size,
@@ -148,4 +157,5 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
         collectives=exchanges,
         unknown_loops=module.unknown_loops,
         peak_flops=chip.peak_flops,
+        implementations=tuple(describe_choices(choices)),
     )

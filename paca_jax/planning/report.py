@@ -28,36 +28,48 @@ def describe(found: Estimate) -> str:
     unit = GIB if memory.total >= GIB else GIB // 1024
     parts_of_memory = {_MEMORY.get(name, name): size for name, size in dataclasses.asdict(memory).items()}
     lines = [
-        f"{found.model} on {found.topology}: {_count(found.chips, 'chip')}, mesh {mesh}",
+        f"{found.model} on {found.topology}: {_slice(found)}, mesh {mesh}",
         f"batch {found.batch_size}{parts}{blocks}",
         "",
-        f"Memory per chip, {'GiB' if unit == GIB else 'MiB'}",
+        f"Memory per device, {'GiB' if unit == GIB else 'MiB'}",
         *(_row(name, f"{size / unit:.3f}") for name, size in parts_of_memory.items()),
         _row("total", f"{memory.total / unit:.3f}", f"of {found.usable_hbm_bytes / unit:,.3f} usable: fits, {used:.1%}"),
         "",
-        "Per step and chip",
+        "Per step and device",
         _row("matrix operations", *_scaled(found.matrix_flops, "FLOP")),
         _row("main memory traffic", *_scaled(found.hbm_bytes, "B")),
         _row("time of computation, ms", _milliseconds(found.cycle_seconds), f"the compiler's {found.cycles:,} cycles"),
-        _row("... of kernels, ms", _milliseconds(found.kernel_seconds), "in addition, at the chip's peak; cycles unknown"),
+        _row("... of kernels, ms", _milliseconds(found.kernel_seconds), "in addition, at the device's peak; cycles unknown"),
         _row(
-            "... at the chip's peak, ms", _milliseconds(found.peak_seconds), "matrix operations or memory, whichever is longer"
+            "... at the device's peak, ms",
+            _milliseconds(found.peak_seconds),
+            "matrix operations or memory, whichever is longer",
         ),
-        _row("time of collectives, ms", _milliseconds(found.exchange_seconds), "at best, over all links of a chip"),
+        _row("time of collectives, ms", _milliseconds(found.exchange_seconds), "at best, over all links of a device"),
         _row("time of the step, ms", _milliseconds(found.seconds), "the longest of these"),
         _row("utilization of the peak", f"{found.utilization:.1%}"),
         "",
         "The run",
-        _row("images per second", f"{found.images_per_second:,.0f}", f"{found.images_per_second / found.chips:,.1f} per chip"),
+        _row(
+            "images per second", f"{found.images_per_second:,.0f}", f"{found.images_per_second / found.devices:,.1f} per device"
+        ),
         _row("hours", f"{found.hours:.2f}", f"{found.steps:,} steps, {found.epochs:g} epochs"),
         "",
         *_collectives(found),
+        "",
+        "Implementations",
+        *(f"  {line}" for line in found.implementations),
         "",
         _CAVEAT,
     ]
     if found.unknown_loops:
         lines.append(f"Loops of unknown length count once: {', '.join(found.unknown_loops)}.")
     return "\n".join(lines)
+
+
+def _slice(found: Estimate) -> str:
+    chips = _count(found.chips, "chip")
+    return chips if found.devices == found.chips else f"{chips} of {found.devices // found.chips} devices"
 
 
 def _row(name: str, value: str, remark: str = "") -> str:
@@ -86,7 +98,7 @@ def _count(number: int, name: str) -> str:
 def _collectives(found: Estimate) -> Iterable[str]:
     if not found.collectives:
         return ["Collectives: none"]
-    head = ("Collectives per step", "chips", "count", "largest, MB", "total, MB", "source of the largest")
+    head = ("Collectives per step", "devices", "count", "largest, MB", "total, MB", "source of the largest")
     rows = [
         (
             f"  {entry.kind}",
@@ -108,7 +120,7 @@ def _shorten(source: str) -> str:
 def describe_shortage(sentence: str, topology: str, state: dict[str, int]) -> str:
     """Returns a report on a step that does not fit: the error, and the parts of the memory that are known without compiling."""
     parts = ", ".join(f"{name.replace('_', ' ')} {_gib(size)}" for name, size in state.items())
-    return f"Does not fit on {topology}. {sentence}\nIn GiB per chip: {parts}; the rest is activations and temporaries."
+    return f"Does not fit on {topology}. {sentence}\nIn GiB per device: {parts}; the rest is activations and temporaries."
 
 
 def describe_untried(changes: Sequence[dict[str, object]]) -> str:

@@ -15,20 +15,24 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """The specification of one kind of chip. All numbers are per chip; v4 and v5p chips join two cores into one device.
+    """The specification of one kind of chip.
+
+    All numbers are per device: a v4 or v5p chip joins two cores into one device, and a tpu7x chip is two devices, with half of
+    the published numbers each.
 
     Attributes:
         form: the form of its slices' names.
-        usable_hbm_bytes: the part of the main memory (32, 16, 95 and 32 GB as published) that the compiler lets a program use;
-            libtpu 0.0.42.1 reports it if a program is too large: "exceeds available HBM (15.75G)".
+        usable_hbm_bytes: the part of the main memory (32, 16, 95, 32 and 192 GB a chip as published) that the compiler lets a
+            program use; libtpu 0.0.42.1 reports it if a program is too large: "exceeds available HBM (15.75G)".
         bandwidth: of the main memory, in bytes per second, as published.
         links: bytes per second that it can send to its neighbors over all links together: half of the published bidirectional
             bandwidth between chips.
         peak_flops: bfloat16 FLOPs per second, as published.
         clock_hz: `peak_flops` divided by the FLOPs per cycle: two for each cell of its matrix units (8 units of 128 x 128 for
-            v4 and v5p, 4 for v5e, 4 units of 256 x 256 for v6e).
+            v4 and v5p, 4 for v5e, 4 units of 256 x 256 for v6e and tpu7x).
+        devices: devices of a chip.
 
-    Published numbers: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages v4, v5e, v5p and v6e.
+    Published numbers: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages v4, v5e, v5p, v6e and tpu7x.
     """
 
     form: str
@@ -37,6 +41,7 @@ class Chip:
     links: float
     peak_flops: float
     clock_hz: float
+    devices: int = 1
 
 
 CHIPS = {
@@ -44,6 +49,7 @@ CHIPS = {
     "v5e": Chip("WxH", int(15.75 * GIB), 819e9, 200e9, 197e12, 1.5e9),
     "v5p": Chip("WxHxD", int(95.74 * GIB), 2765e9, 600e9, 459e12, 1.75e9),
     "v6e": Chip("WxH", int(31.25 * GIB), 1640e9, 400e9, 918e12, 1.75e9),
+    "tpu7x": Chip("WxHxD", int(94.75 * GIB), 3690e9, 300e9, 1153.5e12, 2.2e9, devices=2),
 }
 _FORMS = ", ".join(f"{name}:{chip.form}" for name, chip in CHIPS.items())
 _QUIET = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}  # otherwise libtpu warns
@@ -67,6 +73,11 @@ class Topology:
     def num_chips(self) -> int:
         """The number of chips in the slice."""
         return math.prod(self.sides)
+
+    @property
+    def num_devices(self) -> int:
+        """The number of devices in the slice."""
+        return self.num_chips * self.chip.devices
 
 
 def parse_topology(name: str) -> Topology:
@@ -96,14 +107,14 @@ def prepare_environment() -> None:
 
 
 def compile_only_devices(topology: Topology) -> list[jax.Device]:
-    """Returns the slice's devices, one per chip: programs can be compiled for them, but not run.
+    """Returns the slice's devices: programs can be compiled for them, but not run.
 
     Raises:
         UserError: if libtpu is not installed, is held by another process, or does not know the slice.
     """
     options: dict[str, object] = {}
-    if len(topology.sides) == 3:
-        options["chip_config_name"] = "megacore"  # one device per chip; v4 would otherwise have two
+    if len(topology.sides) == 3 and topology.chip.devices == 1:
+        options["chip_config_name"] = "megacore"  # v4 would otherwise have two devices per chip
     if topology.num_chips == 1:
         options["chips_per_host_bounds"] = (1, 1, 1)
     try:

@@ -1,14 +1,29 @@
-"""How near two trees of arrays are, and which kernels a program has."""
+"""How near two trees of arrays are, which kernels a program has, and how kernels are interpreted."""
+
+import contextlib
+import io
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas import tpu as pltpu
 
+from paca_jax import ops
 from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
 from paca_jax.sharding import make_mesh
 
-TPU_INTERPRETER = pltpu.InterpretParams(uninitialized_memory="nan")
+
+@contextlib.contextmanager
+def interpreted_on_a_tpu(cores=1):
+    """A context that interprets kernels as a TPU of so many cores runs them; programs must end within it.
+
+    Memory that nothing has written is NaN, and a race of two cores, or of a core and a copy, fails.
+    """
+    printed = io.StringIO()
+    interpreter = pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True, num_cores_or_threads=cores)
+    with contextlib.redirect_stdout(printed), ops.interpret_kernels(interpreter):
+        yield
+    assert "RACE DETECTED" not in printed.getvalue(), printed.getvalue()
 
 
 def assert_agree(expected, found, tolerance):

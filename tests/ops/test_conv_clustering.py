@@ -11,7 +11,7 @@ from paca_jax import ops
 from paca_jax.ops.clustering import tpu_tiling as clustering_tiling
 from paca_jax.ops.clustering.tpu import refusal
 from paca_jax.sharding import make_mesh
-from tests.ops.agreement import TPU_INTERPRETER, assert_agree, images_at_kernels
+from tests.ops.agreement import assert_agree, images_at_kernels, interpreted_on_a_tpu
 from tests.runs import needs_libtpu, run_for_tpus
 
 
@@ -37,10 +37,10 @@ def with_gradients(*drawn, implementation=None):
         return jax.jit(partial(both, implementation=implementation))(*drawn)
 
 
-def assert_kernels_agree(x, *rest, tolerance, interpreter=True):
+def assert_kernels_agree(x, *rest, tolerance, interpreted=None):
     expected = with_gradients(x.astype(jnp.float32), *rest, implementation="xla")
-    with ops.interpret_kernels(interpreter):
-        found = with_gradients(x, *rest, implementation="pallas_tpu")
+    with interpreted or ops.interpret_kernels(True):
+        found = jax.block_until_ready(with_gradients(x, *rest, implementation="pallas_tpu"))
     assert found[0].dtype == found[1].dtype == x.dtype
     assert all(gradient.dtype == jnp.float32 for gradient in jax.tree.leaves(found[2:]))
     assert_agree(expected, found, tolerance)
@@ -55,8 +55,11 @@ def test_kernels_compute_what_the_reference_does(size):
     assert_kernels_agree(*draw(*size), tolerance=1e-5)
 
 
-def test_kernels_read_only_memory_that_they_wrote():
-    assert_kernels_agree(*draw(2, 5, 9, 12, 6, 3), tolerance=1e-5, interpreter=TPU_INTERPRETER)
+@pytest.mark.parametrize(("cores", "step"), [(1, 784), (2, 784), (2, 24)])
+def test_kernels_read_only_memory_that_they_wrote(cores, step, monkeypatch):
+    monkeypatch.setattr(clustering_tiling, "_STEP_BYTES", step * 2**10)
+    drawn = draw(2, 5, 9, 12, 6, 3)
+    assert_kernels_agree(*drawn, tolerance=1e-5, interpreted=interpreted_on_a_tpu(cores))
 
 
 def test_kernels_compute_in_bfloat16_what_the_reference_does_in_float32():
@@ -69,7 +72,7 @@ def test_steps_of_a_large_image_see_the_rows_of_their_neighbors(height, width, w
     monkeypatch.setattr(clustering_tiling, "_STEP_BYTES", rows * columns * 128 * 4)
     monkeypatch.setattr(clustering_tiling, "_ROUND_PATCHES", 2 * columns)
     x, *rest = draw(2, height, width, 16, 6, window)
-    cut = clustering_tiling.tile_clustering(x, window)
+    cut = next(clustering_tiling.clustering_tilings(x, window))
     assert (cut.images, cut.rows) == (1, rows)
     assert cut.chunks > 1
     assert cut.round == (1, 2)
@@ -107,8 +110,8 @@ def test_sizes_that_the_kernels_do_not_take():
     assert refusal(x, weights) is None
     assert refusal(x.astype(jnp.float16), weights) is not None
     assert refusal(x, weights._replace(depthwise=jnp.zeros((17, 17, 1, 6)))) is not None
-    assert refusal(jnp.zeros((1, 100, 400, 6)), weights) is not None
-    assert refusal(x.astype(jnp.bfloat16), weights._replace(pointwise=jnp.zeros((1024, 1024)))) is not None
+    assert "vector memory" in refusal(jnp.zeros((1, 100, 4000, 6)), weights)
+    assert "vector memory" in refusal(x.astype(jnp.bfloat16), weights._replace(project=jnp.zeros((2048, 100))))
 
 
 CODE = """

@@ -111,6 +111,53 @@ def test_pallas_tpu_needs_a_tpu_or_its_interpreter():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def cubes(x, implementation=None):
+    return jnp.sum(ops.layer_norm(x, WEIGHTS, implementation) ** 3)
+
+
+def test_the_reference_has_every_derivative():
+    x = jax.random.normal(jax.random.key(0), X.shape)
+    directions = jnp.linspace(-1, 1, X.size).reshape(X.shape)
+
+    def f(x):
+        return cubes(x, "xla")
+
+    _, slope = jax.jvp(f, (x,), (directions,))
+    np.testing.assert_allclose(slope, jnp.vdot(jax.grad(f)(x), directions), rtol=1e-4)
+    _, forward_over_reverse = jax.jvp(jax.grad(f), (x,), (directions,))
+    reverse_over_reverse = jax.grad(lambda x: jnp.vdot(jax.grad(f)(x), directions))(x)
+    np.testing.assert_allclose(forward_over_reverse, reverse_over_reverse, rtol=1e-3, atol=1e-4)
+
+
+def test_a_model_of_the_reference_has_a_forward_derivative():
+    model, images = create_model("pacavit_nano", implementation="xla"), jnp.ones((1, 32, 32, 3))
+    variables = model.init(jax.random.key(0), images)
+
+    def mean(images):
+        return jnp.mean(model.apply(variables, images))
+
+    _, slope = jax.jvp(mean, (images,), (images,))
+    np.testing.assert_allclose(slope, jnp.vdot(jax.grad(mean)(images), images), rtol=1e-3, atol=1e-6)
+
+
+def test_kernels_have_a_first_gradient_and_say_that_they_have_no_other():
+    with ops.interpret_kernels(True):
+        assert jax.grad(cubes)(X).shape == X.shape
+        with pytest.raises(UserError, match=r"a first derivative in reverse mode, .* the kernel layer_norm .*=.xla."):
+            jax.grad(lambda x: jnp.sum(jax.grad(cubes)(x) ** 2))(X)
+
+
+def test_a_program_of_kernels_is_for_a_tpu_alone():
+    shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+    with on_a_tpu():
+        assert jax.export.export(jax.jit(cubes), platforms=["tpu"])(shape).platforms == ("tpu",)
+        with pytest.raises(UserError, match="a TPU alone, got one for cpu, tpu, which the kernel layer_norm"):
+            jax.export.export(jax.jit(cubes), platforms=["cpu", "tpu"])(shape)
+    reference = jax.jit(lambda x: cubes(x, "xla"))
+    exported = jax.export.export(reference, platforms=["cpu", "tpu"])(shape)
+    np.testing.assert_allclose(exported.call(X), cubes(X))
+
+
 CODE = """
 import jax, jax.numpy as jnp
 from paca_jax import ops
@@ -125,7 +172,36 @@ with jax.set_mesh(make_mesh(devices=compile_only_devices(parse_topology("v5e:1x1
 print(jax.default_backend(), *(choice.implementation for choice in recorded))
 """
 
+WITHOUT_A_MESH = """
+import jax, jax.numpy as jnp
+from unittest import mock
+from paca_jax import ops
+from paca_jax.errors import UserError
+from paca_jax.ops import implementation
+from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+from paca_jax.sharding import batch_sharding, make_mesh
+
+prepare_environment()
+weights = ops.NormWeights(jnp.ones(128), jnp.zeros(128))
+mesh = make_mesh(devices=compile_only_devices(parse_topology("v5e:2x2")))
+x = jax.ShapeDtypeStruct((8, 16, 128), "float32", sharding=batch_sharding(mesh))
+with mock.patch.object(implementation, "target_platform", lambda: "tpu"):
+    with jax.set_mesh(mesh):
+        print(jax.jit(lambda x: ops.layer_norm(x, weights)).lower(x).compile().as_text().count("tpu_custom_call"))
+    try:
+        jax.jit(lambda x: ops.layer_norm(x, weights)).lower(x)
+    except UserError as error:
+        print(error)
+"""
+
 
 @needs_libtpu
 def test_a_mesh_of_tpu_topology_devices_on_a_cpu_host_is_a_tpu():
     assert run_for_tpus(CODE).split() == ["cpu", "pallas_tpu"]
+
+
+@needs_libtpu
+def test_a_program_for_several_tpus_needs_a_mesh():
+    kernels, message = run_for_tpus(WITHOUT_A_MESH).splitlines()
+    assert int(kernels) >= 1
+    assert message.startswith("Expected a mesh (jax.set_mesh) while a program for 4 devices is traced, got none")

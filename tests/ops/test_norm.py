@@ -9,7 +9,7 @@ import pytest
 from paca_jax import ops
 from paca_jax.ops.pallas import patches as patch_tiling
 from paca_jax.sharding import make_mesh
-from tests.ops.agreement import TPU_INTERPRETER, assert_agree, images_at_kernels
+from tests.ops.agreement import assert_agree, images_at_kernels, interpreted_on_a_tpu
 
 
 def draw(*shape, dtype=jnp.float32):
@@ -49,10 +49,10 @@ def test_kernels_compute_what_the_reference_does(shape, step, monkeypatch):
     drawn = draw(*shape)
     expected = with_gradients(*drawn)
     x, weights, g = drawn
-    with ops.interpret_kernels(TPU_INTERPRETER if step == 128 else True):
+    with interpreted_on_a_tpu(cores=2) if step == 128 else ops.interpret_kernels(True):
         assert len(images_at_kernels(both, *drawn)) == 2
         assert_agree(expected, with_gradients(*drawn), 1e-5)
-        found = with_gradients(x.astype(jnp.bfloat16), weights, g)
+        found = jax.block_until_ready(with_gradients(x.astype(jnp.bfloat16), weights, g))
     assert found[0].dtype == found[1].dtype == jnp.bfloat16
     assert_agree(expected, found, 2e-2)
 

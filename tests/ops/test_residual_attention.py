@@ -10,9 +10,11 @@ import pytest
 from paca_jax import ops
 from paca_jax.ops.attention import tpu_tiling as attention_tiling
 from paca_jax.ops.attention.tpu import fused_attention, refusal
+from paca_jax.ops.attention.tpu_steps import AttentionShape
 from paca_jax.ops.pallas import patches as patch_tiling
+from paca_jax.ops.pallas.cores import Core
 from paca_jax.sharding import make_mesh
-from tests.ops.agreement import TPU_INTERPRETER, images_at_kernels
+from tests.ops.agreement import images_at_kernels, interpreted_on_a_tpu
 from tests.runs import needs_libtpu, run_for_tpus
 
 
@@ -74,34 +76,35 @@ def test_kernels_compute_what_the_reference_does(images, patches, clusters, chan
     x, parameters, *rest = draw(images, patches, clusters, channels, dtype)
     wide = jax.tree.map(lambda array: array.astype(jnp.float32), parameters)
     expected = with_gradients(x.astype(jnp.float32), wide, *rest, num_heads=heads, implementation="xla")
-    with ops.interpret_kernels(TPU_INTERPRETER if patches < 10 else True):
-        found = with_gradients(x, parameters, *rest, num_heads=heads, implementation="pallas_tpu")
+    with interpreted_on_a_tpu(cores=images % 2 + 1) if patches < 10 else ops.interpret_kernels(True):
+        found = jax.block_until_ready(with_gradients(x, parameters, *rest, num_heads=heads, implementation="pallas_tpu"))
     assert found[0].dtype == found[1].dtype == dtype
     assert found[2][-1].query.dtype == jnp.float32
     assert_agree(expected, found, tolerance)
 
 
-def test_tiles_of_an_image_add_up(monkeypatch):
+@pytest.mark.parametrize("cores", [1, 2])
+def test_tiles_of_an_image_add_up(cores, monkeypatch):
     drawn = draw(2, 200, 49, 40)
     expected = with_gradients(*drawn, num_heads=1)
-    for module in (attention_tiling, patch_tiling):
-        monkeypatch.setattr(module, "SMALLEST_VMEM", 3 * 2**19)
-    tiling = attention_tiling.tile_attention(2, 200, 49, 40, 1, 48, 4)
+    monkeypatch.setattr(attention_tiling, "_STEP_BYTES", 3 * 2**19)
+    monkeypatch.setattr(patch_tiling, "_STEP_BYTES", 9 * 2**17)
+    tiling = next(attention_tiling.attention_tilings(AttentionShape(2, 200, 49, 40, 1, jnp.float32)))
     assert tiling.tiles > 1
     assert tiling.tiles * tiling.patches > 200  # the last one is filled in part
-    assert patch_tiling.tile_patches(drawn[0], 49).tiles > 1
-    with ops.interpret_kernels(True):
-        assert_agree(expected, with_gradients(*drawn, num_heads=1, implementation="pallas_tpu"), 1e-5)
+    assert next(patch_tiling.patch_tilings(2, 200, 40, jnp.float32, 49)).tiles > 1
+    with interpreted_on_a_tpu(cores):
+        found = jax.block_until_ready(with_gradients(*drawn, num_heads=1, implementation="pallas_tpu"))
+    assert_agree(expected, found, 1e-5)
 
 
 @pytest.mark.parametrize("patches", [2, 49, 196, 784, 3136, 16384, 262144])
 @pytest.mark.parametrize(("channels", "heads"), [(96, 2), (192, 4), (320, 8), (384, 16)])
 def test_tiles_cover_every_patch_once(patches, channels, heads):
-    head_rows = attention_tiling.round_up(channels // heads, 16)
-    tiling = attention_tiling.tile_attention(12, patches, 100, channels, heads, head_rows, 2)
-    assert (tiling.tiles - 1) * tiling.patches < patches <= tiling.tiles * tiling.patches
-    assert tiling.tiles == 1 or (tiling.images == 1 and tiling.patches % 16 == 0)
-    assert 12 % tiling.images == 0
+    for tiling in attention_tiling.attention_tilings(AttentionShape(12, patches, 100, channels, heads, jnp.bfloat16)):
+        assert (tiling.tiles - 1) * tiling.patches < patches <= tiling.tiles * tiling.patches
+        assert tiling.tiles == 1 or (tiling.images == 1 and tiling.patches % 16 == 0)
+        assert 12 % tiling.images == 0
 
 
 def test_sizes_that_the_kernels_do_not_take():
@@ -114,10 +117,10 @@ def test_sizes_that_the_kernels_do_not_take():
     assert refusal(x, jnp.zeros((1, 20000, 4)), 1) is not None
     wide = jnp.zeros((1, 4, 4096))
     assert refusal(wide, assignment, 1) is not None
-    with pytest.raises(ValueError, match="No kernels fit"):
-        fused_attention(wide, assignment, share, norm, clusters, weights, 1)
-    with pytest.raises(ValueError, match="No kernels fit"):
-        fused_attention(x, assignment, share, norm, ops.ClusterWeights(), weights, 1)
+    with pytest.raises(ValueError, match="do not fit: its kernel cluster_attention_backward needs"):
+        fused_attention(wide, assignment, share, norm, clusters, weights, 1, Core(2**24))
+    with pytest.raises(ValueError, match="clusters with a norm"):
+        fused_attention(x, assignment, share, norm, ops.ClusterWeights(), weights, 1, Core(2**24))
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1)])

@@ -11,7 +11,7 @@ from paca_jax import ops
 from paca_jax.ops.mlp import tpu_tiling as mlp_tiling
 from paca_jax.ops.mlp.tpu import refusal
 from paca_jax.sharding import make_mesh
-from tests.ops.agreement import TPU_INTERPRETER, assert_agree, images_at_kernels
+from tests.ops.agreement import assert_agree, images_at_kernels, interpreted_on_a_tpu
 from tests.runs import needs_libtpu, run_for_tpus
 
 
@@ -42,10 +42,10 @@ def with_gradients(*drawn, **options):
         return jax.jit(partial(both, **options))(*drawn)
 
 
-def assert_kernels_agree(x, *rest, shortcut, tolerance, interpreter=True):
+def assert_kernels_agree(x, *rest, shortcut, tolerance, interpreted=None):
     expected = with_gradients(x.astype(jnp.float32), *rest, shortcut=shortcut, implementation="xla")
-    with ops.interpret_kernels(interpreter):
-        found = with_gradients(x, *rest, shortcut=shortcut, implementation="pallas_tpu")
+    with interpreted or ops.interpret_kernels(True):
+        found = jax.block_until_ready(with_gradients(x, *rest, shortcut=shortcut, implementation="pallas_tpu"))
     assert found[0].dtype == found[1].dtype == x.dtype
     assert all(gradient.dtype == jnp.float32 for gradient in jax.tree.leaves(found[2]))
     assert_agree(expected, found, tolerance)
@@ -65,8 +65,11 @@ def test_kernels_compute_what_the_reference_does(size, shortcut):
     assert_kernels_agree(*draw(*size), shortcut=shortcut, tolerance=1e-5)
 
 
-def test_kernels_read_only_memory_that_they_wrote():
-    assert_kernels_agree(*draw(2, 5, 7, 12, 20), shortcut=True, tolerance=1e-5, interpreter=TPU_INTERPRETER)
+@pytest.mark.parametrize(("cores", "size"), [(1, (2, 5, 7, 12, 20)), (2, (2, 6, 8, 12, 20)), (2, (3, 5, 7, 12, 20))], ids=str)
+def test_kernels_read_only_memory_that_they_wrote(cores, size, monkeypatch):
+    monkeypatch.setattr(mlp_tiling, "_SMALL_STEP_PATCHES", 16)  # an image a step
+    drawn = draw(*size)
+    assert_kernels_agree(*drawn, shortcut=True, tolerance=1e-5, interpreted=interpreted_on_a_tpu(cores))
 
 
 def test_kernels_compute_in_bfloat16_what_the_reference_does_in_float32():
@@ -77,7 +80,7 @@ def test_kernels_compute_in_bfloat16_what_the_reference_does_in_float32():
 def test_steps_of_a_large_image_see_the_rows_of_their_neighbors(height, width, rows, monkeypatch):
     monkeypatch.setattr(mlp_tiling, "_LARGE_STEP_PATCHES", 2 * rows * 8)
     x, *rest = draw(2, height, width, 16, 24)
-    cut = mlp_tiling.tile_mlp(x)
+    cut = next(mlp_tiling.mlp_tilings(x))
     assert (cut.images, cut.rows) == (1, rows)
     assert cut.chunks > 1
     assert_kernels_agree(x, *rest, shortcut=True, tolerance=1e-5)
@@ -128,7 +131,8 @@ def test_sizes_that_the_kernels_do_not_take():
     x, (_, weights), _, _ = draw(1, 2, 2, 6, 8)
     assert refusal(x, weights) is None
     assert refusal(x.astype(jnp.float16), weights) is not None
-    assert refusal(x.astype(jnp.bfloat16), weights._replace(kernel1=jnp.zeros((512, 2048)))) is not None
+    wide = jnp.zeros((1, 2, 2, 1024), jnp.bfloat16)
+    assert "vector memory" in refusal(wide, weights._replace(kernel1=jnp.zeros((1024, 4096))))
 
 
 CODE = """

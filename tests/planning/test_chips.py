@@ -17,10 +17,10 @@ from paca_jax.planning.topology import compile_only_devices, parse_topology, pre
 
 prepare_environment()
 found = {{}}
-for name in ("v4:2x2x2", "v5e:1x1", "v5p:2x2x2", "v6e:16x16"):
+for name in ("v4:2x2x2", "v5e:1x1", "v5p:2x2x2", "v6e:16x16", "tpu7x:2x2x1"):
     topology = parse_topology(name)
     devices = compile_only_devices(topology)
-    assert len(devices) == topology.num_chips, name
+    assert len(devices) == topology.num_devices, name
     matrix = jax.ShapeDtypeStruct(({SIDE}, {SIDE}), "bfloat16", sharding=SingleDeviceSharding(devices[-1]))
     module = parse(jax.jit(lambda a, b: a @ b).lower(matrix, matrix).compile().as_text())
     found[name] = [module.cycles, module.hbm_bytes]

@@ -30,12 +30,34 @@ def test_the_compilers_message_on_memory_is_parsed(message, needed, usable):
     shortage = too_large(message)
     assert shortage.needed == pytest.approx(needed * GIB)
     assert shortage.usable == pytest.approx(usable * GIB)
-    assert f"at most 15.75 GiB per chip, got one that needs {needed:.2f} GiB" in str(shortage)
+    assert f"at most 15.75 GiB per device, got one that needs {needed:.2f} GiB" in str(shortage)
 
 
 def test_other_messages_are_not_about_memory():
     assert too_large("INTERNAL: something else, Used 3 of 4 things") is None
-    assert too_large("RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 20.0M of 16.0M vmem.") is None
+
+
+@pytest.mark.parametrize(
+    ("message", "usable"),
+    [
+        (
+            "Ran out of memory in memory space vmem. Used 16.12M of 16.00M vmem. Exceeded vmem capacity by 127.0K. "
+            'Operator: op_name="jit(train_step)/transpose(jvp(depthwise_mlp_backward))/pallas_call"',
+            "16.00",
+        ),
+        (
+            'Ran out of memory in memory space vmem while allocating on stack for %y, metadata={op_name="jit(f)/mlp/'
+            'depthwise_mlp_backward/pallas_call" stack_frame_id=3}. Scoped allocation with size 16.12M and limit 9.00M '
+            "exceeded scoped vmem limit by 7.12M.",
+            "9.00",
+        ),
+    ],
+)
+def test_a_shortage_of_vector_memory_names_the_kernel_and_the_way_out(message, usable):
+    shortage = too_large(f"RESOURCE_EXHAUSTED: {message}")
+    assert not isinstance(shortage, DoesNotFitError)
+    assert f"the {usable} MiB of vector memory" in str(shortage)
+    assert "got depthwise_mlp_backward, which needs 16.12 MiB. Set --config.model.implementation=xla" in str(shortage)
 
 
 @pytest.mark.parametrize("fsdp", [1, 8])

@@ -82,6 +82,9 @@ def test_the_page_says_that_it_is_an_estimate_and_what_is_left_out(planned):
     assert "An estimate: the step was compiled, not run." in text
     assert "host input, evaluation, checkpoints and start-up are left out" in text
     assert f"{found['cycles']:,} cycles" in text
+    assert "  mlp: pallas_tpu in 4 blocks" in text
+    assert "xla in stage4/block0 (one patch only)" in text
+    assert any(line.startswith("mlp: pallas_tpu") for line in found["implementations"])
 
 
 @pytest.mark.slow

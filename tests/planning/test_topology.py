@@ -10,14 +10,18 @@ from paca_jax.planning.topology import CHIPS, compile_only_devices, parse_topolo
     ("name", "chips"), [("v4:2x2x2", 8), ("v5e:16x16", 256), ("v5p:2x2x1", 4), ("v6e:1x1", 1), ("v6e:4x8", 32)]
 )
 def test_a_slice_counts_its_chips(name, chips):
-    assert parse_topology(name).num_chips == chips
+    assert parse_topology(name).num_chips == parse_topology(name).num_devices == chips
+
+
+def test_a_chip_of_the_seventh_generation_is_two_devices():
+    assert (parse_topology("tpu7x:2x2x1").num_chips, parse_topology("tpu7x:2x2x1").num_devices) == (4, 8)
 
 
 @pytest.mark.parametrize(
     "name", ["", "v5e", "v5e:", "v9:2x2", "v5e:2x2x2", "v4:2x2", "v5e:2x-2", "v5e:0x2", "v5e:2x2 ", "V5E:2x2"]
 )
 def test_an_unknown_name_lists_the_known_forms(name):
-    with pytest.raises(UserError, match=r"got .* Choose one of the forms v4:WxHxD, v5e:WxH, v5p:WxHxD, v6e:WxH"):
+    with pytest.raises(UserError, match=r"got .* Choose one of the forms v4:WxHxD, v5e:WxH, v5p:WxHxD, v6e:WxH, tpu7x:WxHxD"):
         parse_topology(name)
 
 
@@ -48,6 +52,6 @@ def test_errors_of_libtpu_become_messages_for_users(monkeypatch, cause, message)
 
 
 def test_clocks_and_peaks_agree():
-    cells = {"v4": 8 * 128**2, "v5e": 4 * 128**2, "v5p": 8 * 128**2, "v6e": 4 * 256**2}
+    cells = {"v4": 8 * 128**2, "v5e": 4 * 128**2, "v5p": 8 * 128**2, "v6e": 4 * 256**2, "tpu7x": 4 * 256**2}
     for kind, chip in CHIPS.items():
         assert 2 * cells[kind] * chip.clock_hz == pytest.approx(chip.peak_flops, rel=0.01)

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.proof import kills, processes, starts
+from tests.proof import kernels, kills, processes, starts
 
 # The runs to kill, and the number of times.
 KILLS = {
@@ -13,7 +13,7 @@ KILLS = {
     "segmentation": (starts.segmentation, 4),
     "detection": (starts.detection, 4),
 }
-CAMPAIGNS = (*KILLS, "processes")
+CAMPAIGNS = (*KILLS, "processes", "kernels")
 
 
 def main() -> None:
@@ -33,6 +33,9 @@ def main() -> None:
             start, count = KILLS[name]
             result = kills.campaign(start, folder, count, arguments.seed)
             table = kills.as_table(result)
+        elif name == "kernels":
+            result = kernels.campaign(folder)
+            table = kernels.as_table(result)
         else:
             result = processes.campaign(folder, arguments.seed)
             table = processes.as_table(result)

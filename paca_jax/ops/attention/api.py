@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 from paca_jax.ops.attention import reference, tpu
 from paca_jax.ops.attention.reference import AttentionWeights, ClusterWeights, Drop
-from paca_jax.ops.implementation import Implementation, Interpreter, always, choose, kernel_interpreter
+from paca_jax.ops.implementation import Implementation, always, choose
+from paca_jax.ops.pallas.cores import Core, target_core
 from paca_jax.ops.residual import Residual
 from paca_jax.sharding import by_images, model_shards
 
@@ -48,11 +49,11 @@ def residual_attention(
         return residual.refusal() or tpu.refusal(x, assignment, num_heads)
 
     if choose("attention", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
-        return _kernels(x, assignment, clusters, weights, residual, num_heads, kernel_interpreter())
+        return _kernels(x, assignment, clusters, weights, residual, num_heads, target_core())
     return reference.residual_attention(x, assignment, clusters, weights, num_heads, residual, drop, implementation)
 
 
-@partial(jax.jit, static_argnames=("num_heads", "interpreter"), inline=True)
+@partial(jax.jit, static_argnames=("num_heads", "core"), inline=True)
 def _kernels(
     x: Array,
     assignment: Array | None,
@@ -60,7 +61,7 @@ def _kernels(
     weights: AttentionWeights,
     residual: Residual,
     num_heads: int,
-    interpreter: Interpreter,
+    core: Core,
 ) -> Array:
-    function = partial(tpu.fused_attention, num_heads=num_heads, interpret=interpreter)
+    function = partial(tpu.fused_attention, num_heads=num_heads, core=core)
     return by_images(function, (x, assignment, residual.scales(x)), (residual.norm, clusters, weights))

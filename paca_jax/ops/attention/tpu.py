@@ -1,49 +1,51 @@
 """Residual patch-to-cluster attention in TPU kernels; neither normalized patches nor scores leave the chip."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from paca_jax.ops.attention.reference import AttentionWeights, ClusterWeights
-from paca_jax.ops.attention.tpu_backward import backward
-from paca_jax.ops.attention.tpu_forward import forward
-from paca_jax.ops.attention.tpu_gather import gather, gather_backward
-from paca_jax.ops.attention.tpu_steps import HeadParameters
-from paca_jax.ops.attention.tpu_tiling import tile_attention
-from paca_jax.ops.implementation import Interpreter
+from paca_jax.ops.attention.tpu_backward import backward_kernel
+from paca_jax.ops.attention.tpu_forward import forward_kernel
+from paca_jax.ops.attention.tpu_gather import gather_backward_kernel, gather_kernel
+from paca_jax.ops.attention.tpu_steps import AttentionShape, HeadParameters
+from paca_jax.ops.attention.tpu_tiling import AttentionTiling, attention_tilings, gather_tilings
 from paca_jax.ops.norm.reference import NormWeights, stack
-from paca_jax.ops.pallas.limits import type_refusal
-from paca_jax.ops.pallas.patches import PatchTiling, tile_patches
-from paca_jax.ops.pallas.registers import PACKED_SUBLANES, round_up
+from paca_jax.ops.pallas.cores import Core, target_core, type_refusal
+from paca_jax.ops.pallas.kernel import Fit, Kernel, first_fit
+from paca_jax.ops.pallas.patches import PatchTiling
 
 
 class _Plan(NamedTuple):
-    """The options that kernels are compiled for. Plain attention does not gather."""
+    """How kernels are cut, and what they are compiled for. Plain attention does not gather."""
 
-    num_heads: int
-    attention: PatchTiling
+    shape: AttentionShape
+    attention: AttentionTiling
     gathering: PatchTiling | None
-    interpret: Interpreter
+    core: Core
 
-    @property
-    def attention_options(self) -> dict[str, Any]:
-        """The options of the attention kernels."""
-        return {"num_heads": self.num_heads, "tiling": self.attention, "interpret": self.interpret}
+
+class Fits(NamedTuple):
+    """The tilings of the attention kernels and of those that gather clusters; None in plain attention."""
+
+    attention: Fit[AttentionTiling]
+    gathering: Fit[PatchTiling] | None
 
 
 def refusal(patches: Float[Array, "B N C"], assignment: Float[Array, "B M N"] | None, num_heads: int) -> str | None:
-    """Returns why the kernels do not take these arrays (no assignment: plain attention), or None if they do."""
-    count, channels = patches.shape[1:]
-    tokens = count if assignment is None else assignment.shape[1]
-    if min(count, tokens) < 2:  # Mosaic does not multiply a matrix of one row
-        return "one patch only" if count < 2 else "one cluster only"
-    if _plan(patches, assignment, num_heads) is None:
-        attended = "patches" if assignment is None else "clusters"
-        return f"{tokens} {attended} of {channels} channels do not fit into the chip's vector memory"
-    return type_refusal(patches.dtype)
+    """Returns why the kernels do not take these arrays on the target's cores, or None if they do.
+
+    Without an assignment, the attention is plain.
+    """
+    if patches.shape[1] < 2:  # Mosaic does not multiply a matrix of one row
+        return "one patch only"
+    if assignment is not None and assignment.shape[1] < 2:
+        return "one cluster only"
+    attention, gathering = fit(_shape(patches, assignment, num_heads), target_core(), gathers=assignment is not None)
+    return type_refusal(patches.dtype) or attention.refusal() or (None if gathering is None else gathering.refusal())
 
 
 def fused_attention(
@@ -54,7 +56,7 @@ def fused_attention(
     clusters: ClusterWeights,
     weights: AttentionWeights,
     num_heads: int,
-    interpret: Interpreter = False,
+    core: Core,
 ) -> Float[Array, "B N C"]:
     """Returns `ops.residual_attention`. The backward pass needs the arguments and the clusters.
 
@@ -68,20 +70,38 @@ def fused_attention(
         clusters: in float32.
         weights: in float32.
         num_heads: attention heads.
-        interpret: how `pallas_call` interprets the kernels on any device; False compiles them for a TPU.
+        core: the cores that the kernels are compiled for.
 
     Raises:
         ValueError: if the sizes do not fit (see `refusal`), or clusters have no norm.
     """
-    plan = _plan(patches, assignment, num_heads, interpret)
-    tokens_norm = norm if assignment is None else clusters.norm
-    if plan is None or tokens_norm is None:
-        shape = assignment if assignment is None else assignment.shape
-        raise ValueError(
-            f"No kernels fit patches {patches.shape}, their assignment {shape}, {num_heads} heads and the norm {tokens_norm}."
-        )
-    parameters = _parameters(norm, tokens_norm, weights, num_heads)
+    attended_norm = norm if assignment is None else clusters.norm
+    if attended_norm is None:
+        raise ValueError("The kernels need clusters with a norm.")
+    shape = _shape(patches, assignment, num_heads)
+    attention, gathering = fit(shape, core, gathers=assignment is not None)
+    plan = _Plan(shape, attention.found(), None if gathering is None else gathering.found(), core)
+    parameters = _parameters(norm, attended_norm, weights, shape)
     return _attend(patches, assignment, drop_path_scale, clusters.position, parameters, plan)
+
+
+def _shape(patches: Array, assignment: Array | None, num_heads: int) -> AttentionShape:
+    images, count, channels = patches.shape
+    attended = count if assignment is None else assignment.shape[1]
+    return AttentionShape(images, count, attended, channels, num_heads, patches.dtype)
+
+
+def fit(shape: AttentionShape, core: Core, *, gathers: bool) -> Fits:
+    """Returns how the kernels are cut; those of plain attention do not gather."""
+
+    def attention_kernels(tiling: AttentionTiling) -> list[Kernel]:
+        return [forward_kernel(shape, tiling), backward_kernel(shape, tiling)]
+
+    def gather_kernels(tiling: PatchTiling) -> list[Kernel]:
+        return [gather_kernel(shape, tiling), gather_backward_kernel(shape, tiling)]
+
+    gathering = first_fit(gather_tilings(shape), gather_kernels, core) if gathers else None
+    return Fits(first_fit(attention_tilings(shape), attention_kernels, core), gathering)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -101,7 +121,7 @@ class _Saved(NamedTuple):
 
     patches: Array
     assignment: Array | None
-    tokens: Array
+    attended: Array
     drop_path_scale: Array
     position: Array | None
     parameters: HeadParameters
@@ -115,42 +135,30 @@ def _forward(
     parameters: HeadParameters,
     plan: _Plan,
 ) -> tuple[Array, _Saved]:
-    tokens = patches
+    attended = patches
     if assignment is not None and plan.gathering is not None:
-        tokens = gather(patches, assignment, parameters.norm, tiling=plan.gathering, interpret=plan.interpret)
-        tokens = ClusterWeights(position).place(tokens)
-    y = forward(patches, tokens, drop_path_scale, _cast(parameters, patches), **plan.attention_options)
-    return y, _Saved(patches, assignment, tokens, drop_path_scale, position, parameters)
+        kernel = gather_kernel(plan.shape, plan.gathering)
+        (found,) = kernel(plan.core, patches, assignment, parameters.norm)
+        attended = ClusterWeights(position).place(found)
+    kernel = forward_kernel(plan.shape, plan.attention)
+    (y,) = kernel(plan.core, patches, attended, drop_path_scale, *_cast(parameters, patches))
+    return y, _Saved(patches, assignment, attended, drop_path_scale, position, parameters)
 
 
 def _backward(plan: _Plan, saved: _Saved, g: Array) -> tuple[Array, Array | None, Array, Array | None, HeadParameters]:
-    patches, assignment, tokens, drop_path_scale, position, parameters = saved
-    d_patches, d_tokens, d_parameters = backward(
-        patches, tokens, drop_path_scale, _cast(parameters, patches), g, **plan.attention_options
-    )
-    d_scale = jnp.zeros_like(drop_path_scale)
+    patches, assignment, attended, drop_path_scale, position, parameters = saved
+    kernel = backward_kernel(plan.shape, plan.attention)
+    d_patches, d_attended, *sums = kernel(plan.core, patches, attended, g, drop_path_scale, *_cast(parameters, patches))
+    d_parameters, d_scale = HeadParameters(*sums), jnp.zeros_like(drop_path_scale)
     if assignment is None or plan.gathering is None:
-        return d_patches + d_tokens, None, d_scale, None, d_parameters
-    d_patches, d_assignment, d_norm = gather_backward(
-        patches, assignment, parameters.norm, d_tokens, d_patches, tiling=plan.gathering, interpret=plan.interpret
-    )
-    d_position = None if position is None else jnp.sum(d_tokens, axis=0, dtype=position.dtype)
+        return d_patches + d_attended, None, d_scale, None, d_parameters
+    kernel = gather_backward_kernel(plan.shape, plan.gathering)
+    d_patches, d_assignment, d_norm = kernel(plan.core, patches, assignment, parameters.norm, d_attended, d_patches)
+    d_position = None if position is None else jnp.sum(d_attended, axis=0, dtype=position.dtype)
     return d_patches, d_assignment, d_scale, d_position, d_parameters._replace(norm=d_parameters.norm + d_norm)
 
 
 _attend.defvjp(_forward, _backward)
-
-
-def _plan(patches: Array, assignment: Array | None, num_heads: int, interpret: Interpreter = False) -> _Plan | None:
-    """Returns how kernels are cut, or None if the sizes do not fit."""
-    (batch, count, channels), itemsize = patches.shape, patches.dtype.itemsize
-    tokens = count if assignment is None else assignment.shape[1]
-    head_rows = round_up(channels // num_heads, PACKED_SUBLANES)
-    attention = tile_attention(batch, count, tokens, channels, num_heads, head_rows, itemsize)
-    gathering = None if assignment is None else tile_patches(patches, tokens)
-    if attention is None or min(count, tokens) < 2 or (assignment is not None and gathering is None):
-        return None
-    return _Plan(num_heads, attention, gathering, interpret)
 
 
 def _cast(parameters: HeadParameters, like: Array) -> HeadParameters:
@@ -158,12 +166,14 @@ def _cast(parameters: HeadParameters, like: Array) -> HeadParameters:
     return parameters._replace(**kernels)
 
 
-def _parameters(norm: NormWeights, attended_norm: NormWeights, weights: AttentionWeights, num_heads: int) -> HeadParameters:
-    scale = (weights.query.shape[1] // num_heads) ** -0.5
+def _parameters(
+    norm: NormWeights, attended_norm: NormWeights, weights: AttentionWeights, shape: AttentionShape
+) -> HeadParameters:
+    scale = (shape.channels // shape.num_heads) ** -0.5
 
     def rows(kernel: Float[Array, "D C"]) -> Float[Array, "R C"]:
-        heads = kernel.reshape(num_heads, -1, kernel.shape[1])
-        padding = round_up(heads.shape[1], PACKED_SUBLANES) - heads.shape[1]
+        heads = kernel.reshape(shape.num_heads, -1, kernel.shape[1])
+        padding = shape.head_rows - heads.shape[1]
         return jnp.pad(heads, ((0, 0), (0, padding), (0, 0))).reshape(-1, kernel.shape[1])
 
     return HeadParameters(

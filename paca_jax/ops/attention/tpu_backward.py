@@ -1,89 +1,77 @@
 """The backward kernel of patch-to-cluster attention, which recomputes scores and attention weights."""
 
 from functools import partial
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from paca_jax.ops.attention.tpu_steps import HeadParameters, attention_cost, head_slices, keys_and_values, softmax
-from paca_jax.ops.implementation import Interpreter
+from paca_jax.ops.attention.tpu_steps import AttentionShape, HeadParameters, head_groups, keys_and_values, softmax
+from paca_jax.ops.attention.tpu_tiling import AttentionTiling, spilled_by_attention
 from paca_jax.ops.norm.reference import normalize
-from paca_jax.ops.pallas.limits import SMALLEST_VMEM
-from paca_jax.ops.pallas.patches import PatchTiling, at_tile, image_spec, norm_gradient, patch_spec, patches_inside
+from paca_jax.ops.pallas.blocks import Ref, image_scalars
+from paca_jax.ops.pallas.kernel import Kernel, Step
+from paca_jax.ops.pallas.patches import at_tile, norm_gradient, patches_inside
 from paca_jax.ops.pallas.registers import NN, NT, TN, dot
-from paca_jax.ops.pallas.specs import IMAGE_SCALARS, Ref, whole
 
 
-def backward(
-    patches: Float[Array, "B N C"],
-    clusters: Float[Array, "B M C"],
-    drop_path_scale: Float[Array, "B"],
-    parameters: HeadParameters,
-    g: Float[Array, "B N C"],
-    *,
-    num_heads: int,
-    tiling: PatchTiling,
-    interpret: Interpreter,
-) -> tuple[Float[Array, "B N C"], Float[Array, "B M C"], HeadParameters]:
-    """Returns the gradients of patches, clusters and, in float32 and summed over images, of the parameters."""
-    rows, attended = parameters.query.shape[0], clusters.shape[1]
-    kept = pltpu.VMEM((tiling.images, rows, attended), patches.dtype)
-    summed = pltpu.VMEM((rows, attended), jnp.float32)
-    spec = patch_spec(patches, tiling)
-    d_shapes = [jax.ShapeDtypeStruct(parameter.shape, jnp.float32) for parameter in parameters]
-    call: Any = pl.pallas_call(
-        partial(_kernel, num_heads=num_heads, num_patches=patches.shape[1], tiling=tiling),
-        grid=(patches.shape[0] // tiling.images, tiling.tiles),
-        in_specs=[spec, image_spec(clusters, tiling), spec, IMAGE_SCALARS, *map(whole, parameters)],
-        out_specs=[spec, image_spec(clusters, tiling), *map(whole, parameters)],
-        out_shape=[*(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in (patches, clusters)), *d_shapes],
-        scratch_shapes=[kept, kept, summed, summed],
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=SMALLEST_VMEM),
-        cost_estimate=attention_cost(patches, clusters, num_heads, forwards=2),
+def backward_kernel(shape: AttentionShape, tiling: AttentionTiling) -> Kernel:
+    """Returns the kernel that computes the gradients of `forward_kernel`.
+
+    It takes patches, clusters, the gradient of the output, drop-path scales and parameters, and returns the gradients of
+    patches, of clusters and, in float32 and summed over images, of the parameters.
+    """
+    patches, clusters = shape.patch_block(tiling), shape.attended_block(tiling)
+    kept = pltpu.VMEM((tiling.images, shape.rows, shape.attended), shape.dtype)
+    summed = pltpu.VMEM((shape.rows, shape.attended), jnp.float32)
+    return Kernel(
         name="cluster_attention_backward",
-        interpret=interpret,
+        body=partial(_body, num_heads=shape.num_heads, num_patches=shape.patches, tiling=tiling),
+        grid=tiling.grid(shape.images),
+        operands=[patches, clusters, patches, image_scalars(shape.images), *shape.parameter_blocks(shape.dtype)],
+        results=[patches, clusters],
+        sums=[block.array for block in shape.parameter_blocks(jnp.float32)],
+        cost=shape.cost(forwards=2),
+        scratch=[kept, kept, summed, summed],
+        spilled=spilled_by_attention(shape, tiling),
     )
-    d_patches, d_clusters, *d_parameters = call(patches, clusters, g, drop_path_scale, *parameters)
-    return d_patches, d_clusters, HeadParameters(*d_parameters)
 
 
-def _kernel(
-    x: Ref, z: Ref, g: Ref, drop_path_scale: Ref, *refs: Ref, num_heads: int, num_patches: int, tiling: PatchTiling
+def _body(
+    step: Step,
+    x: Ref,
+    z: Ref,
+    g: Ref,
+    drop_path_scale: Ref,
+    *refs: Ref,
+    num_heads: int,
+    num_patches: int,
+    tiling: AttentionTiling,
 ) -> None:
     count = len(HeadParameters._fields)
     parameters, d_parameters = HeadParameters(*refs[:count]), HeadParameters(*refs[count + 2 : -4])
     dx, dz = refs[count : count + 2]
     keys, values, d_keys, d_values = refs[-4:]
-    first, tile = pl.program_id(0) * tiling.images, pl.program_id(1)
-
-    @pl.when((pl.program_id(0) == 0) & (tile == 0))
-    def _() -> None:
-        for total in d_parameters:
-            total[...] = jnp.zeros_like(total)
+    first, tile = step.image * tiling.images, step.part
 
     def start_sums() -> None:
         d_keys[...] = jnp.zeros_like(d_keys)
         d_values[...] = jnp.zeros_like(d_values)
 
-    keys_and_values(z, parameters, keys, values, tiling)
+    keys_and_values(step, z, parameters, keys, values, tiling)
     if tiling.tiles > 1:
-        at_tile(0, tiling, start_sums)
+        at_tile(0, step, tiling, start_sums)
     for image in range(tiling.images):
         own, own_g = (patches_inside(ref[image], tile, 0, num_patches) for ref in (x, g))
         normal, scale = normalize(own, parameters.norm[...]), drop_path_scale[first + image]
         branch_g = (own_g * scale).astype(g.dtype)
-        found = _patches_gradient(normal, branch_g, keys.at[image], values.at[image], parameters, d_parameters, num_heads)
-        d_branch = norm_gradient(own, found[0], parameters.norm, d_parameters.norm)
+        kept = (keys.at[image], values.at[image], d_keys, d_values)
+        d_normal = _patches_gradient(normal, branch_g, *kept, parameters, d_parameters, num_heads, tiling)
+        d_branch = norm_gradient(own, d_normal, parameters.norm, d_parameters.norm)
         dx[image] = (own_g.astype(jnp.float32) + d_branch).astype(dx.dtype)
-        if tiling.tiles > 1:
-            d_keys[...] += found[1]
-            d_values[...] += found[2]
-        else:
-            dz[image] = _clusters_gradient(z[image], found[1], found[2], parameters, d_parameters).astype(dz.dtype)
+        if tiling.tiles == 1:
+            dz[image] = _clusters_gradient(z[image], d_keys[...], d_values[...], parameters, d_parameters).astype(dz.dtype)
     if tiling.tiles > 1:
 
         @pl.when(tile == tiling.tiles - 1)
@@ -96,34 +84,38 @@ def _patches_gradient(
     g: Float[Array, "N C"],
     keys: Ref,
     values: Ref,
+    d_keys: Ref,
+    d_values: Ref,
     parameters: HeadParameters,
     d_parameters: HeadParameters,
     num_heads: int,
-) -> tuple[Float[Array, "N C"], Float[Array, "R M"], Float[Array, "R M"]]:
-    """Returns the gradients of patches, keys and values, and adds those of the parameters that meet patches."""
-    heads = head_slices(parameters, num_heads)
+    tiling: AttentionTiling,
+) -> Float[Array, "N C"]:
+    """Returns the gradient of patches; adds those of parameters, and adds (if images are one tile, writes) those of tokens."""
     query = (dot(parameters.query[...], x, NT) + parameters.query_bias[...]).astype(x.dtype)
     d_attended = dot(parameters.out[...], g, NT).astype(x.dtype)
+    attended, d_query = [], []
+    for heads in head_groups(parameters, num_heads, tiling.heads):
+        scores = [dot(keys[head], query[head], TN) for head in heads]
+        d_weights = [dot(values[head], d_attended[head], TN) for head in heads]
+        weights = [softmax(score) for score in scores]
+        rounded = [weight.astype(x.dtype) for weight in weights]
+        d_scores = [
+            (weight * (d - jnp.sum(weight * d, axis=0, keepdims=True))).astype(x.dtype)
+            for weight, d in zip(weights, d_weights, strict=True)
+        ]
+        attended += [dot(values[head], weight, NN).astype(x.dtype) for head, weight in zip(heads, rounded, strict=True)]
+        d_query += [dot(keys[head], d, NN) for head, d in zip(heads, d_scores, strict=True)]
+        for head, weight, d in zip(heads, rounded, d_scores, strict=True):
+            for total, found in ((d_values, dot(d_attended[head], weight, NT)), (d_keys, dot(query[head], d, NT))):
+                total[head] = found if tiling.tiles == 1 else total[head] + found
 
-    scores = [dot(keys[head], query[head], TN) for head in heads]
-    d_weights = [dot(values[head], d_attended[head], TN) for head in heads]
-    weights = [softmax(score) for score in scores]
-    rounded = [weight.astype(x.dtype) for weight in weights]
-    d_scores = [
-        (weight * (d - jnp.sum(weight * d, axis=0, keepdims=True))).astype(x.dtype)
-        for weight, d in zip(weights, d_weights, strict=True)
-    ]
-    attended = [dot(values[head], weight, NN).astype(x.dtype) for head, weight in zip(heads, rounded, strict=True)]
-    d_values = [dot(d_attended[head], weight, NT) for head, weight in zip(heads, rounded, strict=True)]
-    d_query = jnp.concatenate([dot(keys[head], d, NN) for head, d in zip(heads, d_scores, strict=True)])
-    d_keys = [dot(query[head], d, NT) for head, d in zip(heads, d_scores, strict=True)]
-
-    d_parameters.query[...] += dot(d_query.astype(x.dtype), x, NN)
-    d_parameters.query_bias[...] += jnp.sum(d_query, axis=1, keepdims=True)
+    d_queries = jnp.concatenate(d_query)
+    d_parameters.query[...] += dot(d_queries.astype(x.dtype), x, NN)
+    d_parameters.query_bias[...] += jnp.sum(d_queries, axis=1, keepdims=True)
     d_parameters.out[...] += dot(jnp.concatenate(attended), g, NN)
     d_parameters.out_bias[...] += jnp.sum(g.astype(jnp.float32), axis=0, keepdims=True)
-    dx = dot(d_query.astype(x.dtype), parameters.query[...], TN)
-    return dx, jnp.concatenate(d_keys), jnp.concatenate(d_values)
+    return dot(d_queries.astype(x.dtype), parameters.query[...], TN)
 
 
 def _clusters_gradient(

@@ -7,8 +7,9 @@ from jaxtyping import Array, Float
 
 from paca_jax.ops.clustering import reference, tpu
 from paca_jax.ops.clustering.reference import ClusteringWeights
-from paca_jax.ops.implementation import Implementation, Interpreter, always, choose, kernel_interpreter
+from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.norm.reference import NormWeights
+from paca_jax.ops.pallas.cores import Core, target_core
 from paca_jax.sharding import by_images, model_shards
 
 
@@ -37,10 +38,10 @@ def conv_clustering(
         return "no LayerNorm precedes it" if norm is None else tpu.refusal(x, weights)
 
     if choose("clustering", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
-        return _kernels(x, norm, weights, kernel_interpreter())
+        return _kernels(x, norm, weights, target_core())
     return reference.conv_clustering(x, norm, weights, implementation)
 
 
-@partial(jax.jit, static_argnames="interpreter", inline=True)
-def _kernels(x: Array, norm: NormWeights, weights: ClusteringWeights, interpreter: Interpreter) -> Array:
-    return by_images(partial(tpu.fused_clustering, interpret=interpreter), (x,), (norm, weights))
+@partial(jax.jit, static_argnames="core", inline=True)
+def _kernels(x: Array, norm: NormWeights, weights: ClusteringWeights, core: Core) -> Array:
+    return by_images(partial(tpu.fused_clustering, core=core), (x,), (norm, weights))

@@ -2,107 +2,83 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.ops.clustering.tpu_steps import (
     BIASES,
     SINGLE_BUFFER,
     Index,
-    assignment_spec,
+    assignment_block,
     clustering_cost,
     filtered_scratch,
     for_rounds,
     for_strips,
     load_windows,
     logit_scratch,
-    map_specs,
+    map_blocks,
     round_rows,
     rows_inside,
     store_filtered,
     store_normal,
     store_rows,
     tiled_map_scratch,
+    weight_blocks,
     weighted_windows,
 )
-from paca_jax.ops.clustering.tpu_tiling import ClusteringTiling
-from paca_jax.ops.implementation import Interpreter
+from paca_jax.ops.clustering.tpu_tiling import ClusteringTiling, spilled_by_clustering
 from paca_jax.ops.nn.gelu import gelu_and_slope
 from paca_jax.ops.norm.reference import normalize_backward
-from paca_jax.ops.pallas.limits import ROWS_VMEM_LIMIT
+from paca_jax.ops.pallas.blocks import Ref
+from paca_jax.ops.pallas.kernel import Kernel, Step
 from paca_jax.ops.pallas.registers import LANES, NN, NT, SUBLANES, TN, dot, sum_rows
 from paca_jax.ops.pallas.rows import clear_edges
-from paca_jax.ops.pallas.specs import Ref, whole
 
 _PART_PATCHES = 7 * LANES  # whose assignments vector memory holds twice
 
 
-def backward(
-    x: Float[Array, "N W C"],
-    dys: Sequence[Array],
-    norm: Float[Array, "2 C"],
-    vectors: Float[Array, "V C"],
-    pointwise: Float[Array, "C C"],
-    project: Float[Array, "C M"],
-    *,
-    tiling: ClusteringTiling,
-    interpret: Interpreter,
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Returns the gradients. All but the first are sums over patches, in float32.
+def backward_kernel(tiling: ClusteringTiling, project: tuple[int, ...], dtype: DTypeLike) -> Kernel:
+    """Returns the kernel for a last dense kernel of this shape: channels by clusters.
 
-    Args:
-        x: all rows of all images.
-        dys: the assignment and its gradient (B, M, N) if steps see whole images, else the gradient of the logits (N, W, M).
-        norm: scale and bias.
-        vectors: taps, and the biases of convolution and first dense layer.
-        pointwise: of the first dense layer.
-        project: of the second dense layer.
-        tiling: how maps are cut.
-        interpret: how `pallas_call` interprets the kernel on any device; False compiles it for a TPU.
-
-    Returns:
-        The gradients of `x`, in its layout and type; of `norm` (2, C); of `vectors` (V, 8, C), whose axis of 8 the caller sums
-        over; of `pointwise` and of `project`.
+    It takes all rows of all images, once for each of their blocks; the assignment and its gradient (B, M, N) if steps see
+    whole images, else the gradient of the logits of all rows (N, W, M), once for each of its blocks; and the arrays of
+    `weight_blocks`. It returns the gradient of the rows, in their layout and type, and as sums in float32 those of the norm
+    (2, C), of the vectors (V, 8, C), whose axis of 8 the caller sums over, and of both dense kernels.
     """
-    channels, clusters = project.shape
-    patches = map_specs(tiling, channels, tiling.halo)
+    channels, clusters = project
+    patches = map_blocks(tiling, channels, dtype, tiling.halo)
     if tiling.chunks == 1:
-        gradients = [assignment_spec(tiling, clusters, pipeline_mode=SINGLE_BUFFER), assignment_spec(tiling, clusters)]
+        gradients = [assignment_block(tiling, clusters, dtype, pipeline_mode=SINGLE_BUFFER)]
+        gradients.append(assignment_block(tiling, clusters, dtype))
         scratch = [logit_scratch(tiling, clusters)]
     else:
-        gradients, scratch = map_specs(tiling, clusters, max(tiling.reach, 1)), []
-        dys = [*dys] * len(gradients)
-    weights = (norm, vectors, pointwise, project)
-    sums = [
-        jax.ShapeDtypeStruct(shape, jnp.float32)
-        for shape in (norm.shape, (len(vectors), SUBLANES, channels), pointwise.shape, project.shape)
-    ]
+        gradients, scratch = map_blocks(tiling, clusters, dtype, max(tiling.reach, 1)), []
+    weights = weight_blocks(tiling, channels, clusters, dtype)
+    norm, vectors, *dense = (block.array.shape for block in weights)
+    sums = (norm, (vectors[0], SUBLANES, channels), *dense)
     images, rows = tiling.round
-    call: Any = pl.pallas_call(
-        partial(_step, tiling=tiling),
+    return Kernel(
+        name="conv_clustering_backward",
+        body=partial(_step, tiling=tiling),
         grid=tiling.grid,
-        in_specs=[*patches, *gradients, *map(whole, weights)],
-        out_specs=[patches[0], *map(whole, sums)],
-        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
-        scratch_shapes=[
+        operands=[*patches, *gradients, *weights],
+        results=patches[:1],
+        sums=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in sums],
+        cost=clustering_cost(tiling, channels, clusters, jnp.dtype(dtype).itemsize, forwards=3),
+        scratch=[
             tiled_map_scratch(tiling, _edges(tiling)[0], channels),
             tiled_map_scratch(tiling, tiling.reach, channels),
             filtered_scratch(tiling, _edges(tiling)[1], channels),
             pltpu.VMEM((max(images * rows, tiling.reach), tiling.columns, clusters), jnp.float32),
             *scratch,
         ],
-        # In order, because sums stay in place from step to step.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=ROWS_VMEM_LIMIT),
-        cost_estimate=clustering_cost(tiling, channels, clusters, x.dtype.itemsize, forwards=3),
-        name="conv_clustering_backward",
-        interpret=interpret,
+        spilled=spilled_by_clustering(tiling, channels, clusters),
     )
-    return call(*(x for _ in patches), *dys, *weights)
 
 
 def _edges(tiling: ClusteringTiling) -> tuple[int, int]:
@@ -117,20 +93,14 @@ def _tap_gradients(seen: Float[Array, "T S L"], slope: Float[Array, "R S L"]) ->
     return [sum(product[1:], product[0]) for product in products]
 
 
-def _step(*refs: Ref, tiling: ClusteringTiling) -> None:
+def _step(step: Step, *refs: Ref, tiling: ClusteringTiling) -> None:
     patches, gradients = tiling.blocks, 2 if tiling.chunks == 1 else tiling.blocks
     xs, dys, refs = refs[:patches], refs[patches : patches + gradients], refs[patches + gradients :]
     norm, vectors, pointwise, project, dx, dnorm, dvectors, dpointwise, dproject, *scratch = refs
     maps, slopes, filtered, dlogits, *by_patch = scratch
     edge, more = _edges(tiling)
     reach, (images, rows) = tiling.reach, tiling.round
-    bias, chunk = len(vectors) - BIASES, pl.program_id(1)
-
-    @pl.when((pl.program_id(0) == 0) & (chunk == 0))
-    def _() -> None:
-        for ref in (dnorm, dvectors, dpointwise, dproject):
-            ref[...] = jnp.zeros_like(ref)
-
+    bias, chunk = len(vectors) - BIASES, step.part
     store_normal(tiling, xs, norm, maps, edge, chunk)
     store_filtered(tiling, maps, edge, vectors, filtered, more)
     clear_edges(tiling, slopes, reach, row_by_row=True)

@@ -1,78 +1,65 @@
 """The forward kernel of convolution clustering."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.ops.clustering.tpu_steps import (
     Index,
-    assignment_spec,
+    assignment_block,
     clustering_cost,
     filtered_scratch,
     for_rounds,
     logit_scratch,
-    map_specs,
+    map_blocks,
     round_rows,
     store_filtered,
     store_normal,
     tiled_map_scratch,
+    weight_blocks,
 )
-from paca_jax.ops.clustering.tpu_tiling import ClusteringTiling
-from paca_jax.ops.implementation import Interpreter
+from paca_jax.ops.clustering.tpu_tiling import ClusteringTiling, spilled_by_clustering
 from paca_jax.ops.nn.gelu import gelu
-from paca_jax.ops.pallas.limits import ROWS_VMEM_LIMIT
+from paca_jax.ops.pallas.blocks import Ref
+from paca_jax.ops.pallas.kernel import Kernel, Step
 from paca_jax.ops.pallas.registers import NN, dot
-from paca_jax.ops.pallas.specs import Ref, whole
 
 
-def forward(
-    x: Float[Array, "N W C"],
-    norm: Float[Array, "2 C"],
-    vectors: Float[Array, "V C"],
-    pointwise: Float[Array, "C C"],
-    project: Float[Array, "C M"],
-    *,
-    tiling: ClusteringTiling,
-    interpret: Interpreter,
-) -> Array:
-    """Returns the assignment of patches or its logits, in the type of `x`; `x` has all rows of all images.
+def forward_kernel(tiling: ClusteringTiling, project: tuple[int, ...], dtype: DTypeLike) -> Kernel:
+    """Returns the kernel for a last dense kernel of this shape: channels by clusters.
 
-    Returns:
-        The assignment of each image's patches (B, M, N) if steps see whole images, else the logits of all rows (N, W, M).
+    It takes all rows of all images, once for each of their blocks, and the arrays of `weight_blocks`. It returns the
+    assignment of each image's patches (B, M, N) if steps see whole images, else the logits of all rows (N, W, M), in the type
+    of the rows.
     """
-    channels, clusters = project.shape
-    patches = map_specs(tiling, channels, tiling.halo)
+    channels, clusters = project
+    patches = map_blocks(tiling, channels, dtype, tiling.halo)
     scratch = [tiled_map_scratch(tiling, tiling.reach, channels), filtered_scratch(tiling, 0, channels)]
     if tiling.chunks == 1:
-        spec, shape = assignment_spec(tiling, clusters), (tiling.batch, clusters, tiling.image_patches)
+        found = assignment_block(tiling, clusters, dtype)
         scratch.append(logit_scratch(tiling, clusters))
     else:
-        spec, shape = map_specs(tiling, clusters, tiling.halo)[0], (x.shape[0], x.shape[1], clusters)
-    weights = (norm, vectors, pointwise, project)
-    call: Any = pl.pallas_call(
-        partial(_step, tiling=tiling),
-        grid=tiling.grid,
-        in_specs=[*patches, *map(whole, weights)],
-        out_specs=spec,
-        out_shape=jax.ShapeDtypeStruct(shape, x.dtype),
-        scratch_shapes=scratch,
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=ROWS_VMEM_LIMIT),
-        cost_estimate=clustering_cost(tiling, channels, clusters, x.dtype.itemsize, forwards=1),
+        found = map_blocks(tiling, clusters, dtype, tiling.halo)[0]
+    return Kernel(
         name="conv_clustering",
-        interpret=interpret,
+        body=partial(_step, tiling=tiling),
+        grid=tiling.grid,
+        operands=[*patches, *weight_blocks(tiling, channels, clusters, dtype)],
+        results=[found],
+        cost=clustering_cost(tiling, channels, clusters, jnp.dtype(dtype).itemsize, forwards=1),
+        scratch=scratch,
+        spilled=spilled_by_clustering(tiling, channels, clusters),
     )
-    return call(*(x for _ in patches), *weights)
 
 
-def _step(*refs: Ref, tiling: ClusteringTiling) -> None:
+def _step(step: Step, *refs: Ref, tiling: ClusteringTiling) -> None:
     xs, refs = refs[: tiling.blocks], refs[tiling.blocks :]
     norm, vectors, pointwise, project, y, maps, filtered, *logits = refs
-    store_normal(tiling, xs, norm, maps, tiling.reach, pl.program_id(1))
+    store_normal(tiling, xs, norm, maps, tiling.reach, step.part)
     store_filtered(tiling, maps, tiling.reach, vectors, filtered, 0)
     images, rows = tiling.round
 

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.ops.clustering.tpu_tiling import ClusteringTiling
 from paca_jax.ops.norm.reference import normalize
+from paca_jax.ops.pallas.blocks import Block, Ref, whole
 from paca_jax.ops.pallas.registers import LANES, SUBLANES
 from paca_jax.ops.pallas.rows import clear_edges, map_scratch, row_specs, weighted_sum
-from paca_jax.ops.pallas.specs import Ref
 
 BIASES = 2  # rows of the vectors after the taps: the convolution's bias, the first dense layer's bias
 SINGLE_BUFFER = pl.Buffered(1)  # for blocks that are too large to be double-buffered
@@ -37,14 +38,24 @@ def clustering_cost(tiling: ClusteringTiling, channels: int, clusters: int, item
     )
 
 
-def map_specs(tiling: ClusteringTiling, channels: int, halo: int) -> list[pl.BlockSpec]:
+def map_blocks(tiling: ClusteringTiling, channels: int, dtype: DTypeLike, halo: int) -> list[Block]:
     """Returns the blocks of a step's maps: its own rows and, if images are cut, `halo` rows above and below."""
-    return row_specs(tiling, (1, tiling.width, channels), halo, SINGLE_BUFFER)
+    maps = jax.ShapeDtypeStruct((tiling.batch * tiling.chunks * tiling.rows, tiling.width, channels), dtype)
+    return [Block(maps, spec) for spec in row_specs(tiling, (1, *maps.shape[1:]), halo, SINGLE_BUFFER)]
 
 
-def assignment_spec(tiling: ClusteringTiling, clusters: int, **options: Any) -> pl.BlockSpec:
-    """Returns the block of the assignments of a step that sees whole images."""
-    return pl.BlockSpec((tiling.images, clusters, tiling.image_patches), lambda image, chunk: (image, 0, 0), **options)
+def assignment_block(tiling: ClusteringTiling, clusters: int, dtype: DTypeLike, **options: Any) -> Block:
+    """Returns the block of the assignments (B, M, N) of a step that sees whole images."""
+    shape = (tiling.batch, clusters, tiling.image_patches)
+    spec = pl.BlockSpec((tiling.images, *shape[1:]), lambda image, chunk: (image, 0, 0), **options)
+    return Block(jax.ShapeDtypeStruct(shape, dtype), spec)
+
+
+def weight_blocks(tiling: ClusteringTiling, channels: int, clusters: int, dtype: DTypeLike) -> list[Block]:
+    """Returns the blocks of norm (2, C), vectors (taps and biases: V, C), and both dense kernels (C, C) and (C, M)."""
+    taps = (2 * tiling.reach + 1) ** 2
+    vectors = (whole((rows, channels), jnp.float32) for rows in (2, taps + BIASES))
+    return [*vectors, *(whole((channels, columns), dtype) for columns in (channels, clusters))]
 
 
 def channel_slices(channels: int) -> list[slice]:

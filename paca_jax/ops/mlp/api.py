@@ -5,9 +5,10 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.implementation import Implementation, Interpreter, always, choose, kernel_interpreter
+from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.mlp import reference, tpu
 from paca_jax.ops.mlp.reference import Drop, MlpWeights
+from paca_jax.ops.pallas.cores import Core, target_core
 from paca_jax.ops.residual import Residual
 from paca_jax.sharding import by_images, model_shards
 
@@ -43,11 +44,11 @@ def residual_mlp(
         return residual.refusal() or tpu.refusal(x, weights)
 
     if choose("mlp", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
-        return _kernels(x, weights, residual, shortcut, kernel_interpreter())
+        return _kernels(x, weights, residual, shortcut, target_core())
     return reference.residual_mlp(x, weights, shortcut, residual, drop, implementation)
 
 
-@partial(jax.jit, static_argnames=("shortcut", "interpreter"), inline=True)
-def _kernels(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool, interpreter: Interpreter) -> Array:
-    function = partial(tpu.fused_mlp, shortcut=shortcut, interpret=interpreter)
+@partial(jax.jit, static_argnames=("shortcut", "core"), inline=True)
+def _kernels(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool, core: Core) -> Array:
+    function = partial(tpu.fused_mlp, shortcut=shortcut, core=core)
     return by_images(function, (x, residual.scales(x)), (residual.norm, weights))

@@ -1,42 +1,45 @@
 """A residual depthwise MLP in two TPU kernels; the hidden maps never leave the chip."""
 
+import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from paca_jax.ops.implementation import Interpreter
 from paca_jax.ops.mlp.reference import MlpWeights
-from paca_jax.ops.mlp.tpu_backward import backward
-from paca_jax.ops.mlp.tpu_forward import forward
+from paca_jax.ops.mlp.tpu_backward import backward_kernel
+from paca_jax.ops.mlp.tpu_forward import forward_kernel
 from paca_jax.ops.mlp.tpu_steps import BIAS1, BIAS2, TAPS
-from paca_jax.ops.mlp.tpu_tiling import MlpTiling, tile_mlp
+from paca_jax.ops.mlp.tpu_tiling import MlpTiling, mlp_tilings
 from paca_jax.ops.norm.reference import NormWeights, stack
-from paca_jax.ops.pallas.limits import memory_refusal, type_refusal
+from paca_jax.ops.pallas.cores import Core, target_core, type_refusal
+from paca_jax.ops.pallas.kernel import Fit, Kernel, first_fit
 from paca_jax.ops.pallas.registers import LANES, round_up
 
-_WEIGHT_BYTES = 13 * 2**20  # of a v4's 16 MiB of vector memory, for weights and their gradients
+
+class _Plan(NamedTuple):
+    """How kernels are cut, and what they are compiled for."""
+
+    shortcut: bool
+    tiling: MlpTiling
+    core: Core
 
 
 def refusal(x: Float[Array, "B H W C"], weights: MlpWeights) -> str | None:
-    """Returns why the kernels do not take these arrays, or None if they do. Maps may have any size.
-
-    The chip holds both matrices, and both of their gradients twice in float32.
-    """
-    needed = weights.kernel1.size * (2 * x.dtype.itemsize + 4 * 4)
-    return type_refusal(x.dtype) or memory_refusal("its weights", needed, _WEIGHT_BYTES)
+    """Returns why the kernels do not take these arrays on the target's cores, or None if they do. Maps may have any size."""
+    return type_refusal(x.dtype) or fit(x, weights, target_core()).refusal()
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def fused_mlp(
     x: Float[Array, "B H W C"],
     drop_path_scale: Float[Array, "B"],
     norm: NormWeights,
     weights: MlpWeights,
     shortcut: bool,
-    interpret: Interpreter = False,
+    core: Core,
 ) -> Float[Array, "B H W C"]:
     """Returns `ops.residual_mlp`. The backward pass needs the arguments only, and recomputes the hidden maps.
 
@@ -48,45 +51,64 @@ def fused_mlp(
         norm: in float32.
         weights: in float32.
         shortcut: whether the convolution adds its own input.
-        interpret: how `pallas_call` interprets the kernels on any device; False compiles them for a TPU.
+        core: the cores that the kernels are compiled for.
+
+    Raises:
+        ValueError: if the sizes do not fit (see `refusal`).
     """
-    return _forward(x, drop_path_scale, norm, weights, shortcut, interpret)[0]
+    plan = _Plan(shortcut, fit(x, weights, core).found(), core)
+    return _residual_mlp(x, drop_path_scale, norm, weights, plan)
+
+
+def fit(x: Array, weights: MlpWeights, core: Core) -> Fit[MlpTiling]:
+    """Returns how the kernels are cut for these arrays."""
+    tiles = math.ceil(weights.kernel1.shape[1] / LANES)
+
+    def kernels(tiling: MlpTiling) -> list[Kernel]:
+        return [make(tiling, x.shape[-1], tiles, x.dtype) for make in (forward_kernel, backward_kernel)]
+
+    return first_fit(mlp_tilings(x), kernels, core)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _residual_mlp(x: Array, drop_path_scale: Array, norm: NormWeights, weights: MlpWeights, plan: _Plan) -> Array:
+    return _forward(x, drop_path_scale, norm, weights, plan)[0]
 
 
 _Saved = tuple[Array, Array, NormWeights, MlpWeights]
 
 
-def _forward(
-    x: Array, drop_path_scale: Array, norm: NormWeights, weights: MlpWeights, shortcut: bool, interpret: Interpreter
-) -> tuple[Array, _Saved]:
-    tiling, padded = tile_mlp(x), _pad_hidden(weights)
-    y = forward(
-        _patches(x, tiling),
+def _forward(x: Array, drop_path_scale: Array, norm: NormWeights, weights: MlpWeights, plan: _Plan) -> tuple[Array, _Saved]:
+    shortcut, tiling, core = plan
+    padded = _pad_hidden(weights)
+    kernel1 = _by_tile(padded.kernel1, x.dtype)
+    (y,) = forward_kernel(tiling, x.shape[-1], len(kernel1), x.dtype)(
+        core,
+        *_blocks(x, tiling),
         _pad_batch(drop_path_scale, tiling),
         stack(norm),
-        _by_tile(padded.kernel1, x.dtype),
+        kernel1,
         _vectors(padded, shortcut),
         padded.kernel2.reshape(-1, LANES, x.shape[-1]).astype(x.dtype),
         padded.bias2[None].astype(jnp.float32),
-        tiling=tiling,
-        interpret=interpret,
     )
     return _maps(y, tiling, x.shape), (x, drop_path_scale, norm, weights)
 
 
-def _backward(shortcut: bool, interpret: Interpreter, saved: _Saved, dy: Array) -> _Saved:
+def _backward(plan: _Plan, saved: _Saved, dy: Array) -> _Saved:
+    shortcut, tiling, core = plan
     x, drop_path_scale, norm, weights = saved
-    tiling, padded = tile_mlp(x), _pad_hidden(weights)
-    dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2 = backward(
-        _patches(x, tiling),
-        _patches(dy, tiling),
+    padded = _pad_hidden(weights)
+    kernel1 = _by_tile(padded.kernel1, x.dtype)
+    dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2 = backward_kernel(tiling, x.shape[-1], len(kernel1), x.dtype)(
+        core,
+        *_blocks(x, tiling),
+        *_blocks(dy, tiling),
         _pad_batch(drop_path_scale, tiling),
         stack(norm),
-        _by_tile(padded.kernel1, x.dtype),
+        kernel1,
         _vectors(padded, shortcut),
         _by_tile(padded.kernel2.T, x.dtype),
-        tiling=tiling,
-        interpret=interpret,
     )
     rows = dvectors.sum(2).transpose(1, 0, 2).reshape(dvectors.shape[1], -1)
     dweights = MlpWeights(
@@ -101,7 +123,7 @@ def _backward(shortcut: bool, interpret: Interpreter, saved: _Saved, dy: Array) 
     return _maps(dx, tiling, x.shape), jnp.zeros_like(drop_path_scale), NormWeights(*dnorm.sum(1)), MlpWeights(*cut)
 
 
-fused_mlp.defvjp(_forward, _backward)
+_residual_mlp.defvjp(_forward, _backward)
 
 
 def _pad_hidden(weights: MlpWeights) -> MlpWeights:
@@ -132,14 +154,14 @@ def _from_tiles(array: Float[Array, "T R L"]) -> Float[Array, "R D"]:
     return array.transpose(1, 0, 2).reshape(array.shape[1], -1)
 
 
-def _patches(x: Float[Array, "B H W C"], tiling: MlpTiling) -> Float[Array, "..."]:
-    """Returns patches in the layout of the kernels: whole images, or rows padded to whole registers and whole steps."""
+def _blocks(x: Float[Array, "B H W C"], tiling: MlpTiling) -> list[Float[Array, "..."]]:
+    """Returns patches, once for each of their blocks: whole images, or rows padded to whole registers and whole steps."""
     batch, height, width, channels = x.shape
     images = tiling.batch - batch
     if tiling.packed:
-        return jnp.pad(x.reshape(batch, -1, channels), ((0, images), (0, 0), (0, 0)))
+        return [jnp.pad(x.reshape(batch, -1, channels), ((0, images), (0, 0), (0, 0)))]
     rows, columns = tiling.chunks * tiling.rows - height, tiling.columns - width
-    return jnp.pad(x, ((0, images), (0, rows), (0, columns), (0, 0))).reshape(-1, channels)
+    return [jnp.pad(x, ((0, images), (0, rows), (0, columns), (0, 0))).reshape(-1, channels)] * tiling.blocks
 
 
 def _pad_batch(drop_path_scale: Float[Array, "B"], tiling: MlpTiling) -> Float[Array, "P"]:

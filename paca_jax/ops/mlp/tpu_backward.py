@@ -5,11 +5,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from paca_jax.ops.implementation import Interpreter
 from paca_jax.ops.mlp.tpu_steps import (
     BIAS1,
     BIAS2,
@@ -21,63 +20,46 @@ from paca_jax.ops.mlp.tpu_steps import (
     mlp_cost,
     own_patches,
     packing_scratch,
+    patch_blocks,
     patch_scratch,
-    patch_specs,
     store_hidden,
     times_drop_path_scale,
     weighted_neighbors,
 )
-from paca_jax.ops.mlp.tpu_tiling import MlpTiling, Strip
+from paca_jax.ops.mlp.tpu_tiling import MlpTiling, Strip, spilled_by_mlp
 from paca_jax.ops.nn.gelu import gelu_and_slope
 from paca_jax.ops.norm.reference import normalize, normalize_backward
-from paca_jax.ops.pallas.limits import ROWS_VMEM_LIMIT
+from paca_jax.ops.pallas.blocks import Ref, image_scalars, whole
+from paca_jax.ops.pallas.kernel import Kernel, Step
 from paca_jax.ops.pallas.registers import LANES, NN, NT, SUBLANES, dot, sum_rows
 from paca_jax.ops.pallas.rows import clear_edges, map_scratch
-from paca_jax.ops.pallas.specs import IMAGE_SCALARS, Ref, whole
 
 HIDDEN_EDGE, SLOPE_EDGE = 2, 1  # rows of maps above and below a step's own: of hidden channels, of the filtered maps' gradient
 
 
-def backward(
-    x: Float[Array, "..."],
-    dy: Float[Array, "..."],
-    drop_path_scale: Float[Array, "B"],
-    norm: Float[Array, "2 C"],
-    kernel1: Float[Array, "T C L"],
-    vectors: Float[Array, "T V L"],
-    transposed2: Float[Array, "T C L"],
-    *,
-    tiling: MlpTiling,
-    interpret: Interpreter,
-) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """Returns the gradients. All but the first are sums over patches, in float32.
+def backward_kernel(tiling: MlpTiling, channels: int, tiles: int, dtype: DTypeLike) -> Kernel:
+    """Returns the kernel for so many channels and tiles of hidden channels.
 
-    Returns:
-        The gradients of `x`, in its layout and type; of `norm` (2, 8, C); of `kernel1` (T, C, L); of `transposed2` (T, C, L);
-        of `vectors` (T, V, 8, L) and of the last bias (8, C). The caller sums over the axes of 8.
+    It takes the patches and then the gradient of the output, both once for each of their blocks, the drop-path scales, norm
+    (2, C), first kernel (T, C, L), vectors (T, V, L) and the transposed second kernel (T, C, L). It returns the gradient of
+    the patches, in their layout and type, and as sums in float32 those of the norm (2, 8, C), of both kernels, of the vectors
+    (T, V, 8, L) and of the last bias (8, C). The caller sums over the axes of 8.
     """
-    tiles, channels, _ = kernel1.shape
-    patches = patch_specs(tiling, channels)
-    weights = (norm, kernel1, vectors, transposed2)
-    sums = [
-        jax.ShapeDtypeStruct(shape, jnp.float32)
-        for shape in (
-            (2, SUBLANES, channels),
-            kernel1.shape,
-            transposed2.shape,
-            (tiles, VECTORS, SUBLANES, LANES),
-            (SUBLANES, channels),
-        )
-    ]
+    patches = patch_blocks(tiling, channels, dtype)
+    kernel = (tiles, channels, LANES)
+    weights = (((2, channels), jnp.float32), (kernel, dtype), ((tiles, VECTORS, LANES), jnp.float32), (kernel, dtype))
+    sums = ((2, SUBLANES, channels), kernel, kernel, (tiles, VECTORS, SUBLANES, LANES), (SUBLANES, channels))
     maps = pltpu.VMEM((tiling.step_patches, LANES), jnp.float32)
-    return pl.pallas_call(
-        partial(_step, tiling=tiling, tiles=tiles),
+    return Kernel(
+        name="depthwise_mlp_backward",
+        body=partial(_step, tiling=tiling, tiles=tiles),
         grid=tiling.grid,
-        in_specs=[*patches, *patches, IMAGE_SCALARS, *map(whole, weights)],
-        out_specs=[patches[0], *map(whole, sums)],
-        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *sums],
-        scratch_shapes=[
-            *(patch_scratch(tiling, channels, x.dtype) for _ in range(3)),
+        operands=[*patches, *patches, image_scalars(tiling.batch), *(whole(*weight) for weight in weights)],
+        results=patches[:1],
+        sums=[jax.ShapeDtypeStruct(shape, jnp.float32) for shape in sums],
+        cost=mlp_cost(tiling, channels, tiles * LANES, patches[0].array.dtype.itemsize, forwards=2),
+        scratch=[
+            *(patch_scratch(tiling, channels, dtype) for _ in range(3)),
             *packing_scratch(tiling, channels),
             map_scratch(tiling, HIDDEN_EDGE),
             map_scratch(tiling, SLOPE_EDGE),
@@ -85,12 +67,8 @@ def backward(
             maps,
             pltpu.VMEM((tiling.step_patches, channels), jnp.float32),
         ],
-        # In order, because sums stay in place from step to step.
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("arbitrary", "arbitrary"), vmem_limit_bytes=ROWS_VMEM_LIMIT),
-        cost_estimate=mlp_cost(tiling, channels, tiles * LANES, x.dtype.itemsize, forwards=2),
-        name="depthwise_mlp_backward",
-        interpret=interpret,
-    )(*(x for _ in patches), *(dy for _ in patches), drop_path_scale, *weights)
+        spilled=spilled_by_mlp(tiling, channels, dtype),
+    )
 
 
 @jax.jit
@@ -104,25 +82,19 @@ def _added(sums: Sequence[Array], parts: Sequence[Array]) -> list[Array]:
     return [total + part for total, part in zip(sums, parts, strict=True)]
 
 
-def _step(*refs: Ref, tiling: MlpTiling, tiles: int) -> None:
+def _step(step: Step, *refs: Ref, tiling: MlpTiling, tiles: int) -> None:
     blocks = tiling.blocks
     xs, dys, refs = refs[:blocks], refs[blocks : 2 * blocks], refs[2 * blocks :]
     (drop_path_scale, norm, kernel1, vectors, transposed2), refs = refs[:5], refs[5:]
     (dx, dnorm, dkernel1, dtransposed2, dvectors, dbias2), refs = refs[:6], refs[6:]
     x, normal, dy, image, rows, hidden, slope, active, dhidden, total = refs
-    chunk, packing = pl.program_id(1), (image, rows)
-
-    @pl.when((pl.program_id(0) == 0) & (chunk == 0))
-    def _() -> None:
-        for ref in (dnorm, dkernel1, dtransposed2, dvectors, dbias2):
-            ref[...] = jnp.zeros_like(ref)
-
+    chunk, packing = step.part, (image, rows)
     clear_edges(tiling, hidden, HIDDEN_EDGE, row_by_row=False)
     clear_edges(tiling, slope, SLOPE_EDGE, row_by_row=False)
     load_patches(tiling, xs, x, packing)
     normal[...] = normalize(x[...], norm[...])
     load_patches(tiling, dys, dy, packing)
-    dy[...] = times_drop_path_scale(tiling, dy[...], drop_path_scale).astype(dy.dtype)
+    dy[...] = times_drop_path_scale(tiling, dy[...], drop_path_scale, step).astype(dy.dtype)
     own_dy = own_patches(tiling, dy)
     normal_by_channel, dy_by_channel = own_patches(tiling, normal).T, own_dy.T
     dbias2[...] += sum_rows(own_dy.astype(jnp.float32))

@@ -11,12 +11,14 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.ops.mlp.tpu_tiling import HALO, MlpTiling, Strip
+from paca_jax.ops.pallas.blocks import Block, Ref
+from paca_jax.ops.pallas.kernel import Step
 from paca_jax.ops.pallas.registers import LANES, SUBLANES
 from paca_jax.ops.pallas.rows import row_specs, weighted_sum
-from paca_jax.ops.pallas.specs import Ref
 
 TAPS, BIAS2, BIAS1, VECTORS = 9, 9, 10, 11  # rows of the vectors: taps, the convolution's bias, the first layer's bias
 
@@ -58,16 +60,20 @@ def load_neighbors(maps: Ref, edge: int, strip: Strip) -> list[Float[Array, "R L
     return found
 
 
-def patch_specs(tiling: MlpTiling, channels: int) -> list[pl.BlockSpec]:
+def patch_blocks(tiling: MlpTiling, channels: int, dtype: DTypeLike) -> list[Block]:
     """Returns the blocks of a step's patches: whole images without padding, or padded rows."""
     if tiling.packed:
-        return [pl.BlockSpec((tiling.images, tiling.image_patches, channels), lambda image, chunk: (image, 0, 0))]
-    return row_specs(tiling, (tiling.columns, channels), HALO)
+        shape: tuple[int, ...] = (tiling.batch, tiling.image_patches, channels)
+        specs = [pl.BlockSpec((tiling.images, *shape[1:]), lambda image, chunk: (image, 0, 0))]
+    else:
+        shape = (tiling.batch * tiling.chunks * tiling.rows * tiling.columns, channels)
+        specs = row_specs(tiling, (tiling.columns, channels), HALO)
+    return [Block(jax.ShapeDtypeStruct(shape, dtype), spec) for spec in specs]
 
 
-def patch_scratch(tiling: MlpTiling, channels: int, dtype: Any) -> Any:
+def patch_scratch(tiling: MlpTiling, channels: int, dtype: DTypeLike) -> Any:
     """Returns scratch memory for the patches of a step's rows and of those above and below."""
-    return pltpu.VMEM((tiling.step_patches + 2 * tiling.first_patch, channels), dtype)
+    return pltpu.VMEM((tiling.step_patches + 2 * tiling.first_patch, channels), jnp.dtype(dtype))
 
 
 def packing_scratch(tiling: MlpTiling, channels: int) -> list[Any]:
@@ -111,8 +117,10 @@ def add_branch(tiling: MlpTiling, branch: Float[Array, "R C"], patches: Ref, tot
         total[index] = (patches[index].astype(jnp.float32) + image[...]).astype(total.dtype)
 
 
-def times_drop_path_scale(tiling: MlpTiling, value: Float[Array, "R C"], drop_path_scale: Ref) -> Float[Array, "R C"]:
+def times_drop_path_scale(
+    tiling: MlpTiling, value: Float[Array, "R C"], drop_path_scale: Ref, step: Step
+) -> Float[Array, "R C"]:
     """Multiplies the patches of each of a step's images by the image's drop-path scale."""
-    first = pl.program_id(0) * tiling.images
+    first = step.image * tiling.images
     size = value.shape[0] // tiling.images
     return jnp.concatenate([value[i * size : (i + 1) * size] * drop_path_scale[first + i] for i in range(tiling.images)])

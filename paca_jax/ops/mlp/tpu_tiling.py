@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.ops.pallas.registers import LANES, SUBLANES, largest_divisor, round_up
 from paca_jax.ops.pallas.rows import RowTiling
 
 HALO = 2  # rows that a step sees above and below its own if images are cut
-# Limits of a step's patches, so that a v4's 16 MiB of vector memory hold everything else, too. Several images, and images of
-# many channels, keep the matrix units busy with fewer patches.
+# The most patches of a step. Several images, and images of many channels, keep the matrix units busy with fewer patches.
 _LARGE_STEP_PATCHES, _SMALL_STEP_PATCHES = 1568, 448
 _PATCH_BYTES = 480 * 2**10
 _STRIP_PATCHES = 56  # patches whose sums fit into vector registers
@@ -76,18 +76,37 @@ class MlpTiling(RowTiling):
         return jnp.where(first >= 0 if row < 0 else first < self.height, value, 0.0)
 
 
-def tile_mlp(x: Float[Array, "B H W C"]) -> MlpTiling:
-    """Returns how maps are cut. The batch may have to be one image larger."""
-    batch, height, width, channels = x.shape
-    columns = round_up(width, SUBLANES)
-    lanes = round_up(channels, LANES)
+def spilled_by_mlp(tiling: MlpTiling, channels: int, dtype: DTypeLike) -> int:
+    """Returns the bytes of a step's hidden maps, patches and gradients of kernels that leave registers.
+
+    It is an upper bound. The factors are from what libtpu reports for a v4; `python -m tests.proof --only kernels` checks them.
+    """
+    patches, wide = tiling.step_patches + 2 * tiling.first_patch, round_up(channels, LANES)
+    return patches * (6 * LANES + (6 + 2 * jnp.dtype(dtype).itemsize) * wide) + 2 * 4 * LANES * wide
+
+
+def mlp_tilings(x: Float[Array, "B H W C"]) -> Iterator[MlpTiling]:
+    """Yields ways to cut maps, those with the largest steps first. The batch may have to be one image larger."""
+    lanes = round_up(x.shape[-1], LANES)
     most = _LARGE_STEP_PATCHES if lanes <= 2 * LANES else _SMALL_STEP_PATCHES
     most = min(most, _PATCH_BYTES // (lanes * x.dtype.itemsize))
+    larger = None
+    while most >= 2 * SUBLANES:
+        tiling = _tiling(x.shape, most)
+        if tiling != larger:
+            yield tiling
+        larger, most = tiling, most // 2
+
+
+def _tiling(shape: tuple[int, ...], most: int) -> MlpTiling:
+    """Returns how maps of this shape are cut into steps of at most so many patches, or of two rows or images."""
+    batch, height, width, _ = shape
+    columns = round_up(width, SUBLANES)
     if height * columns > most:
         chunks = math.ceil(height * columns / most)
         rows = round_up(math.ceil(height / chunks), HALO)
         return MlpTiling(batch, height, width, 1, math.ceil(height / rows), rows)
     pair = 1 if height * columns % (2 * SUBLANES) == 0 else 2  # a bfloat16 register packs two rows
     batch = round_up(batch, pair)
-    images = pair * largest_divisor(batch // pair, _SMALL_STEP_PATCHES // (pair * height * columns))
+    images = pair * largest_divisor(batch // pair, min(most, _SMALL_STEP_PATCHES) // (pair * height * columns))
     return MlpTiling(batch, height, width, images, 1, height)

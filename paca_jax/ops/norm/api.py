@@ -5,9 +5,10 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.implementation import Implementation, Interpreter, choose, kernel_interpreter
+from paca_jax.ops.implementation import Implementation, choose
 from paca_jax.ops.norm import reference, tpu
 from paca_jax.ops.norm.reference import NormWeights
+from paca_jax.ops.pallas.cores import Core, target_core
 from paca_jax.sharding import by_images, model_shards
 
 
@@ -24,10 +25,10 @@ def layer_norm(
         return "the mesh has a model axis" if model_shards() > 1 else tpu.refusal(patches)
 
     if choose("layer norm", implementation, {"pallas_tpu": refusal}) == "pallas_tpu":
-        return _kernels(patches, weights, kernel_interpreter()).reshape(x.shape)
+        return _kernels(patches, weights, target_core()).reshape(x.shape)
     return reference.layer_norm(x, weights)
 
 
-@partial(jax.jit, static_argnames="interpreter", inline=True)
-def _kernels(x: Array, weights: NormWeights, interpreter: Interpreter) -> Array:
-    return by_images(partial(tpu.fused_layer_norm, interpret=interpreter), (x,), (weights,))
+@partial(jax.jit, static_argnames="core", inline=True)
+def _kernels(x: Array, weights: NormWeights, core: Core) -> Array:
+    return by_images(partial(tpu.fused_layer_norm, core=core), (x,), (weights,))

@@ -1,25 +1,28 @@
 """Passes over the patches of images: how they are cut into steps, and the blocks of a step."""
 
+import dataclasses
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax.ops.norm.reference import normalize_backward
-from paca_jax.ops.pallas.limits import SMALLEST_VMEM
+from paca_jax.ops.pallas.blocks import Block, Ref, vector_bytes
+from paca_jax.ops.pallas.kernel import Step
 from paca_jax.ops.pallas.registers import LANES, PACKED_SUBLANES, largest_divisor, round_up
-from paca_jax.ops.pallas.specs import Ref
 
 PATCH_BLOCKS = 2 * 3  # blocks of patches in memory: the input, its gradient and the output, each double-buffered
 NORM_BYTES = 4 * 4  # per channel, for the gradient of a norm in float32
 _MOST_PATCHES = 1024  # of a step
+_STEP_BYTES = 12 * 2**20  # of a step
 
 
-class PatchTiling(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PatchTiling:
     """A step works on one tile of an image's patches, or on several images that have one tile.
 
     Attributes:
@@ -32,20 +35,25 @@ class PatchTiling(NamedTuple):
     patches: int
     tiles: int
 
+    def grid(self, batch: int) -> tuple[int, int]:
+        """Returns the number of steps over so many images, and over the tiles of an image."""
+        return batch // self.images, self.tiles
 
-def tile_patches(patches: Float[Array, "B N C"], clusters: int = 0) -> PatchTiling | None:
-    """Returns how a pass over patches, and their assignment to clusters, is cut; None if no step fits into memory."""
-    (batch, count, channels), itemsize = patches.shape, patches.dtype.itemsize
+
+def patch_tilings(batch: int, count: int, channels: int, dtype: DTypeLike, clusters: int = 0) -> Iterator[PatchTiling]:
+    """Yields ways to cut a pass over patches (B, N, C) and their assignment (B, M, N), those with the largest steps first."""
+    itemsize = jnp.dtype(dtype).itemsize
     wide, assigned = round_up(channels, LANES), round_up(clusters, PACKED_SUBLANES)
     patch = (PATCH_BLOCKS * wide + 4 * assigned) * itemsize + NORM_BYTES * wide
-    free = SMALLEST_VMEM - SMALLEST_VMEM // 4 - 4 * assigned * wide * itemsize
-    most = min(_MOST_PATCHES, free // patch // LANES * LANES)
-    if most < LANES:
-        return None
-    if count > most:
-        size = round_up(math.ceil(count / math.ceil(count / most)), LANES if clusters else PACKED_SUBLANES)
-        return PatchTiling(1, size, math.ceil(count / size))
-    return PatchTiling(largest_divisor(batch, most // round_up(count, LANES)), count, 1)
+    free = _STEP_BYTES - 4 * assigned * wide * itemsize
+    most = max(LANES, min(_MOST_PATCHES, free // patch // LANES * LANES))
+    while most:
+        if count > most:
+            size = round_up(math.ceil(count / math.ceil(count / most)), LANES if clusters else PACKED_SUBLANES)
+            yield PatchTiling(1, size, math.ceil(count / size))
+        else:
+            yield PatchTiling(largest_divisor(batch, most // round_up(count, LANES)), count, 1)
+        most = most // 2 // LANES * LANES
 
 
 def patches_inside(values: Float[Array, "A B"], tile: Array, axis: int, num_patches: int) -> Float[Array, "A B"]:
@@ -65,19 +73,26 @@ def norm_gradient(x: Float[Array, "R C"], d_normal: Float[Array, "R C"], norm: R
     return dx
 
 
-def at_tile(tile: int, tiling: PatchTiling, function: Callable[[], None]) -> None:
+def spilled_by_norm(tiling: PatchTiling, channels: int) -> int:
+    """Returns the bytes of one image's patches that leave registers while a norm and its gradient are computed, at most."""
+    return 7 * vector_bytes((tiling.patches, channels), jnp.float32)
+
+
+def at_tile(tile: int, step: Step, tiling: PatchTiling, function: Callable[[], None]) -> None:
     """Calls the function in the steps of one tile of each image."""
     if tiling.tiles == 1:
         function()
     else:
-        pl.when(pl.program_id(1) == tile)(function)
+        pl.when(step.part == tile)(function)
 
 
-def patch_spec(patches: Float[Array, "B N C"], tiling: PatchTiling) -> pl.BlockSpec:
-    """Returns the block of a step's patches."""
-    return pl.BlockSpec((tiling.images, tiling.patches, patches.shape[2]), lambda image, tile: (image, tile, 0))
+def patch_block(shape: tuple[int, ...], dtype: DTypeLike, tiling: PatchTiling) -> Block:
+    """Returns the block of a step's patches (B, N, C)."""
+    spec = pl.BlockSpec((tiling.images, tiling.patches, shape[2]), lambda image, tile: (image, tile, 0))
+    return Block(jax.ShapeDtypeStruct(shape, dtype), spec)
 
 
-def image_spec(clusters: Float[Array, "B M C"] | jax.ShapeDtypeStruct, tiling: PatchTiling) -> pl.BlockSpec:
-    """Returns the block of the clusters of a step's images."""
-    return pl.BlockSpec((tiling.images, *clusters.shape[1:]), lambda image, tile: (image, 0, 0))
+def image_block(shape: tuple[int, ...], dtype: DTypeLike, tiling: PatchTiling) -> Block:
+    """Returns the block of the clusters (B, M, C) of a step's images."""
+    spec = pl.BlockSpec((tiling.images, *shape[1:]), lambda image, tile: (image, 0, 0))
+    return Block(jax.ShapeDtypeStruct(shape, dtype), spec)

@@ -14,8 +14,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
+from paca_jax.ops.pallas.blocks import Ref
 from paca_jax.ops.pallas.registers import LANES, SUBLANES, round_up
-from paca_jax.ops.pallas.specs import Ref
 
 
 @dataclasses.dataclass(frozen=True)

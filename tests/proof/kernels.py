@@ -1,0 +1,164 @@
+"""Compiles every kernel for every kind of TPU: whether the vector memory that it is said to need is enough.
+
+A kernel may use no more memory than `Kernel.memory` says. A row that holds shows that the kernel compiles, and that the bytes
+by which its tiling was chosen are an upper bound. Shapes are those of the stages of the published models at the image sizes of
+the configs, with 1 to 128 images a chip. Kernels that differ in nothing but the number of steps are compiled once.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from paca_jax import ops
+from paca_jax.models import model_config
+from paca_jax.ops.attention import tpu as attention
+from paca_jax.ops.attention.tpu_steps import AttentionShape
+from paca_jax.ops.clustering import tpu as clustering
+from paca_jax.ops.mlp import tpu as mlp
+from paca_jax.ops.norm import tpu as norm
+from paca_jax.ops.pallas.cores import Core, target_core
+from paca_jax.ops.pallas.kernel import Fit, Kernel
+from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
+from paca_jax.sharding import make_mesh
+from tests.runs import environment_for_tpus
+
+TOPOLOGIES = ("v4:1x1x1", "v5e:1x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:1x1x1")
+MODELS = ("pacavit_small_p2cconv_100_0", "pacavit_base_p2cconv_100_0")
+# Image sizes in pixels, and the clusters of a stage: classification at two sizes, segmentation, detection.
+SIZES = (((224, 224), 100), ((384, 384), 100), ((512, 512), 200), ((800, 1344), 100))
+IMAGES = (1, 2, 16, 128)
+MOST_PATCHES = 2**22  # of a chip's images, at the first stage
+
+
+def stages() -> Iterator[tuple[jax.ShapeDtypeStruct, int, int, tuple[int, ...]]]:
+    """Yields the maps of each stage, its hidden channels, its attention heads, and its clusters (0: plain attention)."""
+    for name in MODELS:
+        config = model_config(name)
+        for (height, width), clusters in SIZES:
+            for dtype in ("bfloat16", "float32"):
+                for images in IMAGES:
+                    if images * height * width // 16 > MOST_PATCHES:
+                        continue
+                    for stage, (channels, heads) in enumerate(zip(config.embed_dims, config.num_heads, strict=True)):
+                        shape = (images, height // 4 >> stage, width // 4 >> stage, channels)
+                        hidden = int(config.mlp_ratios[stage] * channels)
+                        attended = (clusters, 0) if stage == len(config.embed_dims) - 1 else (clusters,)
+                        yield jax.ShapeDtypeStruct(shape, dtype), hidden, heads, attended
+
+
+def fits(core: Core) -> Iterator[tuple[str, Fit]]:
+    """Yields what every operation of every stage takes, with a description of its arrays."""
+    for x, hidden, heads, attentions in stages():
+        images, height, width, channels = x.shape
+        patches = jax.ShapeDtypeStruct((images, height * width, channels), x.dtype)
+        where = f"{images} x {height} x {width} x {channels}, {x.dtype}"
+        yield f"{where}, hidden {hidden}", mlp.fit(x, _mlp_weights(channels, hidden), core)
+        clusters = attentions[0]
+        yield f"{where}, {clusters} clusters", clustering.fit(x, _clustering_weights(channels, clusters), core)
+        yield where, norm.fit(patches, core)
+        for attended in attentions:
+            shape = AttentionShape(images, height * width, attended or height * width, channels, heads, x.dtype)
+            described = f"{where}, {attended or 'plain'}{' clusters' if attended else ''}, {heads} heads"
+            yield from ((described, fit) for fit in attention.fit(shape, core, gathers=bool(attended)) if fit is not None)
+
+
+def _mlp_weights(channels: int, hidden: int) -> ops.MlpWeights:
+    shapes = ((channels, hidden), (hidden,), (3, 3, 1, hidden), (hidden,), (hidden, channels), (channels,))
+    return ops.MlpWeights(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+
+
+def _clustering_weights(channels: int, clusters: int) -> ops.ClusteringWeights:
+    shapes = ((7, 7, 1, channels), (channels,), (channels, channels), (channels,), (channels, clusters))
+    return ops.ClusteringWeights(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+
+
+def compiles(kernel: Kernel, core: Core, device: jax.Device) -> str | None:
+    """Compiles a kernel with no more vector memory than it is said to need; returns the compiler's message if that fails."""
+    place = jax.sharding.SingleDeviceSharding(device)
+    operands = [jax.ShapeDtypeStruct(block.array.shape, block.array.dtype, sharding=place) for block in kernel.operands]
+    core = Core(kernel.memory, core.count)
+    try:
+        jax.jit(lambda *operands: kernel(core, *operands)).lower(*operands).compile()
+    except jax.errors.JaxRuntimeError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def compile_all(topology: str, file: Path) -> None:
+    """Compiles for one kind of TPU and appends a row for each kernel to a file; those that are in it are skipped."""
+    prepare_environment()
+    jax.config.update("jax_enable_compilation_cache", False)
+    device = compile_only_devices(parse_topology(topology))[0]
+    with jax.set_mesh(make_mesh(devices=[device])), file.open("a") as rows:
+        core = target_core()
+        done = {json.loads(line)["key"] for line in file.read_text().splitlines()}
+        for described, fit in fits(core):
+            for kernel in fit.kernels:
+                row = {"topology": topology, "kernel": kernel.name, "arrays": described, "memory": kernel.memory}
+                key = row["key"] = str((kernel.name, kernel.memory, core, _blocks(kernel)))
+                if key in done:
+                    continue
+                done.add(key)
+                began = time.monotonic()
+                row["refused"] = fit.refusal()
+                row["error"] = None if row["refused"] else compiles(kernel, core, device)
+                rows.write(json.dumps({**row, "seconds": round(time.monotonic() - began, 1)}) + "\n")
+                rows.flush()
+
+
+def _blocks(kernel: Kernel) -> list[tuple[object, ...]]:
+    blocks = [(block.spec.block_shape, str(block.array.dtype)) for block in (*kernel.operands, *kernel.results)]
+    return [*blocks, *((memory.shape, str(memory.dtype)) for memory in kernel.scratch)]
+
+
+def campaign(folder: Path) -> dict:
+    """Compiles for every kind of TPU, two at a time, and returns the rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting, running, rows = list(TOPOLOGIES), [], []
+    while waiting or running:
+        while waiting and len(running) < 2:
+            topology = waiting.pop(0)
+            command = [sys.executable, "-m", "tests.proof.kernels", topology, str(folder / f"{topology}.jsonl")]
+            running.append(subprocess.Popen(command, env=environment_for_tpus()))
+        for process in running:
+            if process.poll() is not None and process.returncode:
+                raise RuntimeError(f"{process.args} ended with status {process.returncode}.")
+        running = [process for process in running if process.returncode is None]
+        time.sleep(1)
+    for topology in TOPOLOGIES:
+        rows += map(json.loads, (folder / f"{topology}.jsonl").read_text().splitlines())
+    return {"holds": not any(row["error"] for row in rows), "rows": rows}
+
+
+def as_table(result: dict) -> str:
+    """Returns a Markdown table with a row for each kind of TPU and kernel, and a list of what has no kernel."""
+    lines = [
+        "| TPU | kernel | compiled | failed | without a kernel | most vector memory, MiB |",
+        "|:--|:--|--:|--:|--:|--:|",
+    ]
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["topology"].partition(":")[0], row["kernel"]), []).append(row)
+    for (chip, kernel), rows in groups.items():
+        compiled = [row for row in rows if not row["refused"]]
+        failed, most = sum(bool(row["error"]) for row in compiled), max((row["memory"] for row in compiled), default=0)
+        lines.append(f"| {chip} | `{kernel}` | {len(compiled)} | {failed} | {len(rows) - len(compiled)} | {most / 2**20:.1f} |")
+    failed = [f"{_where(row)}: `{row['kernel']}`: {row['error']}" for row in result["rows"] if row["error"]]
+    without = sorted({f"{_where(row)}: {row['refused']}" for row in result["rows"] if row["refused"]})
+    for title, entries in (("Failed", failed), ("Without a kernel", without)):
+        lines += ["", f"{title}:", "", *(f"- {entry}" for entry in entries or ["none"])]
+    return "\n".join(lines) + "\n"
+
+
+def _where(row: dict) -> str:
+    return f"{row['topology'].partition(':')[0]}, {row['arrays']}"
+
+
+if __name__ == "__main__":
+    compile_all(sys.argv[1], Path(sys.argv[2]))
