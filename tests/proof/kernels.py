@@ -58,9 +58,9 @@ def fits(core: Core) -> Iterator[tuple[str, Fit]]:
         images, height, width, channels = x.shape
         patches = jax.ShapeDtypeStruct((images, height * width, channels), x.dtype)
         where = f"{images} x {height} x {width} x {channels}, {x.dtype}"
-        yield f"{where}, hidden {hidden}", mlp.fit(x, _mlp_weights(channels, hidden), core)
+        yield f"{where}, hidden {hidden}", mlp.fit(x, mlp_weights(channels, hidden), core)
         clusters = attentions[0]
-        yield f"{where}, {clusters} clusters", clustering.fit(x, _clustering_weights(channels, clusters), core)
+        yield f"{where}, {clusters} clusters", clustering.fit(x, clustering_weights(channels, clusters), core)
         yield where, norm.fit(patches, core)
         for attended in attentions:
             shape = AttentionShape(images, height * width, attended or height * width, channels, heads, x.dtype)
@@ -68,12 +68,14 @@ def fits(core: Core) -> Iterator[tuple[str, Fit]]:
             yield from ((described, fit) for fit in attention.fit(shape, core, gathers=bool(attended)) if fit is not None)
 
 
-def _mlp_weights(channels: int, hidden: int) -> ops.MlpWeights:
+def mlp_weights(channels: int, hidden: int) -> ops.MlpWeights:
+    """Returns the shapes of the parameters of an MLP."""
     shapes = ((channels, hidden), (hidden,), (3, 3, 1, hidden), (hidden,), (hidden, channels), (channels,))
     return ops.MlpWeights(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
 
 
-def _clustering_weights(channels: int, clusters: int) -> ops.ClusteringWeights:
+def clustering_weights(channels: int, clusters: int) -> ops.ClusteringWeights:
+    """Returns the shapes of the parameters of a clustering."""
     shapes = ((7, 7, 1, channels), (channels,), (channels, channels), (channels,), (channels, clusters))
     return ops.ClusteringWeights(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
 

@@ -105,10 +105,12 @@ def _patches_gradient(
             for weight, d in zip(weights, d_weights, strict=True)
         ]
         attended += [dot(values[head], weight, NN).astype(x.dtype) for head, weight in zip(heads, rounded, strict=True)]
+        value_sums = [dot(d_attended[head], weight, NT) for head, weight in zip(heads, rounded, strict=True)]
         d_query += [dot(keys[head], d, NN) for head, d in zip(heads, d_scores, strict=True)]
-        for head, weight, d in zip(heads, rounded, d_scores, strict=True):
-            for total, found in ((d_values, dot(d_attended[head], weight, NT)), (d_keys, dot(query[head], d, NT))):
-                total[head] = found if tiling.tiles == 1 else total[head] + found
+        key_sums = [dot(query[head], d, NT) for head, d in zip(heads, d_scores, strict=True)]
+        rows = slice(heads[0].start, heads[-1].stop)
+        for total, found in ((d_values, jnp.concatenate(value_sums)), (d_keys, jnp.concatenate(key_sums))):
+            total[rows] = found if tiling.tiles == 1 else total[rows] + found
 
     d_queries = jnp.concatenate(d_query)
     d_parameters.query[...] += dot(d_queries.astype(x.dtype), x, NN)
