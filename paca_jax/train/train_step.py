@@ -42,14 +42,15 @@ def make_train_step(
     def summed_loss(params: PyTree, batch_stats: PyTree, batch: dict[str, Array], rng: Array) -> tuple[Array, LossOutput]:
         if config.freeze_backbone:
             params = jax.tree.map(lambda learning, p: p if learning else jax.lax.stop_gradient(p), learns(params), params)
-        output = task.loss(as_variables(gather_parameters(params), batch_stats), batch, rng)
+        output = task.loss(as_variables(params, batch_stats), batch, rng)
         return output.total, output
 
     gradient = jax.grad(summed_loss, has_aux=True)
 
     def accumulated(state: TrainState, batch: dict[str, Array], rng: Array) -> tuple[PyTree, LossOutput]:
+        params = gather_parameters(state.params)
         if accumulate_steps == 1:
-            return gradient(state.params, state.batch_stats, batch, rng)
+            return gradient(params, state.batch_stats, batch, rng)
         parts = jax.tree.map(lambda x: _split(x, accumulate_steps), batch)
 
         def add(
@@ -57,12 +58,12 @@ def make_train_step(
         ) -> tuple[tuple[PyTree, LossOutput], None]:
             grads, sums = carry
             index, micro_batch = part
-            new_grads, output = gradient(state.params, sums.batch_stats, micro_batch, jax.random.fold_in(rng, index))
+            new_grads, output = gradient(params, sums.batch_stats, micro_batch, jax.random.fold_in(rng, index))
             added = jax.tree.map(jnp.add, (grads, sums._replace(batch_stats={})), (new_grads, output._replace(batch_stats={})))
             return (added[0], added[1]._replace(batch_stats=output.batch_stats)), None
 
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradient, state.params, state.batch_stats, first, rng)
+        shapes = jax.eval_shape(gradient, params, state.batch_stats, first, rng)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         start = (zeros[0], zeros[1]._replace(batch_stats=state.batch_stats))
         return jax.lax.scan(add, start, (jnp.arange(accumulate_steps), parts))[0]
