@@ -38,7 +38,8 @@ def test_clusters_and_remat_change_the_program():
     assert parameters(dataclasses.replace(NANO, clusters=(0, 0, 0, 0))) < parameters(NANO)
     kept, recomputed = (programs(dataclasses.replace(NANO, remat=remat))[FORWARD] for remat in (False, True))
     texts = [str(jax.make_jaxpr(program.function)(*jax.eval_shape(program.start))) for program in (kept, recomputed)]
-    assert ["remat" in text or "checkpoint" in text for text in texts] == [False, True]
+    recomputed_parts = [text.count("remat") + text.count("checkpoint") for text in texts]
+    assert recomputed_parts[0] < recomputed_parts[1]
 
 
 def test_other_models_are_rejected():

@@ -9,8 +9,11 @@ import pytest
 
 from paca_jax import ops
 from paca_jax.ops.attention import tpu_tiling as attention_tiling
-from paca_jax.ops.attention.tpu import fused_attention, refusal
+from paca_jax.ops.attention.tpu import fit, fused_attention, refusal
+from paca_jax.ops.attention.tpu_backward import backward_kernel
+from paca_jax.ops.attention.tpu_forward import forward_kernel
 from paca_jax.ops.attention.tpu_steps import AttentionShape
+from paca_jax.ops.pallas import cores
 from paca_jax.ops.pallas import patches as patch_tiling
 from paca_jax.ops.pallas.cores import Core
 from paca_jax.sharding import make_mesh
@@ -83,8 +86,8 @@ def test_kernels_compute_what_the_reference_does(images, patches, clusters, chan
     assert_agree(expected, found, tolerance)
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_tiles_of_an_image_add_up(cores, monkeypatch):
+@pytest.mark.parametrize("count", [1, 2])
+def test_tiles_of_an_image_add_up(count, monkeypatch):
     drawn = draw(2, 200, 49, 40)
     expected = with_gradients(*drawn, num_heads=1)
     monkeypatch.setattr(attention_tiling, "_STEP_BYTES", 3 * 2**19)
@@ -93,9 +96,24 @@ def test_tiles_of_an_image_add_up(cores, monkeypatch):
     assert tiling.tiles > 1
     assert tiling.tiles * tiling.patches > 200  # the last one is filled in part
     assert next(patch_tiling.patch_tilings(2, 200, 40, jnp.float32, 49)).tiles > 1
-    with interpreted_on_a_tpu(cores):
+    with interpreted_on_a_tpu(count):
         found = jax.block_until_ready(with_gradients(*drawn, num_heads=1, implementation="pallas_tpu"))
     assert_agree(expected, found, 1e-5)
+
+
+@pytest.mark.parametrize("clusters", [49, 0])
+def test_heads_are_taken_in_groups_where_memory_is_short(clusters, monkeypatch):
+    drawn = draw(2, 200, clusters, 32)
+    expected = with_gradients(*drawn, num_heads=8)
+    shape = AttentionShape(2, 200, clusters or 200, 32, 8, jnp.float32)
+    *_, smallest = attention_tiling.attention_tilings(shape)
+    memory = max(kernel(shape, smallest).memory for kernel in (forward_kernel, backward_kernel))
+    monkeypatch.setattr(cores, "_INTERPRETED_MEMORY", memory)
+    found = fit(shape, Core(memory), gathers=bool(clusters)).attention.found()
+    assert found.heads < 8
+    assert found.tiles > 1
+    with ops.interpret_kernels(True):
+        assert_agree(expected, with_gradients(*drawn, num_heads=8, implementation="pallas_tpu"), 1e-5)
 
 
 @pytest.mark.parametrize("patches", [2, 49, 196, 784, 3136, 16384, 262144])

@@ -139,27 +139,35 @@ def campaign(folder: Path) -> dict:
 
 
 def as_table(result: dict) -> str:
-    """Returns a Markdown table with a row for each kind of TPU and kernel, and a list of what has no kernel."""
-    lines = [
-        "| TPU | kernel | compiled | failed | without a kernel | most vector memory, MiB |",
-        "|:--|:--|--:|--:|--:|--:|",
-    ]
-    groups: dict[tuple[str, str], list[dict]] = {}
+    """Returns a Markdown table of kernels and arrays, with a column for each kind of TPU, and a list of what failed.
+
+    A cell has the MiB of vector memory that were enough, the most for any number of images, or "xla" where no kernel fits.
+    """
+    chips = [topology.partition(":")[0] for topology in TOPOLOGIES]
+    cells: dict[tuple[str, str], dict[str, list[dict]]] = {}
     for row in result["rows"]:
-        groups.setdefault((row["topology"].partition(":")[0], row["kernel"]), []).append(row)
-    for (chip, kernel), rows in groups.items():
-        compiled = [row for row in rows if not row["refused"]]
-        failed, most = sum(bool(row["error"]) for row in compiled), max((row["memory"] for row in compiled), default=0)
-        lines.append(f"| {chip} | `{kernel}` | {len(compiled)} | {failed} | {len(rows) - len(compiled)} | {most / 2**20:.1f} |")
-    failed = [f"{_where(row)}: `{row['kernel']}`: {row['error']}" for row in result["rows"] if row["error"]]
-    without = sorted({f"{_where(row)}: {row['refused']}" for row in result["rows"] if row["refused"]})
-    for title, entries in (("Failed", failed), ("Without a kernel", without)):
-        lines += ["", f"{title}:", "", *(f"- {entry}" for entry in entries or ["none"])]
-    return "\n".join(lines) + "\n"
+        arrays = row["arrays"].partition(" x ")[2]
+        cells.setdefault((row["kernel"], arrays), {}).setdefault(row["topology"].partition(":")[0], []).append(row)
+    lines = [f"| kernel | arrays of an image | {' | '.join(chips)} |", "|:--|:--|" + "--:|" * len(chips)]
+    lines += [
+        f"| `{kernel}` | {arrays} | {' | '.join(_cell(found.get(chip, [])) for chip in chips)} |"
+        for (kernel, arrays), found in cells.items()
+    ]
+    counted = [
+        f"- {topology}: {sum(not row['refused'] for row in rows)} compiled, {sum(bool(row['refused']) for row in rows)} refused"
+        for topology in TOPOLOGIES
+        for rows in [[row for row in result["rows"] if row["topology"] == topology]]
+    ]
+    failed = [
+        f"- {row['topology']}, `{row['kernel']}`, {row['arrays']}: {row['error']}" for row in result["rows"] if row["error"]
+    ]
+    return "\n".join(["Kernels:", "", *counted, "", "Failed:", "", *(failed or ["- none"]), "", *lines]) + "\n"
 
 
-def _where(row: dict) -> str:
-    return f"{row['topology'].partition(':')[0]}, {row['arrays']}"
+def _cell(rows: list[dict]) -> str:
+    if any(row["error"] for row in rows):
+        return "failed"
+    return "xla" if any(row["refused"] for row in rows) else f"{max(row['memory'] for row in rows) / 2**20:.1f}" if rows else ""
 
 
 if __name__ == "__main__":

@@ -91,7 +91,10 @@ def _patches_gradient(
     num_heads: int,
     tiling: AttentionTiling,
 ) -> Float[Array, "N C"]:
-    """Returns the gradient of patches; adds those of parameters, and adds (if images are one tile, writes) those of tokens."""
+    """Returns the gradient of patches, and adds those of the parameters that meet patches.
+
+    Those of keys and values are added, too; if an image is one tile, they are written.
+    """
     query = (dot(parameters.query[...], x, NT) + parameters.query_bias[...]).astype(x.dtype)
     d_attended = dot(parameters.out[...], g, NT).astype(x.dtype)
     attended, d_query = [], []
