@@ -1,5 +1,7 @@
 """LayerNorm against what the definition says, and its kernels, interpreted, against the reference."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,13 +21,13 @@ def draw(*shape, dtype=jnp.float32):
     return x + 2, ops.NormWeights(*(jax.random.normal(key, shape[-1:]) for key in keys[2:])), g
 
 
-def both(x, weights, g):
-    y, pull = jax.vjp(ops.layer_norm, x, weights)
+def both(x, weights, g, implementation=None):
+    y, pull = jax.vjp(partial(ops.layer_norm, implementation=implementation), x, weights)
     return y, *pull(g.astype(y.dtype))
 
 
-def with_gradients(*drawn):
-    return jax.jit(lambda *drawn: both(*drawn))(*drawn)
+def with_gradients(*drawn, **options):
+    return jax.jit(lambda *drawn: both(*drawn, **options))(*drawn)
 
 
 def test_channels_have_the_mean_and_the_variance_that_the_parameters_say():
@@ -35,12 +37,13 @@ def test_channels_have_the_mean_and_the_variance_that_the_parameters_say():
     np.testing.assert_allclose(jnp.std(y, axis=-1), 3, rtol=1e-5)
 
 
+@pytest.mark.parametrize("implementation", ["xla", "xla_cpu"])
 @pytest.mark.parametrize("shape", [(3, 7, 9, 20), (300, 6)], ids=str)
-def test_outputs_and_gradients_are_those_of_flax(shape):
+def test_outputs_and_gradients_are_those_of_flax(shape, implementation):
     x, weights, g = draw(*shape)
     theirs = nn.LayerNorm(epsilon=ops.LAYER_NORM_EPSILON)
     expected, pull = jax.vjp(lambda x, weights: theirs.apply({"params": weights._asdict()}, x), x, weights)
-    assert_agree((expected, *pull(g)), with_gradients(x, weights, g), 1e-5)
+    assert_agree((expected, *pull(g)), with_gradients(x, weights, g, implementation=implementation), 1e-5)
 
 
 @pytest.mark.parametrize(("shape", "step"), [((3, 7, 9, 20), 1024), ((2, 300, 6), 128), ((4, 16, 128), 1024)], ids=str)

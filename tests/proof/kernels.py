@@ -5,6 +5,7 @@ by which its tiling was chosen are an upper bound. Shapes are those of the stage
 the configs, with 1 to 128 images a chip. Kernels that differ in nothing but the number of steps are compiled once.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -32,24 +33,20 @@ TOPOLOGIES = ("v4:1x1x1", "v5e:1x1", "v5p:1x1x1", "v6e:1x1", "tpu7x:1x1x1")
 MODELS = ("pacavit_small_p2cconv_100_0", "pacavit_base_p2cconv_100_0")
 # Image sizes in pixels, and the clusters of a stage: classification at two sizes, segmentation, detection.
 SIZES = (((224, 224), 100), ((384, 384), 100), ((512, 512), 200), ((800, 1344), 100))
-IMAGES = (1, 2, 16, 128)
+IMAGES = (128, 16, 1)
 MOST_PATCHES = 2**22  # of a chip's images, at the first stage
 
 
 def stages() -> Iterator[tuple[jax.ShapeDtypeStruct, int, int, tuple[int, ...]]]:
     """Yields the maps of each stage, its hidden channels, its attention heads, and its clusters (0: plain attention)."""
-    for name in MODELS:
-        config = model_config(name)
-        for (height, width), clusters in SIZES:
-            for dtype in ("bfloat16", "float32"):
-                for images in IMAGES:
-                    if images * height * width // 16 > MOST_PATCHES:
-                        continue
-                    for stage, (channels, heads) in enumerate(zip(config.embed_dims, config.num_heads, strict=True)):
-                        shape = (images, height // 4 >> stage, width // 4 >> stage, channels)
-                        hidden = int(config.mlp_ratios[stage] * channels)
-                        attended = (clusters, 0) if stage == len(config.embed_dims) - 1 else (clusters,)
-                        yield jax.ShapeDtypeStruct(shape, dtype), hidden, heads, attended
+    for images, dtype, name, (size, clusters) in itertools.product(IMAGES, ("bfloat16", "float32"), MODELS, SIZES):
+        config, (height, width) = model_config(name), size
+        if images * height * width // 16 > MOST_PATCHES:
+            continue
+        for stage, (channels, heads) in enumerate(zip(config.embed_dims, config.num_heads, strict=True)):
+            shape = (images, height // 4 >> stage, width // 4 >> stage, channels)
+            attended = (clusters, 0) if stage == len(config.embed_dims) - 1 else (clusters,)
+            yield jax.ShapeDtypeStruct(shape, dtype), int(config.mlp_ratios[stage] * channels), heads, attended
 
 
 def fits(core: Core) -> Iterator[tuple[str, Fit]]:

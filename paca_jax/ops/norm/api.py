@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.implementation import Implementation, choose
+from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.norm import reference, tpu
 from paca_jax.ops.norm.reference import NormWeights
 from paca_jax.ops.pallas.cores import Core, target_core
@@ -17,16 +17,18 @@ def layer_norm(
 ) -> Float[Array, "B *S C"]:
     """Returns `x` with mean 0 and variance 1 over the channels, scaled and shifted, in its type; it reduces in float32.
 
-    `"pallas_tpu"` are two kernels, for patches that the mesh does not split over its `model` axis.
+    `"xla_cpu"` has a gradient that is written out, in reverse mode only. `"pallas_tpu"` are two kernels, for patches that the
+    mesh does not split over its `model` axis.
     """
     patches = x.reshape(len(x), -1, x.shape[-1])
 
     def refusal() -> str | None:
         return "the mesh has a model axis" if model_shards() > 1 else tpu.refusal(patches)
 
-    if choose("layer norm", implementation, {"pallas_tpu": refusal}) == "pallas_tpu":
+    chosen = choose("layer norm", implementation, {"xla_cpu": always, "pallas_tpu": refusal})
+    if chosen == "pallas_tpu":
         return _kernels(patches, weights, target_core()).reshape(x.shape)
-    return reference.layer_norm(x, weights)
+    return (reference.layer_norm_for_cpus if chosen == "xla_cpu" else reference.layer_norm)(x, weights)
 
 
 @partial(jax.jit, static_argnames="core", inline=True)

@@ -121,7 +121,8 @@ class Kernel:
         results: Sequence[Block],
         orders: tuple[Any, ...],
     ) -> Callable[..., list[Array]]:
-        limit = core.memory if self.memory > SMALLEST_MEMORY else min(core.memory, SMALLEST_MEMORY)
+        # No more than may be needed: what a kernel may use, XLA does not use for other operands.
+        limit = min(core.memory, max(SMALLEST_MEMORY, self.memory + self.memory // 2))
         return pl.pallas_call(
             body,
             grid=grid,
