@@ -32,6 +32,8 @@ def _equation(equation: JaxprEqn, padding: bool) -> int:
     inside = [matrix_flops(jaxpr, padding) for jaxpr in inner_jaxprs(equation.params)]
     if name == "cond":
         return max(inside)
+    if name == "shard_map":
+        return sum(inside) * equation.params["mesh"].size  # each device runs it
     return sum(inside) * (equation.params["length"] if name == "scan" else 1)
 
 

@@ -13,9 +13,10 @@ _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _HEADER = re.compile(r"(ENTRY )?%([^\s(]+) \(.*\{$")
 _NAME = re.compile(r"\s+(ROOT )?%(\S+) = ")
 _CALLED = re.compile(r"\b(body|condition|calls|called_computations|branch_computations|true_computation|false_computation)=")
+_APPLIED = re.compile(r"\b(to_apply)=")
 _MOVES_NOTHING = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "while",
-    "conditional", "call", "async-start", "optimization-barrier",
+    "conditional", "call", "call-start", "async-start", "optimization-barrier",
 }  # fmt: skip
 
 
@@ -97,8 +98,11 @@ class Instruction:
         return found[1] if found else None
 
     def called(self) -> Iterator[tuple[str, str]]:
-        """Yields the computations that it calls, as ("body", name), except those that a reduction applies to elements."""
-        for match in _CALLED.finditer(self.attributes):
+        """Yields the computations that it calls, as ("body", name), except those that a reduction applies to elements.
+
+        A `call-start` hands its computation, such as a collective, to another kind of core.
+        """
+        for match in (_APPLIED if self.opcode in ("call", "call-start") else _CALLED).finditer(self.attributes):
             names, _ = _balanced(self.attributes, match.end())
             yield from ((match[1], name) for name in re.findall(r"%([^\s,{}()]+)", names))
 

@@ -5,6 +5,7 @@ import pytest
 from jax.experimental import pallas as pl
 
 from paca_jax.planning.flops import matrix_flops
+from paca_jax.sharding import make_mesh
 
 
 def flops(function, *shapes):
@@ -42,6 +43,14 @@ def test_a_kernel_counts_its_cost_estimate():
         return pl.pallas_call(kernel, out_shape=a, grid=(4,), cost_estimate=cost)(a)
 
     assert flops(call, (8, 8)) == 77
+
+
+def test_each_device_counts_its_part_of_a_map_over_shards():
+    mesh = make_mesh(4, 1, 2, devices=jax.devices())
+    rows = jax.sharding.PartitionSpec("data")
+    whole = jax.sharding.PartitionSpec()
+    product = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, whole), out_specs=rows)
+    assert flops(product, (8, 5), (5, 7)) == 2 * (2 * 8 * 5 * 7), "two devices compute the same rows"
 
 
 def test_recomputation_counts_again():

@@ -213,3 +213,25 @@ def test_collectives_in_a_loop_count_in_each_iteration():
     )
     (found,) = collectives(parse(inside), 4)
     assert (found.count, found.total_bytes, found.largest_bytes) == (5, 5 * 2048, 2048)
+
+
+ON_ANOTHER_CORE = """HloModule jit_f, is_scheduled=true
+
+%called (param_0: f32[1000]) -> f32[1000] {
+  %param_0 = f32[1000]{0:T(1024)} parameter(0)
+  ROOT %all-reduce.2 = f32[1000]{0:T(1024)} all-reduce(%param_0), replica_groups={}, to_apply=%add
+}, execution_thread="sparsecore"
+
+ENTRY %main (x: f32[1000]) -> f32[1000] {
+  %x = f32[1000]{0:T(1024)} parameter(0)
+  %start = ((f32[1000]{0:T(1024)}), f32[1000]{0:T(1024)}) call-start(%x), async_execution_thread="sparsecore", to_apply=%called
+  ROOT %done = f32[1000]{0:T(1024)} call-done(%start)
+}
+"""
+
+
+def test_a_collective_that_another_core_runs_counts_once():
+    module = parse(ON_ANOTHER_CORE)
+    (found,) = collectives(module, 8)
+    assert (found.kind, found.devices, found.count, found.total_bytes) == ("all-reduce", 8, 1, 4000)
+    assert module.hbm_bytes == 2 * 4000

@@ -82,7 +82,7 @@ def spilled_by_mlp(tiling: MlpTiling, channels: int, dtype: DTypeLike) -> int:
     It is an upper bound. The factors are from what libtpu reports for a v4; `python -m tests.proof --only kernels` checks them.
     """
     patches, wide = tiling.step_patches + 2 * tiling.first_patch, round_up(channels, LANES)
-    return patches * (6 * LANES + (6 + 2 * jnp.dtype(dtype).itemsize) * wide) + 2 * 4 * LANES * wide
+    return patches * (7 * LANES + (6 + 2 * jnp.dtype(dtype).itemsize) * wide) + 2 * 4 * LANES * wide
 
 
 def mlp_tilings(x: Float[Array, "B H W C"]) -> Iterator[MlpTiling]:
