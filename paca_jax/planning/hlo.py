@@ -118,6 +118,7 @@ class Module:
         computations: instructions by name, by the name of their computation.
         times: how often a step runs each computation that it runs at all.
         inner: computations inside a fusion, whose intermediate results never leave the chip's registers.
+        elsewhere: computations that another kind of core runs.
         unknown_loops: the sources of loops whose number of iterations is not in the text, as it may depend on data; each is
             assumed to run once.
     """
@@ -125,6 +126,7 @@ class Module:
     computations: dict[str, Computation]
     times: dict[str, int]
     inner: frozenset[str]
+    elsewhere: frozenset[str]
     unknown_loops: tuple[str, ...]
 
     def running(self, inner: bool = True) -> Iterator[tuple[Instruction, Computation, int]]:
@@ -137,7 +139,12 @@ class Module:
     @property
     def cycles(self) -> int:
         """The compiler's estimate of a step in clock cycles, with every branch, but without collectives, copies and kernels."""
-        return sum(instruction.cycles * times for instruction, _, times in self.running())
+        return sum(
+            instruction.cycles * times
+            for name, times in self.times.items()
+            if name not in self.elsewhere
+            for instruction in self.computations[name].values()
+        )
 
     def kernel_seconds(self, peak_flops: float, bandwidth: float) -> float:
         """Returns the shortest possible time of a step's Pallas kernels: for each, that of its FLOPs or its bytes."""
@@ -238,6 +245,7 @@ def _follow(computations: dict[str, Computation], entry: str) -> Module:
     """Follows the calls from the entry and counts how often each computation runs."""
     times: dict[str, int] = {}
     inner: set[str] = set()
+    elsewhere: set[str] = set()
     unknown: list[str] = []
 
     def visit(name: str, count: int, inside: bool) -> None:
@@ -253,11 +261,13 @@ def _follow(computations: dict[str, Computation], entry: str) -> Module:
                 if known is None:
                     unknown.append(instruction.source)
             for how, other in called:
+                if instruction.opcode == "call-start":
+                    elsewhere.add(other)
                 if how != "condition":
                     visit(other, count * rounds, inside or instruction.opcode == "fusion")
 
     visit(entry, 1, False)
-    return Module(computations, times, frozenset(inner), tuple(sorted(set(unknown))))
+    return Module(computations, times, frozenset(inner), frozenset(elsewhere), tuple(sorted(set(unknown))))
 
 
 def _trip_count(loop: Instruction, condition: Computation) -> int | None:

@@ -219,7 +219,7 @@ ON_ANOTHER_CORE = """HloModule jit_f, is_scheduled=true
 
 %called (param_0: f32[1000]) -> f32[1000] {
   %param_0 = f32[1000]{0:T(1024)} parameter(0)
-  ROOT %all-reduce.2 = f32[1000]{0:T(1024)} all-reduce(%param_0), replica_groups={}, to_apply=%add
+  ROOT %all-reduce.2 = f32[1000]{0:T(1024)} all-reduce(%param_0), replica_groups={}, to_apply=%add, "estimated_cycles":"99"
 }, execution_thread="sparsecore"
 
 ENTRY %main (x: f32[1000]) -> f32[1000] {
@@ -235,3 +235,4 @@ def test_a_collective_that_another_core_runs_counts_once():
     (found,) = collectives(module, 8)
     assert (found.kind, found.devices, found.count, found.total_bytes) == ("all-reduce", 8, 1, 4000)
     assert module.hbm_bytes == 2 * 4000
+    assert module.cycles == 0, "which count for the matrix units' core alone"
