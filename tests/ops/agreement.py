@@ -7,10 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from paca_jax import ops
 from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
-from paca_jax.sharding import make_mesh
+from paca_jax.sharding import MESH_AXES, make_mesh
+
+KINDS = {"v4": ("TPU v4", 2), "v5e": ("TPU v5 lite", 1), "v5p": ("TPU v5", 2), "v6e": ("TPU v6 lite", 1), "tpu7x": ("TPU7x", 1)}
+
+
+def on_a(chip):
+    """Returns a context in which programs are traced for one chip, by its name or, if JAX does not know it, its kind."""
+    kind, cores = KINDS.get(chip, (chip, 1))
+    device = AbstractDevice(device_kind=kind, num_cores=cores, platform="tpu")
+    return use_abstract_mesh(AbstractMesh((1, 1, 1), MESH_AXES, abstract_device=device))
 
 
 @contextlib.contextmanager

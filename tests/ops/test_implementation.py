@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from paca_jax import ops
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
-from paca_jax.sharding import MESH_AXES
+from tests.ops.agreement import on_a
 from tests.runs import needs_libtpu, run_for_tpus
 from tests.shapes import unchecked
 
@@ -23,21 +22,16 @@ def choices(function, *arguments):
     return recorded
 
 
-def on_a_tpu():
-    chip = AbstractDevice(device_kind="TPU v5 lite", num_cores=1, platform="tpu")
-    return use_abstract_mesh(AbstractMesh((1, 1, 1), MESH_AXES, abstract_device=chip))
-
-
 def test_none_takes_what_is_fastest_on_the_target_platform():
     assert [choice.implementation for choice in choices(ops.dense, X, KERNEL)] == ["xla_cpu"]
     assert [choice.implementation for choice in choices(ops.layer_norm, X, WEIGHTS)] == ["xla_cpu"]
-    with on_a_tpu():
+    with on_a("v5e"):
         assert [choice.implementation for choice in choices(lambda x: ops.dense(x, KERNEL), X)] == ["xla"]
         assert [choice.implementation for choice in choices(lambda x: ops.layer_norm(x, WEIGHTS), X)] == ["pallas_tpu"]
 
 
 def test_a_shape_that_kernels_do_not_take_falls_back_and_says_why():
-    with on_a_tpu(), ops.in_block("stage4/block1"):
+    with on_a("v5e"), ops.in_block("stage4/block1"):
         recorded = choices(lambda x: ops.layer_norm(x, WEIGHTS), X.astype(jnp.float16))
     assert [choice[:3] for choice in recorded] == [("layer norm", "stage4/block1", "xla")]
     assert "float16" in recorded[0].reason
@@ -50,7 +44,7 @@ def test_a_name_that_does_not_fit_raises_and_names_the_block():
         ops.in_block("stage2/block0"),
     ):
         ops.layer_norm(X, WEIGHTS, implementation="pallas_tpu")
-    with pytest.raises(UserError, match="float16"), on_a_tpu():
+    with pytest.raises(UserError, match="float16"), on_a("v5e"):
         jax.eval_shape(lambda x: ops.layer_norm(x, WEIGHTS, implementation="pallas_tpu"), X.astype(jnp.float16))
     with unchecked(), pytest.raises(UserError, match="of xla, xla_cpu, pallas_tpu, got 'cuda'"):
         ops.layer_norm(X, WEIGHTS, implementation="cuda")
@@ -149,7 +143,7 @@ def test_kernels_have_a_first_gradient_and_say_that_they_have_no_other():
 
 def test_a_program_of_kernels_is_for_a_tpu_alone():
     shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
-    with on_a_tpu():
+    with on_a("v5e"):
         assert jax.export.export(jax.jit(cubes), platforms=["tpu"])(shape).platforms == ("tpu",)
         with pytest.raises(UserError, match="a TPU alone, got one for cpu, tpu, which the kernel layer_norm"):
             jax.export.export(jax.jit(cubes), platforms=["cpu", "tpu"])(shape)

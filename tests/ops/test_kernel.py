@@ -7,23 +7,16 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from paca_jax import ops
 from paca_jax.ops.pallas.blocks import Block, image_scalars, vector_bytes, whole
 from paca_jax.ops.pallas.cores import target_core
 from paca_jax.ops.pallas.kernel import Kernel, first_fit
-from paca_jax.sharding import MESH_AXES
+from tests.ops.agreement import on_a
+from tests.proof.kernels import mlp_weights
 from tests.runs import needs_libtpu, run_for_tpus
 
 MEBIBYTE = 2**20
-KINDS = {"v4": ("TPU v4", 2), "v5e": ("TPU v5 lite", 1), "v5p": ("TPU v5", 2), "v6e": ("TPU v6 lite", 1), "tpu7x": ("TPU7x", 1)}
-
-
-def on_a(chip):
-    kind, cores = KINDS.get(chip, (chip, 1))
-    device = AbstractDevice(device_kind=kind, num_cores=cores, platform="tpu")
-    return use_abstract_mesh(AbstractMesh((1, 1, 1), MESH_AXES, abstract_device=device))
 
 
 @pytest.mark.parametrize(
@@ -109,16 +102,14 @@ def test_the_first_tiling_that_fits_is_taken():
 def test_a_shape_takes_kernels_where_the_chip_has_the_memory():
     """The MLP of the base model's last stage, in float32."""
     x = jax.ShapeDtypeStruct((8, 7, 7, 512), "float32")
-    shapes = ((512, 2048), (2048,), (3, 3, 1, 2048), (2048,), (2048, 512), (512,))
-    weights = ops.MlpWeights(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes))
 
     def mlp(x, weights):
         return ops.residual_mlp(x, weights, True, ops.Residual(ops.NormWeights(weights.bias2, weights.bias2)))
 
     with on_a("v4"), ops.record_choices() as on_v4:
-        jax.eval_shape(mlp, x, weights)
+        jax.eval_shape(mlp, x, mlp_weights(512, 2048))
     with on_a("v5e"), ops.record_choices() as on_v5e:
-        jax.eval_shape(mlp, x, weights)
+        jax.eval_shape(mlp, x, mlp_weights(512, 2048))
     assert on_v4[0].implementation == "xla"
     assert "its kernel depthwise_mlp_backward needs" in on_v4[0].reason
     assert [choice.implementation for choice in on_v5e] == ["pallas_tpu"]
@@ -127,17 +118,15 @@ def test_a_shape_takes_kernels_where_the_chip_has_the_memory():
 CODE = """
 import json
 import jax
+from benchmarks.kernels import compile_only_chip
 from paca_jax.ops.attention import tpu as attention
 from paca_jax.ops.attention.tpu_steps import AttentionShape
 from paca_jax.ops.clustering import tpu as clustering
 from paca_jax.ops.mlp import tpu as mlp
 from paca_jax.ops.pallas.cores import target_core
-from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
 from paca_jax.sharding import make_mesh
 from tests.proof.kernels import clustering_weights, compiles, mlp_weights
 
-prepare_environment()
-jax.config.update("jax_enable_compilation_cache", False)
 half, single = jax.numpy.dtype("bfloat16"), jax.numpy.dtype("float32")
 
 def maps(*shape):
@@ -158,7 +147,7 @@ def nearest(chip, core):
 
 errors = []
 for chip, topology in (("v4", "v4:1x1x1"), ("v5e", "v5e:1x1")):
-    device = compile_only_devices(parse_topology(topology))[0]
+    device, _ = compile_only_chip(topology)
     with jax.set_mesh(make_mesh(devices=[device])):
         core = target_core()
         for fit in nearest(chip, core):

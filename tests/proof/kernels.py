@@ -10,12 +10,15 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from benchmarks.kernels import compile_only_chip
 from paca_jax import ops
 from paca_jax.models import model_config
 from paca_jax.ops.attention import tpu as attention
@@ -25,7 +28,6 @@ from paca_jax.ops.mlp import tpu as mlp
 from paca_jax.ops.norm import tpu as norm
 from paca_jax.ops.pallas.cores import Core, target_core
 from paca_jax.ops.pallas.kernel import Fit, Kernel
-from paca_jax.planning.topology import compile_only_devices, parse_topology, prepare_environment
 from paca_jax.sharding import make_mesh
 from tests.runs import environment_for_tpus
 
@@ -91,9 +93,7 @@ def compiles(kernel: Kernel, core: Core, device: jax.Device) -> str | None:
 
 def compile_all(topology: str, file: Path) -> None:
     """Compiles for one kind of TPU and appends a row for each kernel to a file; those that are in it are skipped."""
-    prepare_environment()
-    jax.config.update("jax_enable_compilation_cache", False)
-    device = compile_only_devices(parse_topology(topology))[0]
+    device, _ = compile_only_chip(topology)
     with jax.set_mesh(make_mesh(devices=[device])), file.open("a") as rows:
         core = target_core()
         done = {json.loads(line)["key"] for line in file.read_text().splitlines()}
@@ -119,19 +119,15 @@ def _blocks(kernel: Kernel) -> list[tuple[object, ...]]:
 def campaign(folder: Path) -> dict:
     """Compiles for every kind of TPU, two at a time, and returns the rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    waiting, running, rows = list(TOPOLOGIES), [], []
-    while waiting or running:
-        while waiting and len(running) < 2:
-            topology = waiting.pop(0)
-            command = [sys.executable, "-m", "tests.proof.kernels", topology, str(folder / f"{topology}.jsonl")]
-            running.append(subprocess.Popen(command, env=environment_for_tpus()))
-        for process in running:
-            if process.poll() is not None and process.returncode:
-                raise RuntimeError(f"{process.args} ended with status {process.returncode}.")
-        running = [process for process in running if process.returncode is None]
-        time.sleep(1)
-    for topology in TOPOLOGIES:
-        rows += map(json.loads, (folder / f"{topology}.jsonl").read_text().splitlines())
+
+    def compile_apart(topology: str) -> list[dict]:
+        file = folder / f"{topology}.jsonl"
+        command = [sys.executable, "-m", "tests.proof.kernels", topology, str(file)]
+        subprocess.run(command, env=environment_for_tpus(), check=True)
+        return list(map(json.loads, file.read_text().splitlines()))
+
+    with ThreadPoolExecutor(2) as pool:
+        rows = list(itertools.chain.from_iterable(pool.map(compile_apart, TOPOLOGIES)))
     return {"holds": not any(row["error"] for row in rows), "rows": rows}
 
 
@@ -140,21 +136,19 @@ def as_table(result: dict) -> str:
 
     A cell has the MiB of vector memory that were enough, the most for any number of images, or "xla" where no kernel fits.
     """
-    chips = [topology.partition(":")[0] for topology in TOPOLOGIES]
     cells: dict[tuple[str, str], dict[str, list[dict]]] = {}
     for row in result["rows"]:
         arrays = row["arrays"].partition(" x ")[2]
-        cells.setdefault((row["kernel"], arrays), {}).setdefault(row["topology"].partition(":")[0], []).append(row)
-    lines = [f"| kernel | arrays of an image | {' | '.join(chips)} |", "|:--|:--|" + "--:|" * len(chips)]
+        cells.setdefault((row["kernel"], arrays), {}).setdefault(row["topology"], []).append(row)
+    chips = " | ".join(topology.partition(":")[0] for topology in TOPOLOGIES)
+    lines = [f"| kernel | arrays of an image | {chips} |", "|:--|:--|" + "--:|" * len(TOPOLOGIES)]
     lines += [
-        f"| `{kernel}` | {arrays} | {' | '.join(_cell(found.get(chip, [])) for chip in chips)} |"
+        f"| `{kernel}` | {arrays} | {' | '.join(_cell(found.get(topology, [])) for topology in TOPOLOGIES)} |"
         for (kernel, arrays), found in cells.items()
     ]
-    counted = [
-        f"- {topology}: {sum(not row['refused'] for row in rows)} compiled, {sum(bool(row['refused']) for row in rows)} refused"
-        for topology in TOPOLOGIES
-        for rows in [[row for row in result["rows"] if row["topology"] == topology]]
-    ]
+    compiled = Counter(row["topology"] for row in result["rows"] if not row["refused"])
+    refused = Counter(row["topology"] for row in result["rows"] if row["refused"])
+    counted = [f"- {topology}: {compiled[topology]} compiled, {refused[topology]} refused" for topology in TOPOLOGIES]
     failed = [
         f"- {row['topology']}, `{row['kernel']}`, {row['arrays']}: {row['error']}" for row in result["rows"] if row["error"]
     ]
@@ -162,9 +156,13 @@ def as_table(result: dict) -> str:
 
 
 def _cell(rows: list[dict]) -> str:
+    if not rows:
+        return ""
     if any(row["error"] for row in rows):
         return "failed"
-    return "xla" if any(row["refused"] for row in rows) else f"{max(row['memory'] for row in rows) / 2**20:.1f}" if rows else ""
+    if any(row["refused"] for row in rows):
+        return "xla"
+    return f"{max(row['memory'] for row in rows) / 2**20:.1f}"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from functools import partial
 
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
@@ -59,6 +58,10 @@ def _body(
         d_keys[...] = jnp.zeros_like(d_keys)
         d_values[...] = jnp.zeros_like(d_values)
 
+    def end_sums(image: int) -> None:
+        d_clusters = _clusters_gradient(z[image], d_keys[...], d_values[...], parameters, d_parameters)
+        dz[image] = d_clusters.astype(dz.dtype)
+
     keys_and_values(step, z, parameters, keys, values, tiling)
     if tiling.tiles > 1:
         at_tile(0, step, tiling, start_sums)
@@ -71,12 +74,9 @@ def _body(
         d_branch = norm_gradient(own, d_normal, parameters.norm, d_parameters.norm)
         dx[image] = (own_g.astype(jnp.float32) + d_branch).astype(dx.dtype)
         if tiling.tiles == 1:
-            dz[image] = _clusters_gradient(z[image], d_keys[...], d_values[...], parameters, d_parameters).astype(dz.dtype)
+            end_sums(image)
     if tiling.tiles > 1:
-
-        @pl.when(tile == tiling.tiles - 1)
-        def _() -> None:
-            dz[0] = _clusters_gradient(z[0], d_keys[...], d_values[...], parameters, d_parameters).astype(dz.dtype)
+        at_tile(tiling.tiles - 1, step, tiling, partial(end_sums, 0))
 
 
 def _patches_gradient(
