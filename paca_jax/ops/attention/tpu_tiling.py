@@ -37,7 +37,8 @@ def spilled_by_attention(shape: AttentionShape, tiling: AttentionTiling) -> int:
     scores = tiling.heads * attended * lanes * (8 + itemsize)
     queries = shape.rows * lanes * (4 + 2 * itemsize)
     patches = tiling.patches * wide * (14 + 2 * itemsize)
-    sums = 2 * vector_bytes((shape.rows, shape.attended), jnp.float32) + 4 * shape.rows * wide
+    copies = 2 if tiling.tiles <= 2 else 3
+    sums = copies * vector_bytes((shape.rows, shape.attended), jnp.float32) + 4 * shape.rows * wide
     return scores + queries + patches + sums
 
 

@@ -64,7 +64,7 @@ def spilled_by_clustering(tiling: ClusteringTiling, channels: int, clusters: int
     if tiling.chunks == 1:
         return 10 * patches + 3 * logits
     sums = vector_bytes((channels, channels), jnp.float32)
-    return 21 * patches + 3 * logits + sums + 8 * vector_bytes((tiling.halo, tiling.columns, channels), jnp.float32)
+    return 21 * patches + 3 * logits + 2 * sums + 8 * vector_bytes((tiling.halo, tiling.columns, channels), jnp.float32)
 
 
 def clustering_tilings(x: Float[Array, "B H W C"], window: int) -> Iterator[ClusteringTiling]:
