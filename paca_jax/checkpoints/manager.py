@@ -9,6 +9,7 @@ from etils import epath
 from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
+from paca_jax.checkpoints.lock import Lock
 from paca_jax.checkpoints.workdir import FOLDER, damage_as_user_error, open_manager, read_metadata
 from paca_jax.errors import UserError
 
@@ -16,17 +17,19 @@ from paca_jax.errors import UserError
 class Checkpoints:
     """The checkpoints of a workdir: written in the background, and all removed but the newest ones and the best one."""
 
-    def __init__(self, workdir: epath.PathLike, keep: int, metric: str) -> None:
+    def __init__(self, workdir: epath.PathLike, keep: int, metric: str, lock: Lock | None = None) -> None:
         """Opens or creates the workdir's checkpoints.
 
         Args:
             workdir: the run's folder, local or `gs://`.
             keep: how many of the newest to keep.
             metric: the name of the metric whose highest value marks the best checkpoint.
+            lock: what a job that writes must hold.
 
         Raises:
             UserError: if the folder cannot be written, or holds something else.
         """
+        self._lock = lock
         self.folder = epath.Path(workdir) / FOLDER
         best = policies.BestN(get_metric_fn=lambda metrics: metrics[metric], n=1, keep_checkpoints_without_metrics=False)
         self._manager = open_manager(workdir, policies.AnyPreservationPolicy([policies.LatestN(keep), best]))
@@ -46,8 +49,11 @@ class Checkpoints:
             metrics: the evaluation of this step, if there is one.
 
         Raises:
-            UserError: if this checkpoint, or the one before it, cannot be written. Earlier ones stay whole.
+            UserError: if this checkpoint, or the one before it, cannot be written, or another job has taken the workdir.
+                Earlier ones stay whole.
         """
+        if self._lock is not None:
+            self._lock.check()
         if step == self.latest_step:
             return
         items: dict[str, ocp.args.CheckpointArgs] = {name: ocp.args.StandardSave(part) for name, part in parts.items()}

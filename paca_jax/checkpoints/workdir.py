@@ -38,8 +38,8 @@ def open_manager(
     Raises:
         UserError: if the folder cannot be written, or holds something else.
     """
+    check_workdir(workdir)
     folder = _absolute(epath.Path(workdir).expanduser()) / FOLDER
-    _refuse_foreign(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -108,7 +108,13 @@ def _absolute(path: epath.Path) -> epath.Path:
     return path if path.is_absolute() else path.resolve()
 
 
-def _refuse_foreign(folder: epath.Path) -> None:
+def check_workdir(workdir: epath.PathLike) -> None:
+    """Checks that a workdir's folder of checkpoints, if there is one, is that of a run.
+
+    Raises:
+        UserError: if it holds something else.
+    """
+    folder = epath.Path(workdir).expanduser() / FOLDER
     if not folder.exists():
         return
     if not folder.is_dir():

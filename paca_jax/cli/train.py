@@ -6,6 +6,8 @@
 `python main.py` is the same as `paca train`, and `--mode=eval` makes it `paca evaluate`. Training resumes from the newest
 checkpoint in the workdir. Evaluation takes that checkpoint or, if there is none, the weights of --config.init_from.
 
+SIGTERM and Ctrl-C end training after the current step, which is saved. A second Ctrl-C ends the program at once.
+
 On several hosts, run the same command on each. Cloud TPU, Slurm and Kubernetes connect the processes; elsewhere add
 --coordinator_address=HOST:PORT --num_processes=N --process_id=I.
 """
@@ -13,17 +15,20 @@ On several hosts, run the same command on each. Cloud TPU, Slurm and Kubernetes 
 import argparse
 import faulthandler
 import logging
+import shlex
+import sys
 from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
 from paca_jax.cli import config_flags
 from paca_jax.errors import exit_on_user_error
+from paca_jax.interrupts import exit_on_interrupt
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    with exit_on_user_error():
+    with exit_on_user_error(), exit_on_interrupt(_how_to_resume()):
         options, config = config_flags.parse(_parser(), argv)
         faulthandler.enable()
 
@@ -32,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from paca_jax.memory import keep_freed_memory
         from paca_jax.sharding import start_processes
         from paca_jax.train.evaluation import evaluate_only
+        from paca_jax.train.preemption import Stopped
         from paca_jax.train.train_loop import train
 
         process = start_processes(
@@ -40,8 +46,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         _set_up_logging(process)
         keep_compiled_programs()
         keep_freed_memory()
-        run = train if options.mode == "train" else evaluate_only
-        run(config, options.workdir)
+        try:
+            (train if options.mode == "train" else evaluate_only)(config, options.workdir)
+        except Stopped as stopped:
+            print(stopped, _how_to_resume(), file=sys.stderr)
+            raise
+
+
+def _how_to_resume() -> str:
+    return f"To go on, run: {shlex.join(sys.orig_argv)}"
 
 
 def _set_up_logging(process: int) -> None:

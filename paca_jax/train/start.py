@@ -1,14 +1,16 @@
 """The state that a run starts from: the newest checkpoint, else `init_from`, else random weights."""
 
 import logging
-from collections.abc import Collection
-from contextlib import AbstractContextManager, closing
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 
 from etils import epath
 
 from paca_jax.checkpoints.initial import initial_variables
+from paca_jax.checkpoints.lock import workdir_lock
 from paca_jax.checkpoints.manager import Checkpoints
 from paca_jax.checkpoints.pretrained import fetch_pretrained
+from paca_jax.checkpoints.workdir import check_workdir
 from paca_jax.errors import UserError
 from paca_jax.models import backbone_name
 from paca_jax.train.run import Run
@@ -20,6 +22,21 @@ logger = logging.getLogger(__name__)
 def open_checkpoints(run: Run, workdir: epath.PathLike) -> AbstractContextManager[Checkpoints]:
     """Returns a context with the checkpoints of a workdir, which it makes if needed."""
     return closing(Checkpoints(workdir, run.config.checkpoint_keep, run.best_metric))
+
+
+@contextmanager
+def locked_checkpoints(run: Run, workdir: epath.Path) -> Iterator[Checkpoints]:
+    """Returns a context with the checkpoints of a workdir, in which no other job trains meanwhile.
+
+    Raises:
+        UserError: if another job trains in it, or the folder is not that of a run.
+    """
+    check_workdir(workdir)
+    with (
+        workdir_lock(workdir) as lock,
+        closing(Checkpoints(workdir, run.config.checkpoint_keep, run.best_metric, lock)) as opened,
+    ):
+        yield opened
 
 
 def starting_state(run: Run, checkpoints: Checkpoints) -> TrainState:

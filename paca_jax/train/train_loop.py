@@ -16,13 +16,14 @@ from ml_collections import ConfigDict
 
 from paca_jax.checkpoints.manager import Checkpoints
 from paca_jax.errors import UserError
+from paca_jax.paths import user_path
 from paca_jax.sharding import stop_together
 from paca_jax.train.evaluation import evaluate
 from paca_jax.train.metrics import Progress, best_evaluation, format_scalars, make_writer, read_metrics, seconds_so_far
-from paca_jax.train.preemption import EXIT_STATUS, Preemption
+from paca_jax.train.preemption import Preemption
 from paca_jax.train.report import report
 from paca_jax.train.run import Run, log_implementations, prepare
-from paca_jax.train.start import open_checkpoints, starting_state
+from paca_jax.train.start import locked_checkpoints, starting_state
 from paca_jax.train.state import TrainState
 from paca_jax.train.train_step import Scalars
 
@@ -32,8 +33,9 @@ logger = logging.getLogger(__name__)
 def train(config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[jax.Device] | None = None) -> dict[str, float]:
     """Trains to the end of the run that a config describes, and returns its last evaluation.
 
-    If the workdir holds checkpoints, the run resumes from the newest one; a finished run is only reported. After SIGTERM the
-    state is saved and the process exits with status 143. If another process is lost, this one ends with status 1.
+    If the workdir holds checkpoints, the run resumes from the newest one; a finished run is only reported. After SIGTERM or
+    Ctrl-C the state is saved and the process exits with status 143 or 130. If another process is lost, this one ends with
+    status 1.
 
     Args:
         config: the config of the run, from `default_config()`.
@@ -41,13 +43,14 @@ def train(config: ConfigDict, workdir: epath.PathLike | None, devices: Sequence[
         devices: the devices to use; by default all devices of all processes.
 
     Raises:
-        UserError: if the config, the data or the workdir is wrong, or the loss of a step is not finite.
+        UserError: if the config, the data or the workdir is wrong, another job trains in the workdir, or the loss of a step is
+            not finite.
     """
     if workdir is None:
         raise UserError("Expected a folder for checkpoints and metrics, got none. Give one with --workdir=DIR.")
-    workdir = epath.Path(workdir).expanduser()
+    workdir = user_path(workdir)
     run = prepare(config, devices)
-    with open_checkpoints(run, workdir) as checkpoints, jax.set_mesh(run.mesh), stop_together():
+    with locked_checkpoints(run, workdir) as checkpoints, jax.set_mesh(run.mesh), stop_together():
         state = starting_state(run, checkpoints)
         finished = int(state.step) >= run.steps.total
         _write_overview(state, workdir)
@@ -71,7 +74,7 @@ def train_loop(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: e
     Raises:
         UserError: if the loss or the gradient of a step is not finite and `on_nonfinite` is "stop", if data cannot be read, or
             if a checkpoint cannot be written.
-        SystemExit: after SIGTERM, once the state is saved.
+        Stopped: (a `SystemExit`) after SIGTERM or Ctrl-C, once the state is saved.
     """
     config, total, start_step = run.config, run.steps.total, int(state.step)
     earlier = [line for line in read_metrics(workdir) if line["step"] <= start_step]
@@ -131,8 +134,7 @@ def train_loop(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: e
             if not last and preemption.reached(step):
                 save(step, state, scalars, evaluation)
                 checkpoints.wait()
-                logger.warning("Stopped by SIGTERM after step %d, which is saved. Run the same command to resume.", step)
-                raise SystemExit(EXIT_STATUS)
+                raise preemption.stopped(step)
         profile(total + 1, state)
         checkpoints.wait()
     return state

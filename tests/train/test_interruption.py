@@ -50,13 +50,13 @@ def at():
         logger.removeHandler(handler)
 
 
-def test_sigterm_saves_the_step_and_the_run_resumes_to_the_same_bits(finished_run, tmp_path, at, caplog):
+def test_sigterm_saves_the_step_and_the_run_resumes_to_the_same_bits(finished_run, tmp_path, at):
     before = signal.getsignal(signal.SIGTERM)
     at("step 2/12", lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as stopped:
         train(small_config(), tmp_path, devices=ONE)
     assert stopped.value.code == 143
-    assert "Stopped by SIGTERM after step 2, which is saved" in caplog.text
+    assert str(stopped.value) == "Stopped by SIGTERM after step 2, which is saved."
     assert signal.getsignal(signal.SIGTERM) is before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +34,8 @@ class Batches(Iterator[dict[str, np.ndarray]]):
     def __init__(self, iterator: Any) -> None:
         self._iterator = iterator
         if iterator is not None:
-            iterator.start_prefetch()
+            with _interrupts_blocked():
+                iterator.start_prefetch()
 
     def __next__(self) -> dict[str, np.ndarray]:
         """Returns the next batch.
@@ -114,10 +116,19 @@ def _let_grain_read_flags() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A context whose new threads, and the processes that they start, get no SIGINT: Ctrl-C is the main thread's."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(index: int, count: int) -> None:
     """Sets up a worker process; see the module's docstring."""
     del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
 
 

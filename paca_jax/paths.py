@@ -1,0 +1,25 @@
+"""Paths as users type them."""
+
+import os
+
+from etils import epath
+
+from paca_jax.errors import UserError
+
+
+def user_path(typed: str | os.PathLike[str]) -> epath.Path:
+    """Returns the path that a user typed, with `~` expanded.
+
+    Args:
+        typed: a path on this machine, or on a bucket if it begins with `gs://`.
+
+    Raises:
+        UserError: it is empty, or a URL of another kind.
+    """
+    text = os.fspath(typed)
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme != "gs":
+        raise UserError(f"Expected a path on this machine or one that begins with gs://, got {text!r}. Copy the files here.")
+    if not text.strip() or "\0" in text:
+        raise UserError(f"Expected a path, got {text!r}. Name a file or a folder.")
+    return epath.Path(text).expanduser()
