@@ -83,5 +83,5 @@ def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(tmp_path):
 
     again = run_main(*command(killed, **options))
     assert again.returncode == 0
-    assert "Resuming from the checkpoint" in again.stderr
+    assert "Going on from the checkpoint" in again.stderr
     assert scalars(killed) == scalars(whole)

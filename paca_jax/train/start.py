@@ -54,16 +54,17 @@ def resumed_state(run: Run, checkpoints: Checkpoints) -> TrainState | None:
     if step is None:
         return None
     _check_same_run(run, checkpoints, step)
-    logger.info("Resuming from the checkpoint at step %d in %s.", step, checkpoints.folder)
+    logger.info("Going on from the checkpoint at step %d in %s.", step, checkpoints.folder)
     return TrainState.from_parts(checkpoints.restore(step, run.abstract.parts))
 
 
-def initialized_state(run: Run, allow_new: Collection[str]) -> TrainState | None:
+def initialized_state(run: Run, allow_new: Collection[str], weights: str | None = None) -> TrainState | None:
     """Returns the state with the weights of `init_from`, or None if that is not set.
 
     Args:
         run: the run.
         allow_new: layers that may start from scratch, "head" or "clustering".
+        weights: "raw" or "ema", instead of `init_weights`.
 
     Raises:
         UserError: if the weights are missing or do not fit.
@@ -74,7 +75,10 @@ def initialized_state(run: Run, allow_new: Collection[str]) -> TrainState | None
     official = config.init_from == "official"
     source = str(fetch_pretrained(backbone_name(config.model.name))) if official else config.init_from
     logger.info("Starting from %s.", source)
-    return run.start_from(initial_variables(source, run.task.model, allow_new))
+    variables = initial_variables(
+        source, run.task.model, allow_new, weights or config.init_weights, rgb_to_gray=config.init_rgb_to_gray
+    )
+    return run.start_from(variables)
 
 
 def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:

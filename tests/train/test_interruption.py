@@ -1,4 +1,4 @@
-"""SIGTERM, steps that are not finite, a full disk: no checkpoint is lost, and the same command resumes the run."""
+"""Signals, a second job, infinite steps, a full disk: no checkpoint is lost, and the same command resumes the run."""
 
 import logging
 import resource
@@ -11,6 +11,7 @@ import pytest
 
 import paca_jax
 from paca_jax.errors import UserError
+from paca_jax.train.evaluation import evaluate_only
 from paca_jax.train.train_loop import train
 from tests.runs import scalars, small_config
 
@@ -50,14 +51,14 @@ def at():
         logger.removeHandler(handler)
 
 
-def test_sigterm_saves_the_step_and_the_run_resumes_to_the_same_bits(finished_run, tmp_path, at):
-    before = signal.getsignal(signal.SIGTERM)
-    at("step 2/12", lambda: signal.raise_signal(signal.SIGTERM))
+@pytest.mark.parametrize(("asked", "name", "status"), [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "Ctrl-C", 130)])
+def test_a_signal_saves_the_step_and_the_run_resumes_to_the_same_bits(finished_run, tmp_path, at, asked, name, status):
+    before = signal.getsignal(asked)
+    at("step 2/12", lambda: signal.raise_signal(asked))
     with pytest.raises(SystemExit) as stopped:
         train(small_config(), tmp_path, devices=ONE)
-    assert stopped.value.code == 143
-    assert str(stopped.value) == "Stopped by SIGTERM after step 2, which is saved."
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (str(stopped.value), stopped.value.code) == (f"Stopped by {name} after step 2, which is saved.", status)
+    assert signal.getsignal(asked) is before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
 
     train(small_config(), tmp_path, devices=ONE)
@@ -65,6 +66,18 @@ def test_sigterm_saves_the_step_and_the_run_resumes_to_the_same_bits(finished_ru
     _, whole = paca_jax.load(finished_run)
     _, resumed = paca_jax.load(tmp_path)
     assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
+
+
+def test_a_second_job_is_refused_and_readers_are_not(finished_run, tmp_path, at):
+    def start_again():
+        with pytest.raises(UserError, match=r"only job in the workdir .*, got another: process \d+ on host"):
+            train(small_config(), tmp_path, devices=ONE)
+        paca_jax.load(tmp_path)
+        evaluate_only(small_config(), tmp_path, devices=ONE)
+
+    at("step 10/12", start_again)
+    train(small_config(), tmp_path, devices=ONE)
+    assert scalars(tmp_path) == scalars(finished_run)
 
 
 def test_a_step_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(finished_run, tmp_path):
