@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 EXIT_STATUS = 128 + signal.SIGINT
 _SECONDS = 3.0  # that Python's own handling of the first Ctrl-C may take
@@ -33,8 +34,7 @@ def exit_on_interrupt(advice: str = "") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print(line, file=sys.stderr)
-        sys.exit(EXIT_STATUS)
+        _leave(line)
     finally:
         signal.set_wakeup_fd(before)
         os.write(write, bytes([_END]))
@@ -62,5 +62,11 @@ def _watch(signals: int, line: str) -> None:
         interrupts += 1
         handled = _PATIENT.is_set() or select.select([signals], [], [], _SECONDS)[0]
         if interrupts > 1 or not handled:
-            print(line, file=sys.stderr, flush=True)
-            os._exit(EXIT_STATUS)
+            _leave(line)
+
+
+def _leave(line: str) -> NoReturn:
+    """Ends the process without Python's shutdown, in which libraries that were interrupted in their work may crash."""
+    sys.stdout.flush()
+    print(line, file=sys.stderr, flush=True)
+    os._exit(EXIT_STATUS)

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import jax
@@ -93,10 +93,11 @@ def train_loop(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: e
         checkpoints.save(step, state.parts, run.metadata(), evaluation)
         progress.restart(step)
 
-    with closing(writer), closing(batches), _profiler(config.profile_steps, workdir) as profile, Preemption() as preemption:
+    with closing(writer), closing(batches), _profiler(config.profile_steps, workdir) as profile, ExitStack() as stack:
         batch = run.to_devices(next(batches))
         with log_implementations():
             train_step.compile(state, batch)
+        preemption = stack.enter_context(Preemption())  # from now on there is something to save
         began = time.perf_counter()
         progress.restart(start_step)
         scalars: Scalars = {}
