@@ -40,7 +40,8 @@ from benchmarks.programs import (
     cases,
     programs,
 )
-from paca_jax.errors import UserError, exit_on_user_error
+from paca_jax.command_line import command_line
+from paca_jax.errors import UserError
 from paca_jax.memory import keep_freed_memory
 
 OURS = "paca_jax"
@@ -191,5 +192,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with command_line():
         main()

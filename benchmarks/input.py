@@ -27,9 +27,10 @@ import psutil
 from PIL import Image
 
 from benchmarks.measure import add_json, publish, table
+from paca_jax.command_line import command_line
 from paca_jax.data import TrainTransform, open_dataset, train_batches
 from paca_jax.data.transforms.randaugment import OPERATIONS
-from paca_jax.errors import UserError, exit_on_user_error
+from paca_jax.errors import UserError
 from paca_jax.ops import MEAN, STD
 
 WIDTH, HEIGHT, QUALITY, CLASSES = 500, 375, 90, 10
@@ -202,5 +203,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with command_line():
         main()

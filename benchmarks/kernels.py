@@ -21,7 +21,7 @@ from jax.extend.core import Jaxpr, JaxprEqn
 
 from benchmarks.programs import add_cases, cases, programs
 from benchmarks.schedules import cycles
-from paca_jax.errors import exit_on_user_error
+from paca_jax.command_line import command_line
 from paca_jax.planning.flops import equations
 from paca_jax.planning.hlo import parse
 from paca_jax.planning.topology import Chip, compile_only_devices, parse_topology, prepare_environment
@@ -107,5 +107,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with command_line():
         main()

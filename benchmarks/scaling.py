@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.measure import GIB, MIB, add_json, device_name, gib, interleaved, memory, publish, quartiles, spread, table
 from benchmarks.programs import FORWARD, Case, native_size, programs
-from paca_jax.errors import exit_on_user_error
+from paca_jax.command_line import command_line
 from paca_jax.memory import keep_freed_memory
 
 MODELS = ("pacavit_small_p2cconv_100", "pacavit_small_p2cconv_100_0")
@@ -114,5 +114,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with command_line():
         main()

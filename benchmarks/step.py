@@ -30,7 +30,7 @@ from benchmarks.measure import (
     table,
 )
 from benchmarks.programs import FORWARD, TRAINING, Program, add_cases, cases, programs
-from paca_jax.errors import exit_on_user_error
+from paca_jax.command_line import command_line
 from paca_jax.memory import keep_freed_memory
 
 
@@ -127,5 +127,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with command_line():
         main()

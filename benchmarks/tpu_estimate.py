@@ -20,7 +20,7 @@ import jax
 from benchmarks.kernels import CUSTOM_CALL, Key, add_topology, compile_only_chip, kernel_cycles
 from benchmarks.measure import add_json, gib, publish, table
 from benchmarks.programs import VIT, Program, cases, programs
-from paca_jax.errors import exit_on_user_error
+from paca_jax.command_line import command_line
 from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.hlo import Computation, Instruction, Module, parse
 from paca_jax.planning.topology import Chip
@@ -137,5 +137,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with command_line():
         main()

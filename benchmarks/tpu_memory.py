@@ -18,7 +18,7 @@ import jax
 from benchmarks.kernels import add_topology, compile_only_chip
 from benchmarks.measure import MIB, add_json, gib, publish, table
 from benchmarks.programs import TRAINING, Case, cases, programs
-from paca_jax.errors import exit_on_user_error
+from paca_jax.command_line import command_line
 from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.topology import Chip
 
@@ -88,5 +88,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with command_line():
         main()

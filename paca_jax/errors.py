@@ -1,9 +1,7 @@
 """The error that bad input raises anywhere in the library."""
 
 import difflib
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 
 class UserError(ValueError):
@@ -12,16 +10,6 @@ class UserError(ValueError):
     The message says what was expected, what came, and what to do. Command lines print it without a traceback and exit with
     status 2; in a notebook it is an ordinary `ValueError`.
     """
-
-
-@contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """A context in which a `UserError` ends the program: the message goes to standard error, and the exit status is 2."""
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def check(holds: bool, message: str) -> None:

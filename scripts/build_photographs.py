@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from paca_jax.errors import UserError, exit_on_user_error
+from paca_jax.command_line import command_line
+from paca_jax.errors import UserError
 
 LONG_SIDE, QUALITY = 512, 80
 RACCOON_SIZE = (1024, 768)  # SciPy stores bare pixels
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("packages", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
-    with exit_on_user_error():
+    with command_line():
         print(*build(arguments.packages, arguments.output), sep="\n")
 
 

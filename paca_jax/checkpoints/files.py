@@ -1,141 +1,197 @@
-"""State dicts in files: `.safetensors`, read and written everywhere, and `.pth` or `.pt`, which need PyTorch."""
+"""Files of weights of any kind, known by their content: `.safetensors`, whole or in parts, and those of PyTorch."""
 
-import argparse
-import io
-import json
+import dataclasses
 import os
-import pickle
-import struct
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import safetensors
-import safetensors.numpy
 from etils import epath
 
-from paca_jax.convert.state_dict import strip_prefixes, unwrap
+from paca_jax.checkpoints.description import (
+    SIDECAR_SUFFIX,
+    Description,
+    from_header,
+    from_hugging_face,
+    from_sidecar,
+    to_header,
+    to_sidecar,
+)
+from paca_jax.checkpoints.safetensors_files import (
+    LONGEST_HEADER,
+    header_metadata,
+    parse_safetensors,
+    read_shards,
+    safetensors_bytes,
+)
+from paca_jax.checkpoints.torch_files import ON_DAMAGE, PICKLE_START, ZIP_START, parse_torch, torch_bytes
+from paca_jax.convert.checkpoint import find_state_dict
 from paca_jax.errors import UserError
+from paca_jax.paths import user_path
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pth", ".pt")
-SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)
-
-_RECIPE = "paca_jax"
-_LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
-# The exceptions of torch.load on damaged files (seen on tens of thousands of them, truncated and altered at random).
-_ON_DAMAGE = (
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": jnp.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-}
+SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)  # of files that are written
+# The weights in a folder of Hugging Face, the preferred one first, and what describes them.
+_IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_CONFIG = "config.json"
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """The content of a file of weights.
+
+    Attributes:
+        path: the file.
+        state: {name: array}, floats widened to float32; the names are the official code's, without a prefix.
+        description: what is known about the model.
+        notes: sentences on how it was read, for people.
+    """
+
+    path: epath.Path
+    state: dict[str, np.ndarray]
+    description: Description
+    notes: list[str]
+
+
+def read_state_dict(path: str | os.PathLike[str], weights: str | None = None) -> dict[str, np.ndarray]:
     """Returns the state dict in a file, floats widened to float32.
 
-    Wrappers ("state_dict", "model", "state_dict_ema", looked for in this order) are removed, and so are the prefixes "module."
-    and "backbone." if all names have them. A `.pth` is opened with `weights_only=True`: nothing in it is executed.
+    Wrappers ("state_dict", "model", "state_dict_ema", ...) and a prefix before the official code's names are removed. Nothing
+    in a file is executed.
 
     Args:
-        path: a `.safetensors`, `.pth` or `.pt` file, local or on a bucket.
+        path: a safetensors or PyTorch file of any name, local or on a bucket; the index of a split one; or a folder of Hugging
+            Face with such a file.
+        weights: "raw" or "ema", if the file holds both; None for the raw ones, or those that it has.
 
     Raises:
-        UserError: if the file is missing, of another kind, damaged, or holds no state dict; or if it needs PyTorch, which is
-            not installed.
+        UserError: if the file is missing, of another kind, damaged, or holds no such state dict; or if it needs PyTorch, which
+            is not installed.
     """
-    parse = _parse_safetensors if _suffix(path) == SAFETENSORS_SUFFIX else _parse_torch
-    state = parse(path, _existing(path).read_bytes())
+    return read_weights(path, weights).state
+
+
+def read_weights(path: str | os.PathLike[str], weights: str | None = None) -> WeightsFile:
+    """Reads a file of weights, and what describes it. The arguments and errors are those of `read_state_dict`."""
+    place = user_path(path)
+    folder = place if place.is_dir() else None
+    if folder:
+        place = folder / (weights_in_folder(folder) or _IN_FOLDERS[0])
+    content, description, notes = _read(place)
     try:
-        state = strip_prefixes(unwrap(state))
+        state, more = find_state_dict(content, weights)
     except UserError as error:
-        raise UserError(f"{path} holds no state dict: {error}") from error
-    return {key: _widen(value) for key, value in state.items()}
+        raise UserError(f"{place} holds no state dict to take: {error}") from error
+    notes = notes + more
+    if folder and (folder / _CONFIG).is_file() and description == Description():
+        description, differences = from_hugging_face(str(folder / _CONFIG), (folder / _CONFIG).read_bytes())
+        notes += differences
+    return WeightsFile(place, {key: _widen(f"{key} in {place}", value) for key, value in state.items()}, description, notes)
 
 
-def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Returns the keyword arguments of `create_model` that `write_state_dict` left in a `.safetensors` file, or None.
-
-    Raises:
-        UserError: if the file is missing, of another kind, or damaged.
-    """
-    if _suffix(path) != SAFETENSORS_SUFFIX:
-        return None
-    try:
-        with _existing(path).open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, _LONGEST_HEADER)))
-        text = header.get("__metadata__", {}).get(_RECIPE)
-        recipe = None if text is None else json.loads(text)
-        if recipe is not None and "name" not in recipe:
-            raise ValueError("the recipe in its header names no model")
-    except (struct.error, ValueError, AttributeError, TypeError) as error:  # not JSON, or not of this form
-        raise _damaged(path, "safetensors", error) from error
-    return recipe
+def weights_in_folder(folder: epath.Path) -> str | None:
+    """Returns the name of the file of weights in a folder of Hugging Face, or None if the folder is none."""
+    return next((name for name in _IN_FOLDERS if (folder / name).is_file()), None)
 
 
 def write_state_dict(
-    path: str | os.PathLike[str], state: Mapping[str, np.ndarray], recipe: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    state: Mapping[str, np.ndarray],
+    recipe: Mapping[str, Any] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> None:
     """Writes a state dict to a file, completely or not at all.
 
     Args:
         path: a `.safetensors`, `.pth` or `.pt` file on this machine; replaced if it exists.
         state: {name: array}, as `to_torch` returns.
-        recipe: keyword arguments of `create_model`, stored in a `.safetensors` file's header so that `paca_jax.load` needs
-            nothing else. A `.pth` is a plain state dict for the official code and cannot hold it.
+        recipe: keyword arguments of `create_model`, so that `paca_jax.load` needs nothing else.
+        class_names: the names of the model's outputs. Both are stored in the header of a `.safetensors` file. A `.pth` is a
+            plain state dict for the official code, so they go to a file beside it, `x.pth.json`.
 
     Raises:
         UserError: if the path has another suffix or is on a bucket, or the file needs PyTorch, which is not installed.
     """
-    if "://" in os.fspath(path):
-        raise UserError(
-            f"Expected a path on this machine for a file of weights, got {os.fspath(path)!r}. Write it here and copy it."
-        )
-    if _suffix(path) == SAFETENSORS_SUFFIX:
-        metadata = {"format": "pt"} | ({_RECIPE: json.dumps(recipe)} if recipe is not None else {})
-        data = safetensors.numpy.save(dict(state), metadata)
+    place = _place_to_write(path)
+    description = Description(dict(recipe) if recipe else None, tuple(class_names) if class_names else None)
+    if place.suffix == SAFETENSORS_SUFFIX:
+        data = safetensors_bytes(state, to_header(description))
     else:
-        torch = _import_torch(path)
-        buffer = io.BytesIO()
-        torch.save({key: torch.from_numpy(np.array(value)) for key, value in state.items()}, buffer)
-        data = buffer.getvalue()
-    _write_bytes(Path(path), data)
+        data = torch_bytes(place, state)
+        if description != Description():
+            _write_bytes(sidecar(place), to_sidecar(description, data))
+    _write_bytes(place, data)
 
 
-def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = epath.Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise UserError(f"Expected a file of weights that ends in {', '.join(SUFFIXES)}, got {os.fspath(path)!r}.")
-    return suffix
+def sidecar(path: epath.Path) -> epath.Path:
+    """Returns the path of the description beside a PyTorch file."""
+    return path.with_name(path.name + SIDECAR_SUFFIX)
 
 
-def _existing(path: str | os.PathLike[str]) -> epath.Path:
-    place = epath.Path(path)
-    if not place.is_file():
-        raise UserError(f"There is no file {os.fspath(path)!r}. Give the path of a {' or '.join(SUFFIXES)} file.")
+def _place_to_write(path: str | os.PathLike[str]) -> epath.Path:
+    text = os.fspath(path)
+    if "://" in text:
+        raise UserError(f"Expected a path on this machine for a file of weights, got {text!r}. Write it here and copy it.")
+    place = user_path(text)
+    if place.suffix not in SUFFIXES:
+        raise UserError(f"Expected a file of weights that ends in {', '.join(SUFFIXES)}, got {text!r}. Choose another name.")
     return place
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
+def _read(place: epath.Path) -> tuple[Mapping[str, Any], Description, list[str]]:
+    """Returns what a file holds, what describes it, and what there is to say."""
+    path, data = str(place), _bytes(place)
+    if not _is_safetensors(data) and data[:100].lstrip().startswith(b"{"):
+        parts = read_shards(path, data, lambda name: _parse(str(place.parent / name), _bytes(place.parent / name)))
+        return parts, Description(), []
+    content = _parse(path, data)
+    if _is_safetensors(data):
+        return content, from_header(path, header_metadata(data)), []
+    beside = sidecar(place)
+    if not beside.is_file():
+        return content, Description(), []
+    description = from_sidecar(str(beside), beside.read_bytes(), data)
+    if description is None:
+        return content, Description(), [f"{beside} describes another content of {place.name} (by its SHA-256) and is not used."]
+    return content, description, []
+
+
+def _parse(path: str, data: bytes) -> Mapping[str, Any]:
+    kind: str
+    parse: Callable[[str, bytes], Mapping[str, Any]]
+    on_damage: tuple[type[Exception], ...]
+    if _is_safetensors(data):
+        kind, parse, on_damage = "safetensors", parse_safetensors, (safetensors.SafetensorError,)
+    elif data.startswith((ZIP_START, PICKLE_START)):
+        kind, parse, on_damage = "PyTorch", parse_torch, ON_DAMAGE
+    else:
+        raise UserError(
+            f"{path} is no safetensors or PyTorch file, or a damaged one (it begins with {data[:24]!r}). Fetch it again."
+        )
+    try:
+        return parse(path, data)
+    except UserError:
+        raise
+    except on_damage as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path} is no {kind} file, or a damaged one ({first_line}). Fetch or write it again.") from error
+
+
+def _is_safetensors(data: bytes) -> bool:
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= LONGEST_HEADER
+
+
+def _bytes(place: epath.Path) -> bytes:
+    if not place.is_file():
+        raise UserError(f"There is no file {str(place)!r}. Give the path of a file of weights ({', '.join(SUFFIXES)}, ...).")
+    return place.read_bytes()
+
+
+def _write_bytes(path: epath.Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -150,58 +206,12 @@ def _write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def _parse_safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, np.ndarray]:
-    try:
-        entries = safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        raise _damaged(path, "safetensors", error) from error
-    state = {}
-    for key, entry in entries:
-        if entry["dtype"] not in _DTYPES:
-            raise UserError(
-                f"Expected {key} in {path} to be one of {', '.join(_DTYPES)}, got {entry['dtype']}. Save it as F32."
-            )
-        state[key] = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return state
-
-
-def _parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[str, Any]:
-    torch = _import_torch(path)
-    try:
-        # Many checkpoints hold the training script's arguments beside the weights; a Namespace executes nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is no PyTorch file of plain tensors: it is damaged, or holds other Python objects, which are not opened "
-            "for safety. Fetch it again, or save only the model's state_dict() with torch.save."
-        ) from error
-    except _ON_DAMAGE as error:
-        raise _damaged(path, "PyTorch", error) from error
-    if not isinstance(checkpoint, Mapping):
-        raise UserError(f"{path} holds no state dict but a {type(checkpoint).__name__}. Save the model's state_dict().")
-    return checkpoint
-
-
-def _import_torch(path: str | os.PathLike[str]) -> ModuleType:
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"Reading or writing {os.fspath(path)!r} needs PyTorch, which is not installed. "
-            "Run pip install paca-jax[torch], or use a .safetensors file."
-        ) from error
-    return torch
-
-
-def _widen(value: Any) -> np.ndarray:
+def _widen(name: str, value: Any) -> np.ndarray:
     if hasattr(value, "detach"):
         value = value.detach()
-        value = (value.float() if value.is_floating_point() else value).numpy()
+        try:
+            value = (value.float() if value.is_floating_point() else value).numpy()
+        except (TypeError, RuntimeError) as error:  # of sparse and quantized tensors, and those without values
+            raise UserError(f"Expected a dense tensor for {name}, got another kind ({error}). Save dense floats.") from error
     array = np.asarray(value)
     return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
-
-
-def _damaged(path: str | os.PathLike[str], kind: str, why: object) -> UserError:
-    first_line = str(why).strip().splitlines()[0] if str(why).strip() else type(why).__name__
-    return UserError(f"{path} is no {kind} file, or a damaged one ({first_line}). Fetch or write it again.")

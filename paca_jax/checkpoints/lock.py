@@ -117,7 +117,7 @@ class BucketLease:
             UserError: if the owner of the lease renews it.
         """
         self._workdir, self._file, self._period = workdir, workdir / _OWNER_FILE, seconds / 3
-        self._record = {**_this_process(), "id": uuid.uuid4().hex, "renewals": 0}
+        self._record = {**_this_process(), "id": uuid.uuid4().hex}
         _wait_for_expiry(workdir, self._file, seconds)
         self._write()
         time.sleep(seconds / 30)  # if two jobs start at once, the one that wrote last has it
@@ -144,7 +144,6 @@ class BucketLease:
         while not self._closed.wait(self._period):
             try:
                 self.check()
-                self._record["renewals"] += 1
                 self._write()
             except OSError as error:
                 logger.warning("The lease of %s is not renewed (%s); trying again.", self._workdir, error)
@@ -152,7 +151,7 @@ class BucketLease:
                 return  # the job stops when it next saves
 
     def _write(self) -> None:
-        self._file.write_text(json.dumps(self._record))
+        self._file.write_text(json.dumps({**self._record, "renewed": time.time()}))
 
 
 def _wait_for_expiry(workdir: epath.Path, file: epath.Path, seconds: float) -> None:

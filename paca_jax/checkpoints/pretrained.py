@@ -1,7 +1,9 @@
-"""The official ImageNet checkpoints: their names and addresses, and a local cache that records their checksums."""
+"""Weights from the network: the official ImageNet checkpoints, any address, and a local cache that records checksums."""
 
+import hashlib
 import os
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pooch
 from etils import epath
@@ -62,12 +64,34 @@ def fetch_pretrained(name: str, cache: str | os.PathLike[str] | None = None) -> 
         UserError: if the weights are not published or cannot be downloaded, or the file has changed since its first use.
     """
     address = pretrained_address(name)
-    folder = Path(cache) if cache else cache_folder()
-    path = folder / address.rsplit("/", 1)[1]
+    return _fetch(address, (Path(cache) if cache else cache_folder()) / address.rsplit("/", 1)[1])
+
+
+def is_url(source: str) -> bool:
+    """Returns whether a source of weights is an address that `fetch_url` downloads."""
+    return source.lower().startswith(("http://", "https://"))
+
+
+def fetch_url(address: str) -> Path:
+    """Returns the file of weights at an http or https address, downloaded once and checked as in `fetch_pretrained`.
+
+    Raises:
+        UserError: if it cannot be downloaded, is no file of weights, or has changed since its first use.
+    """
+    name = unquote(urlsplit(address).path).rsplit("/", 1)[1] if urlsplit(address).path else ""
+    if name in ("", ".", "..") or "\0" in name:
+        raise UserError(f"Expected the address of a file of weights, got {address!r}. Give that of the file itself.")
+    official = address == f"{BASE_ADDRESS}{name}"
+    own = Path() if official else Path("downloads", hashlib.sha256(address.encode()).hexdigest()[:16])
+    return _fetch(address, cache_folder() / own / name)
+
+
+def _fetch(address: str, path: Path) -> Path:
     record = path.with_name(f"{path.name}.sha256")
     recorded = record.read_text().strip() if record.is_file() else None
     if not path.is_file():
         _download(address, path)
+        _refuse_page(address, path)
     found = pooch.file_hash(str(path), alg="sha256")
     if recorded is None:
         _record(record, found)
@@ -86,6 +110,15 @@ def _download(address: str, path: Path) -> None:
         raise UserError(
             f"Could not download {address} ({type(error).__name__}). Check the network, or put the file by hand at {path}."
         ) from error
+
+
+def _refuse_page(address: str, path: Path) -> None:
+    """Deletes a page that came in place of a file."""
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        path.unlink()
+        raise UserError(f"Expected a file of weights at {address}, got a web page. Give the address of the file itself.")
 
 
 def _record(record: Path, checksum: str) -> None:

@@ -5,6 +5,7 @@ the run keeps them), `training` (the rest of the state, to resume the run) and `
 of its classes, the config).
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +18,13 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from paca_jax.convert.checkpoint import EMA, RAW
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.models.variables import Variables, abstract_variables
+from paca_jax.paths import user_path
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -39,7 +44,7 @@ def open_manager(
         UserError: if the folder cannot be written, or holds something else.
     """
     check_workdir(workdir)
-    folder = _absolute(epath.Path(workdir).expanduser()) / FOLDER
+    folder = _absolute(user_path(workdir)) / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,16 +70,17 @@ def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dic
         manager.save(0, args=ocp.args.Composite(**items))
 
 
-def read_variables(place: epath.PathLike) -> tuple[Variables, dict[str, Any]]:
-    """Returns the variables in a checkpoint (the averaged ones if it has them) as NumPy arrays, and its metadata.
+def read_variables(place: epath.PathLike, weights: str | None = None) -> tuple[Variables, dict[str, Any]]:
+    """Returns the variables in a checkpoint as NumPy arrays, and its metadata. If there is a choice, logs what was taken.
 
     Args:
         place: a workdir, for its newest checkpoint, or the folder of one of its checkpoints, `WORKDIR/checkpoints/STEP`.
+        weights: "raw" or "ema"; None for the averaged variables if there are some.
 
     Raises:
-        UserError: if there is no checkpoint, or it is damaged.
+        UserError: if there is no checkpoint, it is damaged, or it has no averaged variables and they are asked for.
     """
-    workdir, asked = epath.Path(place), None
+    workdir, asked = user_path(place), None
     if workdir.parent.name == FOLDER and workdir.name.isdigit():
         workdir, asked = workdir.parent.parent, int(workdir.name)
     if not (workdir / FOLDER).exists():
@@ -90,10 +96,16 @@ def read_variables(place: epath.PathLike) -> tuple[Variables, dict[str, Any]]:
             for path, leaf in abstract_variables(create_model(**metadata["model"])).items()
         }
         folder = epath.Path(manager.directory) / str(step)
-        item = "ema" if (folder / "ema").exists() else "variables"
+        averaged = (folder / "ema").exists()
+        if weights == EMA and not averaged:
+            raise UserError(f"Expected averaged variables in {folder}, got only the raw ones. Leave weights={weights!r} out.")
+        item = "ema" if averaged and weights != RAW else "variables"
         args = ocp.args.Composite(**{item: ocp.args.StandardRestore(unflatten_dict(abstract, sep="/"))})
         with damage_as_user_error(folder):
             restored = manager.restore(step, args=args)
+    if averaged:
+        taken, other = ("averaged", RAW) if item == "ema" else ("raw", EMA)
+        logger.warning("Takes the %s variables in %s; weights=%r takes the others.", taken, folder, other)
     return jax.tree.map(np.asarray, restored[item]), metadata
 
 

@@ -1,9 +1,14 @@
-"""Reads `--config=FILE[:VARIANT]` and `--config.key=value`, with errors that name the nearest keys."""
+"""Reads `--config=FILE[:VARIANT]` and `--config.key=value`, with errors that name the nearest keys.
+
+`--config.key=None` and `--config.key=` unset a key that is None by default.
+"""
 
 import argparse
+import os
 import runpy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -25,16 +30,24 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
         UserError: if the config file is missing or invalid, a key does not exist, a value does not fit its key, or an argument
             is not a flag of the command.
     """
+    from paca_jax.train.config import default_config  # which needs JAX, unlike the help of a parser
+
     parser.add_argument(
-        "--config", metavar="FILE[:VARIANT]", required=True, help="a file of configs/, and :VARIANT if the file has variants"
+        "--config",
+        metavar="FILE[:VARIANT]",
+        type=os.path.expanduser,
+        required=True,
+        help="a file of configs/, and :VARIANT if the file has variants",
     )
     values, overrides = parser.parse_known_args(argv)
-    keys = list(_keys(read_config(values.config)))
+    keys = [key for key, _ in _items(read_config(values.config))]
     for argument in overrides:
         key = argument.lstrip("-").partition("=")[0].removeprefix("config.")
         if argument.startswith(("--config.", "-config.")) and key not in keys:
             raise UserError(f"The config has no key {key!r}; {nearest(key, keys)}.")
 
+    optional = [key for key, value in _items(default_config()) if value is None]
+    overrides, unset = _split_unset(overrides, optional)
     line = [parser.prog, f"--config={values.config}", *overrides]
     config_only = flags.FlagValues()
     config_flags.DEFINE_config_file("config", lock_config=True, flag_values=config_only, sys_argv=line)
@@ -44,6 +57,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
         raise UserError(f"There is no flag --{error.flagname}. See --help.") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"A value does not fit its key: {_one_line(error)}") from error
+    config_only.config.update_from_flattened_dict(dict.fromkeys(unset))
     if len(rest) > 1:
         raise UserError(f"Expected only flags (--name=value), got {' '.join(rest[1:])!r}. See --help.")
     return values, config_only.config
@@ -65,12 +79,31 @@ def read_config(file: str) -> ConfigDict:
         raise UserError(f"The config {file} is not valid: {_one_line(error)}") from error
 
 
-def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+def _split_unset(overrides: Sequence[str], optional: Collection[str]) -> tuple[list[str], list[str]]:
+    """Splits flags into those that set a value, and the keys that "None" or an empty text unsets."""
+    rest: list[str] = []
+    unset: list[str] = []
+    flags_left = list(overrides)
+    while flags_left:
+        flag = [flags_left.pop(0)]
+        if "=" not in flag[0] and flags_left and not flags_left[0].startswith("-"):
+            flag.append(flags_left.pop(0))
+        name, _, value = "=".join(flag).partition("=")
+        key = name.lstrip("-").removeprefix("config.")
+        if name.startswith("-") and key in optional and value in ("None", ""):
+            unset.append(key)
+        else:
+            rest += flag
+    return rest, unset
+
+
+def _items(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted keys and their values."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from _items(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}"
+            yield f"{prefix}{key}", value
 
 
 def _one_line(error: Exception) -> str:

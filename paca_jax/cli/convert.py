@@ -1,13 +1,15 @@
 """Converts weights from one form to another.
 
-    paca convert SOURCE DESTINATION [--model NAME] [--allow-new GROUPS]
+    paca convert SOURCE DESTINATION [--model NAME] [--weights raw|ema] [--allow-new GROUPS]
 
-SOURCE is a workdir, a `.safetensors` or `.pth` file, or an official model's name (its published weights are downloaded).
-DESTINATION is a `.safetensors` or `.pth` file, which the official code loads with `strict=True`, or a new folder for
-`paca_jax.load` and `--config.init_from`.
+SOURCE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, or an official model's name (its
+published weights are downloaded). DESTINATION is a `.safetensors` or `.pth` file, which the official code loads with
+`strict=True`, or a new folder for `paca_jax.load` and `--config.init_from`. The model's options, the size of its images and the
+names of its classes are kept: for a `.pth` in DESTINATION.json, which must stay beside it.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,11 +18,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from paca_jax.checkpoints.files import SUFFIXES, write_state_dict
+from paca_jax.checkpoints.files import SUFFIXES, TORCH_SUFFIXES, sidecar, write_state_dict
 from paca_jax.checkpoints.loading import Loaded, read_model
 from paca_jax.convert import to_torch
+from paca_jax.convert.checkpoint import WEIGHTS
+from paca_jax.data.sources.files import read_lines
 from paca_jax.errors import UserError
 from paca_jax.models.variables import GROUPS
+from paca_jax.paths import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,14 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    destination = epath.Path(arguments.destination)
-    _check_destination(destination)
-    overrides: dict[str, Any] = {"num_classes": arguments.num_classes, "clusters": arguments.clusters}
-    overrides = {key: value for key, value in overrides.items() if value is not None}
-    loaded = read_model(arguments.source, arguments.model, allow_new=arguments.allow_new, **overrides)
+    destination = _checked_destination(arguments.destination)
+    options = ("num_classes", "clusters", "image_size")
+    overrides: dict[str, Any] = {key: value for key in options if (value := getattr(arguments, key)) is not None}
+    loaded = read_model(
+        arguments.source,
+        arguments.model,
+        weights=arguments.weights,
+        allow_new=arguments.allow_new,
+        rgb_to_gray=arguments.rgb_to_gray,
+        class_names=arguments.class_names and read_lines(os.fspath(user_path(arguments.class_names))),
+        **overrides,
+    )
     state = to_torch(loaded.variables, loaded.model)
     if destination.suffix in SUFFIXES:
-        write_state_dict(destination, state, loaded.recipe)
+        write_state_dict(destination, state, loaded.recipe, loaded.class_names)
     else:
         from paca_jax.checkpoints.workdir import write_variables  # Orbax takes seconds to import
 
@@ -51,18 +63,25 @@ def _convert(arguments: argparse.Namespace) -> None:
     _report(destination, loaded, state)
 
 
-def _check_destination(destination: epath.Path) -> None:
-    if destination.exists():
-        raise UserError(f"{destination} exists already. Choose another destination, or delete it.")
+def _checked_destination(typed: str) -> epath.Path:
+    destination = user_path(typed)
+    for path in (destination, *([sidecar(destination)] if destination.suffix in TORCH_SUFFIXES else [])):
+        if path.exists():
+            raise UserError(f"{path} exists already. Choose another destination, or delete it.")
     if destination.suffix not in SUFFIXES and re.fullmatch(r"\.[A-Za-z]+", destination.suffix):
         raise UserError(
             f"Expected a destination that ends in {', '.join(SUFFIXES)}, or a new folder, got {str(destination)!r}."
         )
+    return destination
 
 
 def _report(destination: epath.Path, loaded: Loaded, state: dict[str, np.ndarray]) -> None:
     numbers = sum(array.size for array in state.values())
     print(f"Wrote {destination}: {loaded.recipe['name']}, {len(state)} arrays, {numbers:,} numbers.")
+    if destination.suffix in TORCH_SUFFIXES:
+        print(f"Keep {sidecar(destination).name} beside it: it holds the model's options and the names of its classes.")
+    if loaded.class_names is None and loaded.model.config.num_classes:
+        print("The source has no names of classes to keep; --class-names FILE gives some.")
     for sentence in loaded.departures:
         print(sentence)
 
@@ -71,16 +90,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="paca convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", metavar="SOURCE", help="workdir, .safetensors, .pth, or an official model's name")
+    parser.add_argument("source", metavar="SOURCE", help="workdir, file of weights or its address, or an official model's name")
     parser.add_argument("destination", metavar="DESTINATION", help=".safetensors, .pth, or a new folder")
     parser.add_argument("--model", metavar="NAME", help="the model's name, if the source does not say it")
     parser.add_argument(
         "--allow-new", metavar="GROUPS", type=_groups, default=(), help=f"layers that may start fresh: {','.join(GROUPS)}"
     )
+    parser.add_argument("--weights", choices=WEIGHTS, help="the weights or their average, if the source has both")
+    parser.add_argument("--rgb-to-gray", action="store_true", help="sum the first kernel over RGB, for a model of gray images")
     parser.add_argument("--num-classes", metavar="N", type=int, help="number of classes of the converted model")
     parser.add_argument(
         "--clusters", metavar="N,N,N,N", type=_numbers, help="number of clusters of each stage, e.g. 200,200,200,0"
     )
+    parser.add_argument("--image-size", metavar="N", type=int, help="the side in pixels of the images that the model is for")
+    parser.add_argument("--class-names", metavar="FILE", help="a text file with the name of a class in each line")
     return parser
 
 

@@ -20,7 +20,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from paca_jax.cli import config_flags
-from paca_jax.errors import exit_on_user_error
+from paca_jax.command_line import command_line
 from paca_jax.planning.alternatives import alternatives, try_alternatives
 from paca_jax.planning.estimate import estimate
 from paca_jax.planning.memory import DoesNotFitError, state_bytes
@@ -31,7 +31,7 @@ from paca_jax.train.run import prepare
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the estimate and returns the exit status: 0 if the step fits, 1 if not."""
-    with exit_on_user_error():
+    with command_line():
         options, config = config_flags.parse(_parser(), argv)
         absl_logging.set_verbosity(absl_logging.WARNING)
         prepare_environment()

@@ -2,25 +2,31 @@
 
     paca predict --checkpoint PLACE IMAGE... --out DIR
 
-PLACE is a workdir, a `.safetensors` or `.pth` file, or an official model's name (its published weights are downloaded). DIR
-gets `predictions.json`. A segmentor adds NAME.mask.png for each picture, whose indices are the classes, and NAME.overlay.png
-for people. A detector adds NAME.overlay.png with the objects whose score is above one half. A classifier with clusters adds
-NAME.clusters.png.
+PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, or an official model's name (its
+published weights are downloaded). DIR gets `predictions.json`. A segmentor adds NAME.mask.png for each picture, whose indices
+are the classes, and NAME.overlay.png for people. A detector adds NAME.overlay.png with the objects whose score is above one
+half. A classifier with clusters adds NAME.clusters.png.
 """
 
 import argparse
 import itertools
 import json
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
+from etils import epath
 from PIL import Image
 
 from paca_jax import data
 from paca_jax.cache import keep_compiled_programs
 from paca_jax.checkpoints.loading import read_model
-from paca_jax.errors import UserError, exit_on_user_error
+from paca_jax.command_line import command_line
+from paca_jax.convert.checkpoint import WEIGHTS
+from paca_jax.data.sources.files import read_lines
+from paca_jax.errors import UserError
 from paca_jax.memory import keep_freed_memory
+from paca_jax.paths import user_path
 from paca_jax.tasks.prediction import make_predictor
 
 
@@ -29,11 +35,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
     keep_compiled_programs()
     keep_freed_memory()
-    with exit_on_user_error():
-        predict(options.images, options.checkpoint, options.out, options.model)
+    with command_line():
+        predict(
+            options.images,
+            options.checkpoint,
+            options.out,
+            options.model,
+            weights=options.weights,
+            image_size=options.image_size,
+            class_names=options.class_names,
+        )
 
 
-def predict(images: Sequence[Path], checkpoint: str, out: Path, model: str | None = None) -> None:
+def predict(
+    images: Sequence[str],
+    checkpoint: str,
+    out: str,
+    model: str | None = None,
+    *,
+    weights: str | None = None,
+    image_size: int | None = None,
+    class_names: str | None = None,
+) -> None:
     """Writes and prints the predictions for pictures, one after the other.
 
     Args:
@@ -41,32 +64,42 @@ def predict(images: Sequence[Path], checkpoint: str, out: Path, model: str | Non
         checkpoint: a source of weights as for `paca_jax.load`, or an official model's name.
         out: the folder to write to.
         model: the model's name, if the source does not record it.
+        weights: "raw" or "ema", if the source has both.
+        image_size: the side in pixels at which a classifier sees images, or the short side of a segmentor or detector; None for
+            what the source records.
+        class_names: a text file with the name of a class in each line, instead of the names that the source has.
 
     Raises:
         UserError: if the weights or a picture cannot be read. The predictions for the pictures before it are written.
     """
-    predictor = make_predictor(read_model(checkpoint, model))
-    out.mkdir(parents=True, exist_ok=True)
+    folder, pictures = user_path(out), [user_path(image) for image in images]
+    names = class_names and read_lines(os.fspath(user_path(class_names)))
+    size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
+    loaded = read_model(checkpoint, model, weights=weights, class_names=names, **size)
+    loaded.log_departures()
+    predictor = make_predictor(loaded)
+    folder.mkdir(parents=True, exist_ok=True)
     entries = {}
     try:
-        for path, name in _output_names(images).items():
-            entries[str(path)], line = predictor(_read(path), out / name)
+        for path, name in _output_names(pictures).items():
+            entries[str(path)], line = predictor(_read(path), folder / name)
             print(f"{path}: {line}")
     finally:
-        (out / "predictions.json").write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    print(f"Written to {out}.")
+        text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
+        (folder / "predictions.json").write_text(text, encoding="utf-8")
+    print(f"Written to {folder}.")
 
 
-def _read(path: Path) -> Image.Image:
+def _read(path: epath.Path) -> Image.Image:
     try:
         return data.decode_image(path.read_bytes(), 3)
     except OSError as error:
         raise UserError(f"Expected an image file at {path}, got: {error.strerror}. Check the path.") from error
-    except data.ImageError as error:
+    except (data.ImageError, data.ImageKindError) as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _output_names(paths: Sequence[Path]) -> dict[Path, str]:
+def _output_names(paths: Sequence[epath.Path]) -> dict[epath.Path, str]:
     """Returns a unique name for the files of each picture: its own, with a number if another picture has the same."""
     names, taken = {}, set()
     for path in dict.fromkeys(paths):
@@ -80,8 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="paca predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="pictures: JPEG, PNG, ...")
-    parser.add_argument("--checkpoint", metavar="PLACE", required=True, help="workdir, file of weights, or a model's name")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="pictures: JPEG, PNG, ...")
+    parser.add_argument("--checkpoint", metavar="PLACE", required=True, help="workdir, file of weights, or model's name")
     parser.add_argument("--model", metavar="NAME", help="the model's name, if the source does not record it")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the folder to write to")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the folder to write to")
+    parser.add_argument("--weights", choices=WEIGHTS, help="the weights or their average, if PLACE has both")
+    parser.add_argument("--image-size", metavar="N", type=int, help="the side of images in pixels, or their short side")
+    parser.add_argument("--class-names", metavar="FILE", help="a text file with the name of a class in each line")
     return parser

@@ -22,13 +22,13 @@ from collections.abc import Sequence
 from absl import logging as absl_logging
 
 from paca_jax.cli import config_flags
-from paca_jax.errors import exit_on_user_error
-from paca_jax.interrupts import exit_on_interrupt
+from paca_jax.command_line import command_line
+from paca_jax.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    with exit_on_user_error(), exit_on_interrupt(_how_to_resume()):
+    with command_line(_how_to_resume()):
         options, config = config_flags.parse(_parser(), argv)
         faulthandler.enable()
 
@@ -47,7 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         keep_compiled_programs()
         keep_freed_memory()
         try:
-            (train if options.mode == "train" else evaluate_only)(config, options.workdir)
+            if options.mode == "eval":
+                evaluate_only(config, options.workdir, weights=options.weights)
+            elif options.weights is None:
+                train(config, options.workdir)
+            else:
+                raise UserError("Expected --weights with --mode=eval, got it with training. Use --config.init_weights.")
         except Stopped as stopped:
             print(stopped, _how_to_resume(), file=sys.stderr)
             raise
@@ -71,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workdir", metavar="DIR", help="the folder for checkpoints, metrics and pictures; local or gs://")
     parser.add_argument("--mode", choices=("train", "eval"), default="train", help="train (the default) or evaluate")
+    parser.add_argument("--weights", choices=("raw", "ema"), help="evaluate the raw or the averaged weights, if there are both")
     parser.add_argument("--coordinator_address", metavar="HOST:PORT", help="the address of process 0")
     parser.add_argument("--num_processes", metavar="N", type=int, help="the number of processes")
     parser.add_argument("--process_id", metavar="I", type=int, help="the number of this process, from 0")

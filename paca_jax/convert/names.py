@@ -4,6 +4,7 @@ A row joins a module of ours to one of theirs. Its kind says which tensors such 
 and in which layout. Every array of every model matches exactly one row. A new head is a few more rows, or one more kind.
 """
 
+import functools
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -275,11 +276,26 @@ def group_of_path(path: str) -> str | None:
 
 def group_of_key(key: str) -> str | None:
     """Returns the group of a name in a state dict, whether or not a model has it; None for most of them."""
+    return next((group for pattern, group in _patterns() if group and pattern.fullmatch(key)), None)
+
+
+def is_official(key: str) -> bool:
+    """Returns whether a name in a state dict is one that some model of the official code has."""
+    return any(pattern.fullmatch(key) for pattern, _ in _patterns())
+
+
+@functools.cache
+def _patterns() -> list[tuple[re.Pattern[str], str | None]]:
+    """Returns a regular expression of the names in a state dict, and the group, for each row."""
+    patterns = []
     for row in TABLE:
-        prefix = re.sub(r"\\\{\d\\\}", r"\\d+", re.escape(row.key))
-        if row.group and re.fullmatch(rf"({BACKBONE}\.)?" + prefix + r"(\.\w+)?", key):
-            return row.group
-    return None
+        module = re.sub(r"\\\{\d\\\}", r"\\d+", re.escape(row.key))
+        own = [tensor.torch_name for tensor in row.kind.tensors.values()]
+        names = [
+            re.escape(f".{name}" if name else "") for name in own + [constant.torch_name for constant in row.kind.constants]
+        ]
+        patterns.append((re.compile(rf"({BACKBONE}\.)?{module}({'|'.join(names)})"), row.group))
+    return patterns
 
 
 def _matches(path: str) -> list[Match]:

@@ -1,5 +1,6 @@
 """Between our variables and the official code's state dicts, strict in both directions."""
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,20 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from paca_jax.convert.checkpoint import check_mapping, find_state_dict
 from paca_jax.convert.names import BACKBONE, Match, group_of_key, match
 from paca_jax.errors import UserError
 from paca_jax.models.variables import Filled, Place, Variables, abstract_variables, check_fit, fill, misfit
-
-_WRAPPERS = ("state_dict", "model", "state_dict_ema")
-_PREFIXES = ("module.", f"{BACKBONE}.")
-_LISTED = 20
 
 
 def from_torch(state_dict: Mapping[str, Any], model: nn.Module, *, allow_new: Collection[str] = (), seed: int = 0) -> Variables:
     """Returns the variables of `model` filled from a state dict of the official PyTorch code.
 
-    Every name is used once and every variable is filled. The usual wrappers and prefixes are removed first: see `unwrap` and
-    `fit_prefixes`.
+    Every name is used once and every variable is filled. The state dict may stand in a training checkpoint, and its names may
+    have a prefix: see `paca_jax.convert.checkpoint.find_state_dict`.
 
     Args:
         state_dict: {name: NumPy array or torch tensor}, floats of any width.
@@ -46,11 +44,12 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module, *, allow_new: Co
 def fill_from_torch(
     state_dict: Mapping[str, Any], model: nn.Module, *, allow_new: Collection[str] = (), seed: int = 0
 ) -> Filled:
-    """Fills a model as `from_torch` does. Returns the names that start fresh or are left aside too, and logs nothing."""
+    """Fills a model as `from_torch` does. Returns what there is to say about it too, and logs nothing."""
+    source, notes = find_state_dict(state_dict)
     expected = abstract_variables(model)
     matches = {path: match(path) for path in expected}
     blanks = {path: _blank(leaf) for path, leaf in expected.items()}
-    state = fit_prefixes(unwrap(state_dict), known=[found.key for found in matches.values()])
+    state = _below_backbone(source, known=[found.key for found in matches.values()])
     constants = {key: derive(blanks[path]) for path, found in matches.items() for key, derive in found.constants.items()}
     places = [Place(found.key, found.tensor.to_torch(blanks[path]).shape, found.group) for path, found in matches.items()]
     places += [Place(key, constant.shape, None) for key, constant in constants.items()]
@@ -63,7 +62,7 @@ def fill_from_torch(
     if altered:
         raise misfit(misshapen=altered)
     arrays = {path: _to_flax(state[found.key], found) for path, found in matches.items() if found.key not in fresh}
-    return fill(model, arrays, unused, seed)
+    return dataclasses.replace(fill(model, arrays, unused, seed), notes=notes)
 
 
 def to_torch(variables: Mapping[str, Any], model: nn.Module) -> dict[str, np.ndarray]:
@@ -81,6 +80,7 @@ def to_torch(variables: Mapping[str, Any], model: nn.Module) -> dict[str, np.nda
     Raises:
         UserError: listing every missing, unexpected and misshapen array.
     """
+    check_mapping("variables", variables)
     tree = dict(variables) if "params" in variables else {"params": variables}
     found = flatten_dict(tree, sep="/")
     buffers = "batch_stats" in tree
@@ -97,48 +97,9 @@ def to_torch(variables: Mapping[str, Any], model: nn.Module) -> dict[str, np.nda
     return state
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the state dict inside a training checkpoint.
-
-    Looks under "state_dict", "model" and "state_dict_ema", in this order; a mapping without these is a state dict itself.
-
-    Raises:
-        UserError: if the content does not map names to arrays.
-    """
-    state = checkpoint
-    while wrapper := next((key for key in _WRAPPERS if isinstance(state.get(key), Mapping)), None):
-        state = state[wrapper]
-    strangers = [repr(key) for key, value in state.items() if not (isinstance(key, str) and hasattr(value, "shape"))]
-    if strangers or not state:
-        wrong = f"{', '.join(strangers[:_LISTED])} hold no array" if strangers else "it is empty"
-        raise UserError(
-            f"A state dict maps names to arrays, directly or under one of {', '.join(_WRAPPERS)}, but {wrong}. "
-            "Give the model's state_dict()."
-        )
-    return dict(state)
-
-
-def strip_prefixes(state: Mapping[str, Any], known: Collection[str] = ()) -> dict[str, Any]:
-    """Returns the state dict without "module." and "backbone." before its names.
-
-    A prefix is removed only if all names have it and none of the `known` names does.
-    """
-    state = dict(state)
-    while state:
-        shared = [p for p in _PREFIXES if all(k.startswith(p) for k in state) and not any(k.startswith(p) for k in known)]
-        if not shared:
-            break
-        state = {key.removeprefix(shared[0]): value for key, value in state.items()}
-    return state
-
-
-def fit_prefixes(state: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Returns the state dict with the prefixes that a model's names have.
-
-    The prefixes that `strip_prefixes` finds are removed. If the model has names that begin with "backbone." and the state dict
-    has none, as with a classifier's weights for a segmentor, every name gets it.
-    """
-    state, prefix = strip_prefixes(state, known), f"{BACKBONE}."
+def _below_backbone(state: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Puts "backbone." before every name if the model has such names and the state dict, of a classifier, has none."""
+    prefix = f"{BACKBONE}."
     if any(key.startswith(prefix) for key in known) and not any(key.startswith(prefix) for key in state):
         return {prefix + key: value for key, value in state.items()}
     return state

@@ -1,12 +1,13 @@
 """Data: TFDS and folders of images, decoding and augmentation with Pillow, and batches decided by the seed and the step."""
 
 from paca_jax.data.class_names import ADE20K_CLASSES, COCO_CLASSES, IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
-from paca_jax.data.codecs.images import ImageError, convert_image, decode_image
+from paca_jax.data.codecs.images import ImageError, ImageKindError, convert_image, decode_image
 from paca_jax.data.codecs.label_maps import IGNORED, MaskError, decode_mask
 from paca_jax.data.codecs.rle import encode_bitmap
 from paca_jax.data.loader.batches import eval_batches, train_batches
+from paca_jax.data.loader.survey import likely_cause
 from paca_jax.data.loader.workers import Batches
-from paca_jax.data.sources.dataset import Dataset, image_sizes
+from paca_jax.data.sources.dataset import Dataset, counted_names, image_sizes
 from paca_jax.data.sources.metadata import zero_is_unlabeled
 from paca_jax.data.sources.objects import ObjectDataset, Objects
 from paca_jax.data.sources.registry import describe_dataset, open_dataset
@@ -36,6 +37,7 @@ __all__ = [
     "DetectionTrainTransform",
     "EvalTransform",
     "ImageError",
+    "ImageKindError",
     "MaskError",
     "ObjectDataset",
     "Objects",
@@ -45,6 +47,7 @@ __all__ = [
     "Shape",
     "TrainTransform",
     "convert_image",
+    "counted_names",
     "decode_image",
     "decode_mask",
     "describe_dataset",
@@ -52,6 +55,7 @@ __all__ = [
     "eval_batches",
     "eval_transform",
     "image_sizes",
+    "likely_cause",
     "object_rows",
     "open_dataset",
     "preprocess",

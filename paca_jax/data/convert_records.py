@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paca_jax.errors import UserError, exit_on_user_error
+from paca_jax.command_line import command_line
+from paca_jax.errors import UserError
+from paca_jax.paths import user_path
 
 _INFO = "dataset_info.json"
 
 
-def convert(folder: Path, out: Path | None = None) -> Path:
+def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
     """Writes the ArrayRecord copy of a version folder; the copy appears complete or not at all.
 
     Args:
@@ -31,10 +33,12 @@ def convert(folder: Path, out: Path | None = None) -> Path:
         The new version folder.
 
     Raises:
-        UserError: `folder` is not such a folder or is damaged, or `out` exists or does not end with NAME/[CONFIG/]VERSION.
+        UserError: `folder` is not such a folder or is damaged, or `out` exists or does not end with NAME/[CONFIG/]VERSION, or
+            one of them is not on this machine.
     """
     import tensorflow_datasets as tfds
 
+    folder = _local_path(folder)
     if not (folder / _INFO).is_file():
         raise UserError(
             f"Expected the version folder of a prepared TFDS data set, such as DATA_DIR/imagenet2012/5.1.0, {folder} has no "
@@ -49,7 +53,7 @@ def convert(folder: Path, out: Path | None = None) -> Path:
         data_dir = _data_dir(folder.absolute(), folder)
         target = data_dir.with_name(f"{data_dir.name}_array_record") / folder.absolute().relative_to(data_dir)
     else:
-        target = out.absolute()
+        target = _local_path(out).absolute()
         _data_dir(target, folder)
     if target.exists():
         raise UserError(f"Expected no folder at {target}, found one. Delete it or name another with --out.")
@@ -64,6 +68,13 @@ def convert(folder: Path, out: Path | None = None) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _local_path(typed: str | os.PathLike[str]) -> Path:
+    path = os.fspath(user_path(typed))
+    if path.startswith("gs://"):
+        raise UserError(f"Expected a folder on this machine, got {path}. Copy it here, and back once it is converted.")
+    return Path(path)
 
 
 def _data_dir(version_folder: Path, prepared: Path) -> Path:
@@ -120,10 +131,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="paca convert-records", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="the version folder, such as DATA_DIR/imagenet2012/5.1.0")
-    parser.add_argument("--out", type=Path, help="the version folder to write")
+    parser.add_argument("folder", help="the version folder, such as DATA_DIR/imagenet2012/5.1.0")
+    parser.add_argument("--out", help="the version folder to write")
     arguments = parser.parse_args(argv)
-    with exit_on_user_error():
+    with command_line():
         target = convert(arguments.folder, arguments.out)
         print(f"Done. Use it with dataset.data_dir={_data_dir(target.absolute(), target)}")
 

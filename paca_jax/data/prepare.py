@@ -8,11 +8,14 @@ imagenet2012, the error message says where to put the files that you download by
 
 import argparse
 import difflib
+import os
 from collections.abc import Sequence
 from typing import Any
 
+from paca_jax.command_line import command_line
 from paca_jax.data.sources.tfds import check_format, find_builder
-from paca_jax.errors import UserError, exit_on_user_error
+from paca_jax.errors import UserError
+from paca_jax.paths import user_path
 
 
 def prepare(name: str, data_dir: str | None = None) -> str:
@@ -27,8 +30,9 @@ def prepare(name: str, data_dir: str | None = None) -> str:
 
     Raises:
         UserError: TFDS has no such data set, or needs files downloaded by hand or a package that is not installed; the folder
-            holds the data set in another format; or the files that `scenes` is made from are missing.
+            holds the data set in another format; `data_dir` is no path; or the files that `scenes` is made from are missing.
     """
+    data_dir = None if data_dir is None else os.fspath(user_path(data_dir))
     found = find_builder(name, data_dir)
     if found is not None:
         check_format(name, found)
@@ -83,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("name", help="the data set as TFDS names it, such as imagenet2012 or coco/2017")
     parser.add_argument("--data_dir", help="the folder of data sets (default: TFDS's own)")
     arguments = parser.parse_args(argv)
-    with exit_on_user_error():
+    with command_line():
         print(prepare(arguments.name, arguments.data_dir))
 
 

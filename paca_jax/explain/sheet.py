@@ -97,6 +97,8 @@ def _check_counts(
     classes = model.config.num_classes
     if classes == 0:
         raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
+    if isinstance(pictures, Image.Image) or isinstance(class_names, str):
+        raise UserError("Expected a list of pictures and a list of class names, got a single one. Put it into a list.")
     if len(class_names) != classes:
         raise UserError(f"Expected the names of the model's {classes} classes, got {len(class_names)}. Pass one for each.")
     if not len(pictures):

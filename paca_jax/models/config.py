@@ -1,9 +1,9 @@
 """The configuration of a PaCa-ViT: frozen dataclasses that are validated on creation."""
 
 import dataclasses
-from typing import Any
 
 from paca_jax.errors import check
+from paca_jax.fields import check_types
 
 CLUSTERINGS = ("conv", "mlp", "linear")
 
@@ -21,7 +21,7 @@ class TeacherConfig:
     kernel_size: int = 7
 
     def __post_init__(self) -> None:
-        _freeze_sequences(self)
+        check_types(self)
         check(self.kernel_size % 2 == 1, f"Expected an odd kernel_size of the teacher, got {self.kernel_size}. Choose another.")
 
 
@@ -83,12 +83,16 @@ class PaCaConfig:
     crop: float = 0.9
 
     def __post_init__(self) -> None:
-        _freeze_sequences(self)
+        check_types(self)
         stages = len(self.embed_dims)
+        check(
+            stages > 0 and min(self.embed_dims) >= 1, f"Expected embed_dims of at least 1, got {self.embed_dims}. Correct it."
+        )
         for name in ("depths", "num_heads", "mlp_ratios", "clusters", "clustering_periods", "clustering_kernel_sizes"):
             values = getattr(self, name)
             check(len(values) == stages, f"Expected one of {name} for each of the {stages} stages, got {values}. Correct it.")
-            check(all(v >= 0 for v in values), f"Expected {name} of at least 0, got {values}. Correct it.")
+            least = 1 if name in ("depths", "num_heads", "clustering_kernel_sizes") else 0
+            check(all(v >= least for v in values), f"Expected {name} of at least {least}, got {values}. Correct it.")
         if self.teacher:
             found = self.teacher.depths
             check(len(found) == stages, f"Expected depths of the teacher for {stages} stages, got {found}. Correct them.")
@@ -101,7 +105,9 @@ class PaCaConfig:
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
             check(0 <= getattr(self, name) < 1, f"Expected {name} in [0, 1), got {getattr(self, name)}. Correct it.")
         check(self.num_classes >= 0, f"Expected num_classes of at least 0, got {self.num_classes}. Correct it.")
-        check(self.image_channels >= 1, f"Expected image_channels of at least 1, got {self.image_channels}. Correct it.")
+        for name in ("image_channels", "image_size"):
+            check(getattr(self, name) >= 1, f"Expected {name} of at least 1, got {getattr(self, name)}. Correct it.")
+        check(0 < self.crop <= 1, f"Expected crop above 0 and up to 1, got {self.crop}. Correct it.")
 
     @property
     def num_stages(self) -> int:
@@ -121,10 +127,3 @@ class PaCaConfig:
         rates = [self.drop_path_rate * i / max(total - 1, 1) for i in range(total)]
         starts = [sum(self.depths[:stage]) for stage in range(self.num_stages)]
         return tuple(tuple(rates[start : start + depth]) for start, depth in zip(starts, self.depths, strict=True))
-
-
-def _freeze_sequences(config: Any) -> None:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, list):
-            object.__setattr__(config, field.name, tuple(value))

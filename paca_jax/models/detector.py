@@ -9,9 +9,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from paca_jax import ops
+from paca_jax.errors import UserError
 from paca_jax.models.heads import BoxHead, DetectorConfig, FeaturePyramid, MaskHead, RegionProposals
 from paca_jax.models.heads.rcnn import BOX_SIDE, MASK_SIDE
-from paca_jax.models.model import Images, Model
+from paca_jax.models.model import Images, Model, check_images
 from paca_jax.models.vit import PaCaViT
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -75,8 +76,14 @@ class Detector(Model):
             `boxes` (B, N, 4), `scores` (B, N), `labels` (B, N), `masks` (B, N, 28, 28), probabilities in the frame of the box,
             and `valid` (B, N): whether each entry is a detection, not padding.
         """
+        check_images(images, self.config.image_channels)
         if image_sizes is None:
             image_sizes = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
+        elif image_sizes.shape != (len(images), 2):
+            raise UserError(
+                f"Expected image_sizes of shape ({len(images)}, 2), a height and width for each image, got "
+                f"{tuple(image_sizes.shape)}. Pass one for each."
+            )
         pyramid = self.pyramid(images)
         proposals = self.propose(pyramid, *self.region_scores(pyramid), image_sizes, self.config.candidates)
         logits, deltas = self.classify(pyramid, proposals.boxes, proposals.valid)

@@ -1,15 +1,48 @@
 """The base class of backbones, segmentors and detectors."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from paca_jax import ops
+from paca_jax.errors import UserError, nearest
 
 # Images as users give them: JAX arrays, or NumPy arrays as `preprocess` returns them.
 Images = Float[Array | np.ndarray, "B H W C"]
+
+
+def check_images(images: object, channels: int) -> None:
+    """Checks that images are a batch of normalized ones.
+
+    Args:
+        images: what a user passed.
+        channels: the channels of an image.
+
+    Raises:
+        UserError: if they are no array, have another shape or no pixels, or are whole numbers.
+    """
+    shape = f"(batch, height, width, {channels})"
+    if not isinstance(images, jax.Array | np.ndarray):
+        raise UserError(
+            f"Expected images as an array of shape {shape}, got {type(images).__name__}. Pass "
+            "paca_jax.preprocess(picture, model)[None]."
+        )
+    if images.ndim != 4 or images.shape[-1] != channels or 0 in images.shape:
+        raise UserError(
+            f"Expected images of shape {shape}, got {tuple(images.shape)}. Add a batch axis, put channels last, or set "
+            "image_channels."
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(
+            f"Expected normalized images of a floating-point type, got {images.dtype}. Pass paca_jax.preprocess(picture, "
+            "model)[None], or paca_jax.ops.normalize(images) for uint8 images of the right size."
+        )
 
 
 class Model(nn.Module, kw_only=True):
@@ -22,13 +55,33 @@ class Model(nn.Module, kw_only=True):
     implementation: ops.Implementation | None = None
 
     @nn.nowrap
-    def apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Applies a method of the network to variables; see `flax.linen.Module.apply`."""
+    def apply(self, variables: Any, *args: Any, method: Any = None, **kwargs: Any) -> Any:
+        """Applies a method of the network to variables; see `flax.linen.Module.apply`.
+
+        Raises:
+            UserError: if the variables have no collection "params", or there is no such method.
+        """
+        if not isinstance(variables, Mapping) or "params" not in variables:
+            found = ", ".join(map(repr, variables)) if isinstance(variables, Mapping) else type(variables).__name__
+            raise UserError(
+                f"Expected variables with the collection 'params', as from model.init or load, got {found}. Pass "
+                "{'params': parameters}."
+            )
+        known = [
+            name for name, _ in inspect.getmembers(type(self), inspect.isfunction) if _is_method_of_models(type(self), name)
+        ]
+        if isinstance(method, str) and method not in known:
+            raise UserError(f"Expected a method of {type(self).__name__}, got {method!r}; {nearest(method, known)}.")
         with ops.use_implementation(self.implementation):
-            return super().apply(*args, **kwargs)
+            return super().apply(variables, *args, method=method, **kwargs)
 
     @nn.nowrap
     def init(self, *args: Any, **kwargs: Any) -> Any:
         """Draws the variables of the network; see `flax.linen.Module.init`."""
         with ops.use_implementation(self.implementation):
             return super().init(*args, **kwargs)
+
+
+def _is_method_of_models(kind: type, name: str) -> bool:
+    """Returns whether a method is one of ours that users call."""
+    return name == "__call__" or not (name.startswith("_") or name == "setup" or hasattr(Model, name))

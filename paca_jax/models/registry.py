@@ -124,7 +124,7 @@ def model_config(name: str, num_classes: int | None = None, **overrides: Any) ->
         UserError: if the name or a field is unknown; the nearest known ones are told.
     """
     if name not in list_models():
-        raise UserError(f"There is no model named {name!r}; {nearest(name, list_models())}.")
+        raise UserError(f"There is no model named {name!r}; {nearest(str(name), list_models())}.")
     given: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name in _MODELS:
         return dataclasses.replace(_MODELS[name], **given, **_known(overrides, _CLASSIFIER_FIELDS))
@@ -178,9 +178,16 @@ def create_model(
         UserError: if the name or an override is unknown, or a value does not fit.
     """
     config = model_config(name, num_classes, **overrides)
-    options: dict[str, Any] = {"remat": remat, "split_rows": split_rows, "implementation": check_implementation(implementation)}
-    if isinstance(config, PaCaConfig):
-        return PaCaViT(config, jnp.dtype(dtype), **options)
-    if isinstance(config, SegmentorConfig):
-        return Segmentor(config, jnp.dtype(dtype), **options)
-    return Detector(config, jnp.dtype(dtype), **options)
+    kind = {PaCaConfig: PaCaViT, SegmentorConfig: Segmentor, DetectorConfig: Detector}[type(config)]
+    options = {"remat": remat, "split_rows": split_rows, "implementation": check_implementation(implementation)}
+    return kind(config, _floating(dtype), **options)
+
+
+def _floating(dtype: DTypeLike) -> jnp.dtype:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if dtype is None or found is None or not jnp.issubdtype(found, jnp.floating):
+        raise UserError(f"Expected a floating-point dtype, got {dtype!r}. Choose 'float32' or 'bfloat16'.")
+    return found

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, check
+from paca_jax.models.model import Model
 
 Variables = dict[str, Any]
 
@@ -50,17 +51,19 @@ class Filled:
         variables: {"params": ..., "batch_stats": ... if the model has any}, nested dicts of float32 arrays (counters int32).
         fresh: paths of the arrays that start fresh because the source has none that fits ("params/head/kernel").
         unused: names of the source's arrays that have no place in the model.
+        notes: sentences on how the source was read, for people.
     """
 
     variables: Variables
     fresh: list[str]
     unused: list[str]
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def departures(self) -> list[str]:
-        """Sentences on what starts fresh and what is left aside. Many names are counted by their first two parts."""
+        """The notes, and sentences on what starts fresh and what is left aside, many names counted by their first two parts."""
         parts = {"Starts fresh": self.fresh, "Left aside": self.unused}
-        return [f"{words}: {_condense(names)}." for words, names in parts.items() if names]
+        return self.notes + [f"{words}: {_condense(names)}." for words, names in parts.items() if names]
 
     def log_departures(self) -> None:
         """Logs the departures as warnings."""
@@ -70,7 +73,12 @@ class Filled:
 
 @lru_cache(maxsize=32)
 def abstract_variables(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns {path: shape and type} of every variable of a model ("params/stage1/block0/mlp/fc1/kernel")."""
+    """Returns {path: shape and type} of every variable of a model ("params/stage1/block0/mlp/fc1/kernel").
+
+    Raises:
+        UserError: if it is no model.
+    """
+    check(isinstance(model, Model), f"Expected a model of create_model or load, got {type(model).__name__}. Pass one.")
     return flatten_dict(jax.eval_shape(lambda key: _initialize(model, key), jax.random.key(0)), sep="/")
 
 

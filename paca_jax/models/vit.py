@@ -8,11 +8,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax import ops
-from paca_jax.errors import UserError
 from paca_jax.models.block import Assignment, Block
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, LayerNorm, Stem, Transition
-from paca_jax.models.model import Images, Model
+from paca_jax.models.model import Images, Model, check_images
 from paca_jax.models.teacher import Teacher
 from paca_jax.sharding import constrain_patches
 
@@ -95,11 +94,7 @@ class PaCaViT(Model):
     def outputs(self, images: Images, train: bool = False) -> Outputs:
         """Returns logits, features and clusters at once."""
         config = self.config
-        if images.ndim != 4 or images.shape[-1] != config.image_channels:
-            raise UserError(
-                f"Expected images of shape (batch, height, width, {config.image_channels}), got {tuple(images.shape)}. "
-                "Add a batch axis, put channels last, or set image_channels."
-            )
+        check_images(images, config.image_channels)
         x = Stem(config.embed_dims[0], self.dtype, name="stem")(jnp.asarray(images, self.dtype))
         x = constrain_patches(x, self.split_rows)
 

@@ -2,6 +2,7 @@
 
 import abc
 import functools
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,6 +15,8 @@ from PIL import Image
 from paca_jax import data, explain
 from paca_jax.errors import UserError
 from paca_jax.models import create_model, model_config
+
+logger = logging.getLogger(__name__)
 
 
 class LossOutput(NamedTuple):
@@ -89,9 +92,11 @@ class Task(abc.ABC):
             UserError: if a split cannot be opened, or the model is of another kind.
         """
         self._config, dataset = config, config.dataset
+        self._logged: set[str] = set()
         open_split = data.describe_dataset if without_data else data.open_dataset
-        self._train_set: Any = open_split(dataset.name, dataset.train_split, dataset.data_dir, features)
-        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, dataset.data_dir, features)
+        where, skip = (dataset.data_dir, features), dataset.skip_corrupt
+        self._train_set: Any = open_split(dataset.name, dataset.train_split, *where, skip)
+        self._eval_set: Any = open_split(dataset.name, dataset.eval_split, *where, skip)
         self.class_names = data.readable_names(self._train_set.class_names)
         self.num_train_examples = len(self._train_set)
         self.num_eval_examples = len(self._eval_set)
@@ -179,6 +184,12 @@ class Task(abc.ABC):
     def _eval_groups(self) -> Sequence[Hashable] | None:
         """The group of each evaluation example, as `data.eval_batches` takes it; None if all examples share one shape."""
         return None
+
+    def _log_once(self, message: str) -> None:
+        """Logs a warning about the data, the first time that it comes up."""
+        if message not in self._logged:
+            self._logged.add(message)
+            logger.warning("%s", message)
 
     def _reading(self, rows: Sequence[int]) -> dict[str, Any]:
         """Returns the arguments that the batches of training and evaluation share."""

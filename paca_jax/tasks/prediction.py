@@ -1,12 +1,13 @@
 """Predictions for a picture as they are published: entries for JSON, a line of text, and image files."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from paca_jax import data, explain
@@ -16,6 +17,11 @@ from paca_jax.tasks.classification.prediction import classify_image
 from paca_jax.tasks.detection.prediction import DRAWN_SCORE, detect_in_picture, to_draw
 from paca_jax.tasks.segmentation.prediction import segment_picture
 from paca_jax.tasks.segmentation.views import Viewing
+
+logger = logging.getLogger(__name__)
+
+# The published data set of each task, and the names of its classes.
+_PUBLISHED = {Segmentor: ("ADE20K", data.ADE20K_CLASSES), Detector: ("COCO", data.COCO_CLASSES)}
 
 # The number of classes in a line, and in the entries of a classifier.
 TOP = 5
@@ -34,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 # Takes a picture and a path, and also writes images to files whose names begin with the path.
-Predictor = Callable[[Image.Image, Path], Prediction]
+Predictor = Callable[[Image.Image, epath.Path], Prediction]
 
 
 def make_predictor(loaded: Loaded) -> Predictor:
@@ -48,7 +54,7 @@ def _classification(loaded: Loaded) -> Predictor:
     variables, classes = loaded.variables, _class_names(loaded)
     model: Any = loaded.model
 
-    def classify(picture: Image.Image, path: Path) -> Prediction:
+    def classify(picture: Image.Image, path: epath.Path) -> Prediction:
         image = data.preprocess(picture, model)
         if any(model.config.clusters):
             sheet = explain.cluster_sheet(model, variables, [picture], jnp.asarray(image)[None], classes)
@@ -65,7 +71,7 @@ def _segmentation(loaded: Loaded) -> Predictor:
     config = model.config
     transform = data.eval_transform(config)
 
-    def segment(picture: Image.Image, path: Path) -> Prediction:
+    def segment(picture: Image.Image, path: epath.Path) -> Prediction:
         shown = data.convert_image(picture, config.image_channels)
         labels = segment_picture(model, variables, shown, transform, Viewing())
         _write(path, "mask", explain.mask_png(labels, config.num_classes))
@@ -83,7 +89,7 @@ def _detection(loaded: Loaded) -> Predictor:
     config = model.config
     transform = data.eval_transform(config)
 
-    def detect(picture: Image.Image, path: Path) -> Prediction:
+    def detect(picture: Image.Image, path: epath.Path) -> Prediction:
         found = detect_in_picture(model, variables, data.convert_image(picture, config.image_channels), transform)
         _write(path, "overlay", explain.to_png(explain.detection_sheet([to_draw(picture, found)], classes)))
         entries = [
@@ -97,7 +103,7 @@ def _detection(loaded: Loaded) -> Predictor:
     return detect
 
 
-def _write(path: Path, kind: str, png: bytes) -> None:
+def _write(path: epath.Path, kind: str, png: bytes) -> None:
     path.with_name(f"{path.name}.{kind}.png").write_bytes(png)
 
 
@@ -108,9 +114,12 @@ def _ranked(values: np.ndarray, classes: Sequence[str], count: int) -> Predictio
 
 
 def _class_names(loaded: Loaded) -> tuple[str, ...]:
-    """Returns the class names: those of the source, of the known data set with as many classes, or numbers."""
-    count = loaded.model.config.num_classes
+    """Returns the names that the source has, those of the task's published data set if it has as many classes, or numbers."""
     if loaded.class_names is not None:
         return loaded.class_names
-    known = {len(names): names for names in (data.IMAGENET_CLASSES, data.ADE20K_CLASSES, data.COCO_CLASSES)}
-    return known.get(count, tuple(f"class {index}" for index in range(count)))
+    count = loaded.model.config.num_classes
+    data_set, published = _PUBLISHED.get(type(loaded.model), ("ImageNet-1k", data.IMAGENET_CLASSES))
+    if len(published) == count:
+        logger.warning("The weights do not name their %d classes: takes the names of %s.", count, data_set)
+        return published
+    return tuple(f"class {index}" for index in range(count))

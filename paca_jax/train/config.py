@@ -40,7 +40,8 @@ def default_config() -> ConfigDict:
     config.dataset.eval_split = "validation"
     config.dataset.mask_feature = "mask"  # segmentation: the feature that holds the label maps
     config.dataset.ignore_zero = placeholder(bool)  # whether index 0 means unlabeled and k + 1 means class k; None: by data set
-    config.dataset.skip_corrupt = False  # whether to skip (and count) images that cannot be read
+    config.dataset.boxes_only = False  # detection: train and evaluate boxes alone; the mask of an object is then its box
+    config.dataset.skip_corrupt = False  # whether to skip (and count) images that are missing or cannot be read
     config.dataset.num_workers = 0  # processes that read and augment; 0: threads
 
     config.image_size = 224  # side of a training image in pixels
@@ -111,6 +112,8 @@ def default_config() -> ConfigDict:
     config.checkpoint_keep = 3  # newest checkpoints to keep, besides the best one
     config.profile_steps = ()  # (first, last): trace these steps into WORKDIR/plugins/profile
     config.init_from = placeholder(str)  # a workdir, a file, an official model's name, or "official": the model's own weights
+    config.init_weights = placeholder(str)  # "raw" or "ema", if it has both; None: as for `paca_jax.load`
+    config.init_rgb_to_gray = False  # sum the first kernel of weights for RGB images, for a model of gray ones
     config.init_allow_new = ()  # layers that may start from scratch: "head", "clustering"
     return config.lock()
 

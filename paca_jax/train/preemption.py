@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 import jax
 from jax.experimental import multihost_utils
 
-from paca_jax.interrupts import patient
+from paca_jax.command_line import patient
 
 _NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 

@@ -2,19 +2,22 @@
 
 import argparse
 import builtins
+import hashlib
+import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from paca_jax.checkpoints.files import read_recipe, read_state_dict, write_state_dict
+from paca_jax.checkpoints.description import Description
+from paca_jax.checkpoints.files import read_state_dict, read_weights, write_state_dict
 from paca_jax.errors import UserError
 
 STATE = {
     "head.weight": np.arange(12, dtype=np.float32).reshape(3, 4) / 7,
     "head.bias": np.array([1, 2, 3], np.float32),
-    "norm.num_batches_tracked": np.array(5, np.int64),
+    "decode_head.proj.bn.num_batches_tracked": np.array(5, np.int64),
 }
 SUFFIXES = [".safetensors", ".pth", ".pt"]
 
@@ -41,17 +44,52 @@ def test_pth_is_a_plain_state_dict_for_torch(tmp_path):
     write_state_dict(tmp_path / "weights.pth", STATE)
     loaded = torch.load(tmp_path / "weights.pth", weights_only=True)
     assert list(loaded) == list(STATE)
-    assert loaded["norm.num_batches_tracked"].dtype == torch.int64
+    assert loaded["decode_head.proj.bn.num_batches_tracked"].dtype == torch.int64
     torch.nn.Linear(4, 3).load_state_dict({key[5:]: value for key, value in loaded.items() if key.startswith("head")})
 
 
-def test_the_recipe_is_kept_in_safetensors(tmp_path):
-    recipe = {"name": "pacavit_nano", "num_classes": 10, "clusters": [1, 2, 3, 0], "layer_scale": None}
-    write_state_dict(tmp_path / "with.safetensors", STATE, recipe)
-    write_state_dict(tmp_path / "without.safetensors", STATE)
-    assert read_recipe(tmp_path / "with.safetensors") == recipe
-    assert read_recipe(tmp_path / "without.safetensors") is None
-    _assert_equal(safetensors.numpy.load_file(tmp_path / "with.safetensors"), STATE)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_description_of_the_model_is_kept(tmp_path, suffix):
+    if suffix != ".safetensors":
+        pytest.importorskip("torch")
+    recipe = {"name": "pacavit_nano", "num_classes": 3, "clusters": [1, 2, 3, 0], "layer_scale": None}
+    names = ("Käfer", "虫", "cat")
+    write_state_dict(tmp_path / f"with{suffix}", STATE, recipe, names)
+    write_state_dict(tmp_path / f"recipe{suffix}", STATE, recipe)
+    write_state_dict(tmp_path / f"without{suffix}", STATE)
+    assert read_weights(tmp_path / f"with{suffix}").description == Description(recipe, names)
+    assert read_weights(tmp_path / f"recipe{suffix}").description == Description(recipe)
+    assert read_weights(tmp_path / f"without{suffix}").description == Description()
+    _assert_equal(read_state_dict(tmp_path / f"with{suffix}"), STATE)
+
+
+def test_a_description_of_another_file_is_not_used_and_said(tmp_path):
+    pytest.importorskip("torch")
+    write_state_dict(tmp_path / "a.pth", STATE, {"name": "pacavit_nano"})
+    write_state_dict(tmp_path / "b.pth", {"head.bias": STATE["head.bias"]})
+    (tmp_path / "b.pth").replace(tmp_path / "a.pth")
+    read = read_weights(tmp_path / "a.pth")
+    assert read.description == Description()
+    assert any("a.pth.json describes another content of a.pth" in note for note in read.notes)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"sha256": 5, "paca_jax": []}'])
+def test_a_damaged_description_is_told(tmp_path, content):
+    pytest.importorskip("torch")
+    write_state_dict(tmp_path / "a.pth", STATE)
+    (tmp_path / "a.pth.json").write_bytes(content)
+    if b"sha256" in content:
+        checksum = hashlib.sha256((tmp_path / "a.pth").read_bytes()).hexdigest()
+        (tmp_path / "a.pth.json").write_bytes(content.replace(b"5", f'"{checksum}"'.encode()))
+    with pytest.raises(UserError, match=r"description of a model in .*a\.pth\.json"):
+        read_state_dict(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("header", ["[1]", '{"nome": "x"}', "{", '{"name": 3}'])
+def test_a_damaged_header_is_told(tmp_path, header):
+    (tmp_path / "a.safetensors").write_bytes(safetensors.numpy.save(STATE, {"paca_jax": header}))
+    with pytest.raises(UserError, match=r"description of a model in .*a\.safetensors"):
+        read_state_dict(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, jnp.bfloat16])
@@ -66,14 +104,14 @@ def test_safetensors_floats_are_widened(tmp_path, dtype):
 def test_torch_floats_are_widened_and_checkpoints_unwrapped(tmp_path):
     torch = pytest.importorskip("torch")
     for key, dtype in {"state_dict": torch.bfloat16, "model": torch.float16, "state_dict_ema": torch.float64}.items():
-        state = {"module.backbone.a": torch.tensor([0.5, -3.0], dtype=dtype)}
+        state = {"module.backbone.head.bias": torch.tensor([0.5, -3.0], dtype=dtype)}
         checkpoint = {"epoch": 3, "args": argparse.Namespace(lr=0.1), "optimizer": {"state": {}}, key: state}
         torch.save(checkpoint, tmp_path / "w.pth")
-        _assert_equal(read_state_dict(tmp_path / "w.pth"), {"a": np.array([0.5, -3.0], np.float32)})
+        _assert_equal(read_state_dict(tmp_path / "w.pth"), {"head.bias": np.array([0.5, -3.0], np.float32)})
 
 
 def test_a_prefix_that_not_all_names_have_stays(tmp_path):
-    state = {"backbone.a": STATE["head.bias"], "decode_head.b": STATE["head.bias"]}
+    state = {"backbone.norm1.bias": STATE["head.bias"], "decode_head.conv_seg.bias": STATE["head.bias"]}
     write_state_dict(tmp_path / "w.safetensors", state)
     _assert_equal(read_state_dict(tmp_path / "w.safetensors"), state)
 
@@ -104,11 +142,14 @@ def test_a_file_of_another_kind_is_told(tmp_path, suffix, content):
     assert "\n" not in str(caught.value)
 
 
-def test_objects_in_a_pth_are_not_opened(tmp_path):
+def test_what_holds_no_state_dict_is_told(tmp_path):
     torch = pytest.importorskip("torch")
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "model": torch.nn.Linear(2, 2)}, tmp_path / "whole.pth")
-    with pytest.raises(UserError, match="other Python objects"):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pth")
+    with pytest.raises(UserError, match="no state dict but a Linear"):
         read_state_dict(tmp_path / "whole.pth")
+    torch.save({"state_dict": torch.nn.Linear(2, 2)}, tmp_path / "inner.pth")
+    with pytest.raises(UserError, match="'state_dict' hold no array"):
+        read_state_dict(tmp_path / "inner.pth")
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(UserError, match="no state dict but a list"):
         read_state_dict(tmp_path / "list.pth")
@@ -120,7 +161,8 @@ def test_objects_in_a_pth_are_not_opened(tmp_path):
 def test_missing_files_and_other_endings_are_told(tmp_path):
     with pytest.raises(UserError, match="There is no file"):
         read_state_dict(tmp_path / "none.safetensors")
-    with pytest.raises(UserError, match=r"ends in \.safetensors, \.pth, \.pt"):
+    np.savez(tmp_path / "weights.npz", **STATE)
+    with pytest.raises(UserError, match=r"no PyTorch file, or a damaged one \(an archive without data\.pkl\)"):
         read_state_dict(tmp_path / "weights.npz")
     with pytest.raises(UserError, match=r"ends in \.safetensors, \.pth, \.pt"):
         write_state_dict(tmp_path / "weights", STATE)
@@ -138,9 +180,68 @@ def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
         return true_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_torch)
-    (tmp_path / "w.pth").write_bytes(b"")
+    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match=r"pip install paca-jax\[torch\]"):
         read_state_dict(tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"pip install paca-jax\[torch\]"):
         write_state_dict(tmp_path / "new.pth", STATE)
     assert not (tmp_path / "new.pth").exists()
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "last.CKPT", "pytorch_model.bin", "weights", "W.PTH", "x.safetensors"])
+@pytest.mark.parametrize("written", SUFFIXES)
+def test_the_kind_of_a_file_is_known_by_its_content(tmp_path, name, written):
+    if written != ".safetensors":
+        pytest.importorskip("torch")
+    write_state_dict(tmp_path / f"a{written}", STATE)
+    (tmp_path / f"a{written}").rename(tmp_path / name)
+    _assert_equal(read_state_dict(tmp_path / name), STATE)
+
+
+def _split(folder, files=("model-1.safetensors", "model-2.safetensors")):
+    parts = [{key: STATE[key]} for key in list(STATE)[:2]]
+    for file, part in zip(files, parts, strict=True):
+        (folder / file).write_bytes(safetensors.numpy.save(part))
+    places = {key: file for file, part in zip(files, parts, strict=True) for key in part}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+    return index, {key: STATE[key] for key in places}
+
+
+def test_a_split_state_dict_is_read_by_its_index(tmp_path):
+    index, state = _split(tmp_path)
+    _assert_equal(read_state_dict(index), state)
+    _assert_equal(read_state_dict(tmp_path), state)
+
+
+@pytest.mark.parametrize("file", ["../a.safetensors", "/etc/passwd", "", 3, "..\\a"])
+def test_an_index_names_only_files_beside_it(tmp_path, file):
+    index, _ = _split(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"head.bias": file}}))
+    with pytest.raises(UserError, match="names of files beside"):
+        read_state_dict(index)
+
+
+def test_an_index_that_its_files_do_not_fit_is_told(tmp_path):
+    index, _ = _split(tmp_path)
+    (tmp_path / "model-2.safetensors").write_bytes(safetensors.numpy.save({"other": STATE["head.bias"]}))
+    with pytest.raises(UserError, match=r"got 1 \(first difference: head\.bias\)"):
+        read_state_dict(index)
+    (tmp_path / "model-2.safetensors").unlink()
+    with pytest.raises(UserError, match="There is no file"):
+        read_state_dict(index)
+    for wrong in ("{}", '{"weight_map": []}', '{"weight_map": {"a": "model.safetensors.index.json"}}', '{"weight_map'):
+        index.write_text(wrong)
+        with pytest.raises(UserError, match=r"an index of weights|no safetensors or PyTorch file"):
+            read_state_dict(index)
+
+
+@pytest.mark.parametrize("first", [ord("{"), ord(" "), 0x80, ord("P")])
+def test_a_header_of_any_length_is_one_of_safetensors(tmp_path, first):
+    data = safetensors.numpy.save(STATE)
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:end].rstrip()
+    header += b" " * ((first - len(header)) % 256)
+    data = len(header).to_bytes(8, "little") + header + data[end:]
+    (tmp_path / "w.safetensors").write_bytes(data)
+    _assert_equal(read_state_dict(tmp_path / "w.safetensors"), STATE)

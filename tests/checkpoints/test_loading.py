@@ -9,7 +9,8 @@ from flax.traverse_util import flatten_dict
 
 from paca_jax.checkpoints import read_state_dict, write_state_dict
 from paca_jax.checkpoints.initial import initial_variables
-from paca_jax.checkpoints.loading import fill_from_variables, load, read_model
+from paca_jax.checkpoints.loading import load, read_model
+from paca_jax.checkpoints.source import fill_from_variables
 from paca_jax.checkpoints.workdir import write_variables
 from paca_jax.cli.convert import main
 from paca_jax.convert import to_torch
@@ -59,20 +60,26 @@ def test_overrides_win_over_the_recipe(file):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_other_files_need_a_name_and_tell_their_classes(tmp_path, suffix):
+def test_other_files_tell_their_model_and_their_classes(tmp_path, suffix):
     if suffix == ".pth":
         pytest.importorskip("torch")
     model = create_model("pacavit_nano", num_classes=3, image_channels=1)
     variables = golden.random_variables(model)
     path = tmp_path / f"best{suffix}"
     write_state_dict(path, to_torch(variables, model))
+    for arguments in ([], ["pacavit_nano"]):
+        loaded, filled = load(path, *arguments)
+        assert loaded == model
+        _assert_equal_trees(filled, variables)
+
+
+def test_tensors_of_no_known_model_need_a_name(tmp_path):
+    sizes = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
+    model = create_model("pacavit_nano", num_classes=3, **sizes)
+    write_state_dict(tmp_path / "w.safetensors", to_torch(golden.random_variables(model), model))
     with pytest.raises(UserError, match=r"does not tell which model.*--model"):
-        load(path)
-    loaded, filled = load(path, "pacavit_nano")
-    assert loaded == model
-    _assert_equal_trees(filled, variables)
-    named = path.rename(tmp_path / f"IMNET_pacavit_nano_best{suffix}")
-    assert load(named)[0] == model
+        load(tmp_path / "w.safetensors")
+    assert load(tmp_path / "w.safetensors", "pacavit_nano", **sizes)[0] == model
 
 
 def test_the_longest_name_in_a_file_name_counts(tmp_path):
@@ -196,8 +203,7 @@ def test_command_line_between_every_pair_of_forms(tmp_path, file, nano, capsys):
     pytest.importorskip("torch")
     steps = [file, tmp_path / "pacavit_nano.pth", tmp_path / "folder", tmp_path / "back.safetensors"]
     for source, destination in itertools.pairwise(steps):
-        clusters = ["--clusters", "8,4,0,0"] if source.suffix == ".pth" else []
-        assert main([str(source), str(destination), *clusters]) == 0
+        assert main([str(source), str(destination)]) == 0
         assert f"Wrote {destination}: pacavit_nano" in capsys.readouterr().out
     model, variables = load(steps[-1])
     assert model == nano[0]

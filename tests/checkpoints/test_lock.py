@@ -23,7 +23,7 @@ print("held", flush=True)
 time.sleep(600)
 """
 SECONDS = 0.3  # of a lease
-OTHER = {"host": "elsewhere", "process": 7, "since": "2026-01-01 00:00:00 UTC", "id": "other", "renewals": 0}
+OTHER = {"host": "elsewhere", "process": 7, "since": "2026-01-01 00:00:00 UTC", "id": "other", "renewed": 0}
 
 
 @pytest.fixture

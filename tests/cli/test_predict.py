@@ -11,8 +11,10 @@ from PIL import Image
 from paca_jax import create_model
 from paca_jax.checkpoints import write_state_dict
 from paca_jax.checkpoints.workdir import write_variables
+from paca_jax.cli import convert
 from paca_jax.cli.predict import main
 from paca_jax.convert import to_torch
+from paca_jax.data.class_names import IMAGENET_CLASSES
 from tests import golden
 from tests.runs import run_main
 
@@ -143,3 +145,76 @@ def test_a_checkpoint_that_is_not_there_ends_with_one_line(places, tmp_path):
     )
     assert done.returncode == 2
     assert "error: There is nothing to load at 'nowhere'" in done.stderr
+
+
+def _predict(place, pictures, out, *flags):
+    main(["--checkpoint", str(place), *map(str, pictures), "--out", str(out), *flags])
+    return json.loads((out / "predictions.json").read_text())
+
+
+@pytest.mark.parametrize("form", ["w.safetensors", "w.pth", "folder"])
+def test_a_converted_model_answers_the_same(places, tmp_path, form):
+    if form == "w.pth":
+        pytest.importorskip("torch")
+    _, pictures = places
+    recipe = CLASSIFIER | {"image_size": 64, "crop": 0.7}
+    names = {"model": recipe, "class_names": ["Käfer", "bee", "cat", "dog"]}
+    write_variables(tmp_path / "run", golden.random_variables(create_model(**recipe)), names)
+    assert convert.main([str(tmp_path / "run"), str(tmp_path / form)]) == 0
+    before, after = (_predict(tmp_path / place, pictures, tmp_path / f"{place}-out") for place in ("run", form))
+    assert before == after
+    assert {entry["name"] for entry in before[str(pictures[0])]} == set(names["class_names"])
+
+
+def test_without_its_description_a_file_says_what_is_missing(places, tmp_path, capsys, caplog):
+    pytest.importorskip("torch")
+    _, pictures = places
+    recipe = {"name": "pacavit_nano", "num_classes": 4, "image_size": 64}
+    write_variables(
+        tmp_path / "run", golden.random_variables(create_model(**recipe)), {"model": recipe, "class_names": list("abcd")}
+    )
+    assert convert.main([str(tmp_path / "run"), str(tmp_path / "w.pth")]) == 0
+    assert "Keep w.pth.json beside it" in capsys.readouterr().out
+    expected = _predict(tmp_path / "w.pth", pictures, tmp_path / "a")
+    (tmp_path / "w.pth.json").unlink()
+    _predict(tmp_path / "w.pth", pictures, tmp_path / "b")
+    assert "does not say the size of its images: takes 32 pixels" in caplog.text
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\n", "utf-16")
+    flags = ["--image-size=64", f"--class-names={tmp_path / 'names.txt'}"]
+    assert _predict(tmp_path / "w.pth", pictures, tmp_path / "c", *flags) == expected
+    assert convert.main([str(tmp_path / "w.pth"), str(tmp_path / "w.safetensors"), *flags]) == 0
+    assert _predict(tmp_path / "w.safetensors", pictures, tmp_path / "d") == expected
+
+
+def test_a_wrong_number_of_names_is_told(places, tmp_path, capsys):
+    root, pictures = places
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    with pytest.raises(SystemExit):
+        _predict(root / "run", pictures, tmp_path / "out", f"--class-names={tmp_path / 'names.txt'}")
+    assert "Expected the names of 4 classes, got 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "names"), [(80, "class "), (150, "class "), (1000, None)])
+def test_names_are_those_of_a_classifiers_own_data_set(places, tmp_path, count, names, caplog):
+    _, pictures = places
+    recipe = CLASSIFIER | {"num_classes": count}
+    model = create_model(**recipe)
+    write_state_dict(tmp_path / "w.safetensors", to_torch(golden.random_variables(model), model), recipe)
+    found = _predict(tmp_path / "w.safetensors", pictures[:1], tmp_path / "out")[str(pictures[0])]
+    if names:
+        assert all(entry["name"].startswith(names) for entry in found)
+    else:
+        assert {entry["name"] for entry in found} <= set(IMAGENET_CLASSES)
+        assert "takes the names of ImageNet-1k" in caplog.text
+
+
+@pytest.mark.parametrize("flag", ["IMAGE", "--checkpoint", "--out", "--class-names"])
+def test_an_address_that_is_none_of_weights_is_told(places, tmp_path, capsys, flag):
+    root, pictures = places
+    values = {"IMAGE": str(pictures[0]), "--checkpoint": str(root / "run"), "--out": str(tmp_path / "out")}
+    values[flag] = "s3://bucket/x"
+    picture = values.pop("IMAGE")
+    with pytest.raises(SystemExit) as ended:
+        main([picture, *(f"{name}={value}" for name, value in values.items())])
+    assert ended.value.code == 2
+    assert "got 's3://bucket/x'" in capsys.readouterr().err

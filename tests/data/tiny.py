@@ -1,7 +1,9 @@
 """Small data sets that the tests of paca_jax/data share."""
 
 import io
+import struct
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,30 @@ def encode(pixels: np.ndarray, file_format: str = "PNG", **options: Any) -> byte
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def png(bits: int, color_type: int, width: int, row: bytes, key: bytes = b"") -> bytes:
+    """Returns a PNG of one row of pixels, given as stored, of kinds that Pillow reads but does not write.
+
+    `key` is the color of transparent pixels, as stored.
+    """
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, color_type, 0, 0, 0)) + (
+        chunk(b"tRNS", key) if key else b""
+    )
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+
+
+def tiff(width: int, bits: int, photometric: int, row: bytes) -> bytes:
+    """Returns a TIFF of one row of gray pixels, given as stored, with tags that Pillow reads but does not write."""
+    tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(row)}
+    start = 8 + len(row) + len(row) % 2
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, start) + row.ljust(start - 8, b"\0") + directory
 
 
 class Numbers(Dataset):

@@ -1,12 +1,15 @@
 """Decoding of image files with Pillow."""
 
 import io
+import os
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from paca_jax.errors import UserError
 
@@ -27,30 +30,34 @@ _ON_SIDE = (Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpo
 _METADATA = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 # The same in a PNG file, where they may also follow the pixels.
 _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+_PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
+# Text of more bytes does not hold an orientation.
+_LONG_TEXT = 1 << 16
 # The errors that Pillow raises for damaged files: its own and those of its parsers.
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    RuntimeError,
-    OverflowError,
-    EOFError,
-    IndexError,
-    KeyError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+_DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, OverflowError, EOFError, IndexError, KeyError, struct.error)
+# Tags of TIFF: the bits of a sample, and whether 0 is white.
+_BITS_TAG, _PHOTOMETRIC_TAG = 258, 262
+
+# The formats whose pixels of Pillow's mode "I" have 16 bits.
+_SIXTEEN_BITS_IN_MODE_I = ("PNG", "PPM")
+
+# The environment variable that raises Pillow's limit on the pixels of an image.
+MAX_PIXELS = "PACA_JAX_MAX_IMAGE_PIXELS"
 
 
 class ImageError(UserError):
-    """An image that Pillow cannot decode."""
+    """An image that Pillow cannot decode, because it is damaged or no image."""
+
+
+class ImageKindError(UserError):
+    """An intact image that is not read: it is too large, or its pixels have no known range or no conversion."""
 
 
 def decode_image(data: bytes, channels: int) -> Image.Image:
     """Decodes an image file.
 
     EXIF's orientation is applied; unreadable metadata means upright. Transparent images are composited over white. 16-bit
-    pixels keep their high byte.
+    pixels keep their high byte. Of an animation the first frame counts.
 
     Args:
         data: the bytes of a JPEG, PNG, WebP, ... file.
@@ -61,22 +68,27 @@ def decode_image(data: bytes, channels: int) -> Image.Image:
 
     Raises:
         ImageError: (a UserError) the bytes are not an image, or a damaged one.
+        ImageKindError: (a UserError) the image is too large, or of a mode that `convert_image` refuses.
         UserError: `channels` is neither 1 nor 3.
     """
     return convert_image(load_image(data), channels)
 
 
-def load_image(data: bytes) -> Image.Image:
+def load_image(data: bytes, check: Callable[[ImageFile.ImageFile], None] | None = None) -> Image.Image:
     """Decodes an image file to a Pillow image of the file's own mode, without turning it upright.
 
     Args:
         data: the bytes of a JPEG, PNG, WebP, ... file.
+        check: raises a `UserError` if it refuses an image of which only the header was read.
 
     Raises:
         ImageError: (a UserError) the bytes are not an image, or a damaged one.
+        ImageKindError: (a UserError) the image is too large.
     """
     with _image_errors(data):
         image = _open(data)
+        if check is not None:
+            check(image)
         image.load()
         return image
 
@@ -91,6 +103,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
     Raises:
         ImageError: (a UserError) the bytes do not begin like an image.
+        ImageKindError: (a UserError) the image is too large.
     """
     with _image_errors(data):
         image = _open(data)
@@ -114,25 +127,40 @@ def convert_image(image: Image.Image, channels: int) -> Image.Image:
         An image of mode "RGB" or "L"; the argument itself if there is nothing to do.
 
     Raises:
-        ImageError: the mode has no such conversion.
+        ImageKindError: (a UserError) the pixels are floating point numbers or 32-bit integers, which have no known range, or
+            the mode has no such conversion, or one color of 16 bits stands for transparency.
         UserError: `channels` is neither 1 nor 3.
     """
     if channels not in (1, 3):
         raise UserError(f"Expected 1 (gray) or 3 (color) image channels, got {channels!r}. Correct image_channels.")
     mode = "RGB" if channels == 3 else "L"
+    if image.mode == "F" or (image.mode == "I" and image.format not in _SIXTEEN_BITS_IN_MODE_I):
+        raise ImageKindError(
+            f"Expected an image of 8 or 16 bits, got one of Pillow's mode {image.mode!r}, whose numbers have no range from "
+            "black to white. Scale them to 0 to 255 and save them as uint8."
+        )
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and max(key) > 255:
+        raise ImageKindError(
+            f"Expected a transparent color of 8 bits, got {key}, with which no pixel can be compared once it has 8 bits. Save "
+            "the image with an alpha channel."
+        )
+    deep = _Deep.of(image) if image.mode.startswith("I") else None
     image = upright(image)
     if image.mode == mode and "transparency" not in image.info:
         return image
     try:
-        if image.mode.startswith("I"):
-            image = _to_8_bits(image)
+        if deep is not None:
+            image = deep.to_8_bits(image)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
+        if image.mode == "LAB":  # has no conversion to gray
+            image = image.convert("RGB")
         return image.convert(mode)
     except ValueError as error:
-        raise ImageError(
+        raise ImageKindError(
             f"Expected an image of gray or color pixels, got one of Pillow's mode {image.mode!r}. Convert the file to 8 bits."
         ) from error
 
@@ -153,19 +181,46 @@ def upright(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _image_errors(data: bytes) -> Iterator[None]:
-    """Turns the errors that Pillow raises for a damaged file into an `ImageError`."""
+    """Turns the errors that Pillow raises for a damaged or a huge file into `ImageError` and `ImageKindError`."""
     try:
         yield
+    except UserError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageKindError(
+            f"Expected an image within Pillow's limit of pixels, got: {error} If you trust the file, set the environment "
+            f"variable {MAX_PIXELS} to at least its number of pixels; else make it smaller."
+        ) from error
     except _DAMAGED as error:
+        reason = re.sub(r"\s*<[^>]* at 0x[0-9a-f]+>", "", " ".join(str(error).split()))
         raise ImageError(
-            f"Expected an image file, Pillow cannot decode these {len(data)} bytes ({' '.join(str(error).split())}). "
-            "Replace the file."
+            f"Expected an image file, Pillow cannot decode these {len(data)} bytes ({reason}). Replace the file."
         ) from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     """Reads the header of an image file."""
-    return Image.open(io.BytesIO(data), formats=_formats(data))
+    limit = os.environ.get(MAX_PIXELS)
+    if limit is not None:
+        if not limit.isdecimal() or int(limit) == 0:
+            raise UserError(f"Expected {MAX_PIXELS} to be a whole number of pixels, got {limit!r}. Correct it or unset it.")
+        Image.MAX_IMAGE_PIXELS = int(limit)
+    formats = _formats(data)
+    return Image.open(io.BytesIO(_without_long_text(data) if formats == ("PNG",) else data), formats=formats)
+
+
+def _without_long_text(png: bytes) -> bytes:
+    """Returns a PNG file without its comments, whose length Pillow limits; those that may hold an orientation stay."""
+    if not any(kind in png for kind in _PNG_TEXT):
+        return png
+    kept, start = [png[:8]], 8
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4])
+        kind, content = png[start + 4 : start + 8], png[start + 8 : end]
+        if kind not in _PNG_TEXT or (content.startswith(_PNG_METADATA) and len(content) <= _LONG_TEXT):
+            kept.append(png[start:end])
+        start = end
+    return b"".join(kept)
 
 
 def _formats(data: bytes) -> tuple[str, ...] | None:
@@ -185,6 +240,28 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Keeps the high byte of 16-bit gray, as Pillow does for 16-bit color; Pillow's conversion of gray would clip."""
-    return Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
+class _Deep(NamedTuple):
+    """How a gray image of more than 8 bits stores its pixels.
+
+    Attributes:
+        bits: the bits of a pixel.
+        white_is_zero: whether 0 is white, which Pillow minds only for fewer bits.
+    """
+
+    bits: int
+    white_is_zero: bool
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "_Deep":
+        """Reads the storage of an image from its file's tags."""
+        tags = getattr(image, "tag_v2", {})  # of TIFF
+        return cls(tags.get(_BITS_TAG, (16,))[0], tags.get(_PHOTOMETRIC_TAG) == 0)
+
+    def to_8_bits(self, image: Image.Image) -> Image.Image:
+        """Keeps the high byte, as Pillow does for 16-bit color; Pillow's conversion of gray would clip."""
+        values = np.asarray(image)
+        high = (values >> (self.bits - 8)).astype(np.uint8)
+        gray = Image.fromarray(255 - high if self.white_is_zero else high)
+        if "transparency" in image.info:
+            gray.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+        return gray

@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 _ZERO = 48  # the code of the character for 0
 _DATA_BITS, _SIGN, _MORE = 5, 0x10, 0x20
+_MAX_BITS = 64  # of a count
 
 
 def parse_counts(text: str) -> list[int]:
@@ -17,11 +18,16 @@ def parse_counts(text: str) -> list[int]:
 
     A character has five bits, lowest first, and a bit that says whether more follow. From the fourth count on, the text has the
     difference to the count before the previous one.
+
+    Raises:
+        ValueError: the text has other characters, or ends within a count.
     """
     counts: list[int] = []
     value, shift = 0, 0
     for character in text:
         bits = ord(character) - _ZERO
+        if not 0 <= bits < 2 * _MORE or shift >= _MAX_BITS:
+            raise ValueError(f"no compressed counts: {character!r} after {len(counts)} of them")
         value |= (bits & (_MORE - 1)) << shift
         shift += _DATA_BITS
         if not bits & _MORE:
@@ -29,6 +35,8 @@ def parse_counts(text: str) -> list[int]:
                 value -= 1 << shift
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
             value, shift = 0, 0
+    if shift:
+        raise ValueError(f"compressed counts end within count {len(counts)}")
     return counts
 
 
@@ -55,3 +63,24 @@ def decode(encoded: dict[str, Any]) -> np.ndarray:
         values = np.arange(len(encoded["counts"])) % 2
         return np.repeat(values.astype(np.uint8), encoded["counts"]).reshape(width, height).T
     return coco_mask.decode(encoded)
+
+
+def mask_area(segments: list[np.ndarray] | dict[str, Any], size: tuple[int, int]) -> float:
+    """Returns the area in pixels of a mask in a picture.
+
+    Args:
+        segments: polygons as for `encode_polygons`, or a run-length encoding with counts in a list.
+        size: (height, width) of the picture in pixels.
+    """
+    if isinstance(segments, dict):
+        return float(sum(segments["counts"][1::2]))
+    return float(coco_mask.area(encode_polygons(segments, size)))
+
+
+def mask_box(segments: list[np.ndarray] | dict[str, Any]) -> list[float]:
+    """Returns the left, top, width and height in pixels of a mask; `segments` is as for `mask_area`."""
+    if isinstance(segments, dict):
+        return coco_mask.toBbox(coco_mask.frPyObjects(segments, *segments["size"])).tolist()
+    points = np.concatenate(segments).reshape(-1, 2)
+    corner = points.min(0)
+    return [*corner.tolist(), *(points.max(0) - corner).tolist()]

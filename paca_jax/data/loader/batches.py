@@ -16,6 +16,7 @@ import numpy as np
 from paca_jax.data.codecs.images import ImageError
 from paca_jax.data.loader.bucketing import BucketSampler, ShapeOf
 from paca_jax.data.loader.random_streams import Streams, permutation
+from paca_jax.data.loader.survey import report_unseen_classes
 from paca_jax.data.loader.workers import Batches, iterate
 from paca_jax.data.sources.dataset import Dataset
 from paca_jax.data.transforms.padding import Shape
@@ -39,7 +40,7 @@ def train_batches(
     skip_corrupt: bool = False,
     shape_of: ShapeOf | None = None,
 ) -> Batches:
-    """Iterates over the batches of steps `start_step` to `num_steps` - 1.
+    """Iterates over the batches of steps `start_step` to `num_steps` - 1, and logs first which classes no example shows.
 
     Args:
         dataset: the raw examples.
@@ -64,14 +65,15 @@ def train_batches(
         early.
 
     Raises:
-        UserError: at once, if a number or the rows are out of range; while iterating, if an image cannot be decoded, a file of
-            the data set is damaged or the transform rejects an example, which is then named.
+        UserError: at once, if a number or the rows are out of range, or masks show nothing to learn; while iterating, if an
+            image cannot be decoded, a file of the data set is damaged or the transform rejects an example, which is then named.
     """
     rows = _checked_rows(dataset, batch_size, rows, num_workers)
     if start_step < 0:
         raise UserError(f"Expected start_step to be 0 or more, got {start_step}. Correct it.")
     order = len(dataset), batch_size, rows, seed
     sampler = _TrainSampler(*order) if shape_of is None else BucketSampler(*order, shape_of)
+    report_unseen_classes(dataset, transform)
     source = _Source(dataset, transform, sampler, seed, skip_corrupt)
     return iterate(source, start_step, num_steps, num_workers)
 

@@ -1,14 +1,16 @@
 """The interface of every data set: random access to raw examples."""
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from paca_jax.data.codecs.images import ImageError, image_size
+from paca_jax.data.codecs.images import ImageError, ImageKindError, image_size
 
 # Files that are read at once if only their headers are wanted: remote files are slow one by one.
-_READERS = 16
+READERS = 16
+# A message names at most this many classes.
+_NAMED_CLASSES = 10
 
 
 class Dataset(abc.ABC):
@@ -47,6 +49,13 @@ class Dataset(abc.ABC):
         """The number of classes; errors as for `class_names`."""
         return len(self.class_names)
 
+    def unseen_classes(self) -> tuple[str, ...]:
+        """Returns the names of the classes that no example shows, as far as that is known without decoding: none by default.
+
+        Training logs them as it starts.
+        """
+        return ()
+
     def where(self, index: int) -> str:
         """Returns a description of an example for messages."""
         return f"index {index}"
@@ -57,6 +66,12 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names) or "none"
 
 
+def counted_names(names: Sequence[str], total: int) -> str:
+    """Returns "2 of 80 classes, 'a', 'b'" for messages; a long list of names is cut short."""
+    listed = quoted(names[:_NAMED_CLASSES]) + (" and others" if len(names) > _NAMED_CLASSES else "")
+    return f"{len(names)} of {total} classes, {listed}"
+
+
 def image_sizes(dataset: Dataset) -> list[tuple[int, int] | None]:
     """Returns the (height, width) in pixels of every example's image once it is upright; see `image_size`.
 
@@ -65,6 +80,9 @@ def image_sizes(dataset: Dataset) -> list[tuple[int, int] | None]:
 
     Returns:
         One entry per example, in order; None if the file does not begin like an image.
+
+    Raises:
+        ImageKindError: (a UserError) an image is too large.
     """
 
     def size(index: int) -> tuple[int, int] | None:
@@ -72,6 +90,8 @@ def image_sizes(dataset: Dataset) -> list[tuple[int, int] | None]:
             return image_size(dataset[index]["image"])
         except ImageError:
             return None
+        except ImageKindError as error:
+            raise ImageKindError(f"{dataset.where(index)}: {error}") from error
 
-    with ThreadPoolExecutor(_READERS) as readers:
+    with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(size, range(len(dataset))))

@@ -17,10 +17,13 @@ from paca_jax.data.sources.dataset import Dataset, quoted
 from paca_jax.data.sources.files import (
     SUFFIXES,
     TRAIN,
+    LeftOut,
     Paths,
     check_split,
     checked_root,
-    list_images,
+    list_files,
+    log_beside,
+    loose_files,
     read_file,
     split_folders,
     subfolders,
@@ -33,8 +36,8 @@ HELD_OUT = 0.1
 class ImageFolder(Dataset):
     """One split of a folder of images; a label is the position of its class among the sorted names of the class folders.
 
-    Images are files with a suffix in `SUFFIXES`, at any depth of their class folder. Files and folders whose names begin with
-    a dot are left out. The folder is listed once; copies of the data set have the same list.
+    Images are files with a suffix in `SUFFIXES`, at any depth of their class folder; other files are counted and logged. Files
+    and folders whose names begin with a dot are left out. The folder is listed once; copies of the data set have the same list.
 
     Attributes:
         name: "folder".
@@ -50,10 +53,15 @@ class ImageFolder(Dataset):
         folders = subfolders(root)
         splits = split_folders(folders)
         is_pair = {TRAIN, "validation"}.issubset(splits)
-        images = _list_pair(root, splits, split) if is_pair else _list_single(root, folders, split)
+        left_out = LeftOut()
+        images = _list_pair(root, splits, split, left_out) if is_pair else _list_single(root, folders, split, left_out)
         paths = list(itertools.chain.from_iterable(images.values()))
         if not paths:
             raise UserError(f"Expected a class of two or more images in {root}, to hold one out, found none. Add images.")
+        if is_pair and split == TRAIN:
+            log_beside(root, folders, splits)
+        if is_pair or split != "validation":  # the training split has logged what the folder of both leaves out
+            left_out.log(root)
         self._class_names = tuple(images)
         self._labels = np.repeat(np.arange(len(images)), [len(of_class) for of_class in images.values()])
         self._paths = Paths(self.data_dir, paths)
@@ -70,16 +78,22 @@ class ImageFolder(Dataset):
         """The names of the class folders, sorted."""
         return self._class_names
 
+    def unseen_classes(self) -> tuple[str, ...]:
+        """Returns the names of the classes without an image in this split: those of one image in all, which is trained on."""
+        counts = np.bincount(self._labels, minlength=len(self._class_names))
+        return tuple(name for name, count in zip(self._class_names, counts, strict=True) if count == 0)
+
     def where(self, index: int) -> str:
         """Returns the path of an image."""
         return self._paths[index]
 
 
-def _list_single(root: epath.Path, classes: Sequence[str], split: str) -> dict[str, list[str]]:
+def _list_single(root: epath.Path, classes: Sequence[str], split: str, left_out: LeftOut) -> dict[str, list[str]]:
     """Returns the images of each class in a folder of class folders."""
     check_split(root, split, (TRAIN, "validation", "all"))
     _check_classes(root, classes)
-    images = {name: _images(root, name) for name in classes}
+    images = {name: _images(root, name, left_out) for name in classes}
+    left_out.add(loose_files(root))
     if split == "all":
         return images
     held_out = set().union(*(_held_out(paths) for paths in images.values()))
@@ -87,7 +101,7 @@ def _list_single(root: epath.Path, classes: Sequence[str], split: str) -> dict[s
     return {name: [path for path in paths if (path in held_out) == wanted] for name, paths in images.items()}
 
 
-def _list_pair(root: epath.Path, splits: dict[str, str], split: str) -> dict[str, list[str]]:
+def _list_pair(root: epath.Path, splits: dict[str, str], split: str, left_out: LeftOut) -> dict[str, list[str]]:
     """Returns the images of each class in a folder with the folders of a training and a validation set."""
     check_split(root, split, splits)
     classes, other = subfolders(root / TRAIN), root / splits["validation" if split == TRAIN else split]
@@ -98,7 +112,8 @@ def _list_pair(root: epath.Path, splits: dict[str, str], split: str) -> dict[str
             f"Expected the same class folders in {root / TRAIN} and {other}, only one of them has {quoted(different)}. Make "
             "them alike."
         )
-    return {name: _images(root, f"{splits[split]}/{name}") for name in classes}
+    left_out.add(loose_files(root / splits[split]))
+    return {name: _images(root, f"{splits[split]}/{name}", left_out) for name in classes}
 
 
 def _check_classes(folder: epath.Path, classes: Sequence[str]) -> None:
@@ -109,14 +124,16 @@ def _check_classes(folder: epath.Path, classes: Sequence[str]) -> None:
         )
 
 
-def _images(root: epath.Path, folder: str) -> list[str]:
+def _images(root: epath.Path, folder: str, left_out: LeftOut) -> list[str]:
     """Returns the sorted paths of the images below a class folder, relative to the root and with slashes."""
-    found = list_images(root / folder)
+    others = LeftOut()
+    found = list_files(root / folder, others)
     if not found:
         raise UserError(
-            f"Expected images ({', '.join(SUFFIXES)}) in the class folder {root / folder}, found none. Add some or remove "
+            f"Expected images ({', '.join(SUFFIXES)}) in the class folder {root / folder}, found {others}. Add some or remove "
             "the folder."
         )
+    left_out.update(others)
     return [f"{folder}/{path}" for path in found]
 
 

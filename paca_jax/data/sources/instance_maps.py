@@ -57,7 +57,17 @@ class InstanceMaps(ObjectDataset):
     @functools.cached_property
     def num_objects(self) -> np.ndarray:  # type: ignore[override]
         """The number of objects of every picture."""
-        return np.array([len(self._records[index]["objects"]["id"]) for index in range(len(self))], np.int32)
+        return np.array([len(labels) for labels in self._labels], np.int32)
+
+    @functools.cached_property
+    def _labels(self) -> list[np.ndarray]:
+        """The labels of the objects of every picture."""
+        return [self._records[index]["objects"]["label"] for index in range(len(self))]
+
+    def unseen_classes(self) -> tuple[str, ...]:
+        """Returns the names of the classes without an object; see `Dataset`."""
+        seen = set().union(*(labels.tolist() for labels in self._labels))
+        return tuple(name for label, name in enumerate(self.class_names) if label not in seen)
 
     def objects(self, index: int) -> Objects:
         """Returns the objects of an example; see `ObjectDataset`."""

@@ -4,6 +4,7 @@ import abc
 from typing import Any, TypedDict
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from paca_jax.data.sources.dataset import Dataset
 
@@ -42,12 +43,14 @@ class ObjectDataset(Dataset):
         sizes: (examples, 2) int32, height and width of every picture in pixels.
         num_objects: (examples,) int32, the objects of every picture, without crowds.
         category_ids: the ids of the classes in results, in label order.
+        has_masks: whether masks are evaluated; otherwise each is the box of its object.
     """
 
     image_ids: np.ndarray
     sizes: np.ndarray
     num_objects: np.ndarray
     category_ids: tuple[int, ...]
+    has_masks: bool = True
 
     @abc.abstractmethod
     def objects(self, index: int) -> Objects:
@@ -72,6 +75,31 @@ class ObjectDataset(Dataset):
             }
             for k, box in enumerate(self.coco_boxes(index).tolist())
         ]
+
+
+def left_out_of_training(
+    boxes: Float[np.ndarray, "m 4"],
+    areas: Float[np.ndarray, " m"],
+    has_mask: Bool[np.ndarray, " m"],
+    sizes: Int[np.ndarray, "m 2"],
+) -> dict[str, Bool[np.ndarray, " m"]]:
+    """Returns which objects training leaves out besides crowds, as mmdetection does, by the reason.
+
+    Args:
+        boxes: left, top, right and bottom edges in pixels.
+        areas: in pixels, as the data set gives them.
+        has_mask: whether each object has a mask.
+        sizes: height and width in pixels of the picture of each object.
+    """
+    left, top, right, bottom = boxes.T
+    height, width = sizes.T
+    is_small = (right - left < 1) | (bottom - top < 1)
+    return {
+        "without a mask": ~has_mask,
+        "with an area of 0": areas <= 0,
+        "with a box below one pixel in width or height": is_small,
+        "with a box outside the picture": ~is_small & ((left >= width) | (top >= height) | (right <= 0) | (bottom <= 0)),
+    }
 
 
 def _as_coco(segments: Segments) -> list[list[float]] | dict[str, Any]:

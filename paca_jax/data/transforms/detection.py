@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int, Shaped, UInt8
 from PIL import Image
 
 from paca_jax.data.codecs.images import decode_image
-from paca_jax.data.sources.objects import ObjectDataset, Objects
+from paca_jax.data.sources.objects import ObjectDataset, Objects, left_out_of_training
 from paca_jax.data.transforms.object_masks import packed_masks
 from paca_jax.data.transforms.padding import Shape, first_holding, object_rows, pad_picture, shapes_both_ways
 from paca_jax.data.transforms.placement import DETR_CROP, Placement, RandomCrop, check_sides, draw_placement
@@ -218,11 +218,9 @@ class DetectionEvalTransform:
 
 def _trainable(objects: Objects, size: tuple[int, int]) -> Bool[np.ndarray, " n"]:
     """Returns which objects are trained on; see `DetectionTrainTransform`."""
-    left, top, right, bottom = objects["boxes"].T
-    width, height = np.minimum(right, size[1]) - np.maximum(left, 0), np.minimum(bottom, size[0]) - np.maximum(top, 0)
-    is_large = (right - left >= 1) & (bottom - top >= 1) & (objects["area"] > 0)
     has_mask = np.array([bool(segments) for segments in objects["segments"]], bool)
-    return ~objects["crowd"] & is_large & (width > 0) & (height > 0) & has_mask
+    reasons = left_out_of_training(objects["boxes"], objects["area"], has_mask, np.tile(np.array(size), (len(has_mask), 1)))
+    return ~objects["crowd"] & ~np.any(list(reasons.values()), 0)
 
 
 def _decode(example: dict[str, Any], channels: int) -> UInt8[np.ndarray, "H W C"]:

@@ -4,16 +4,16 @@ import os
 from typing import Any, overload
 
 import numpy as np
-from etils import epath
 from PIL import Image
 
-from paca_jax.data.codecs.images import ImageError, convert_image, decode_image
+from paca_jax.data.codecs.images import ImageError, ImageKindError, convert_image, decode_image
 from paca_jax.data.transforms.classification import EvalTransform
 from paca_jax.data.transforms.detection import DetectionEvalTransform
 from paca_jax.data.transforms.segmentation import SegmentationEvalTransform
 from paca_jax.errors import UserError
 from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
 from paca_jax.ops import normalize
+from paca_jax.paths import user_path
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -60,6 +60,10 @@ def preprocess(image: Picture, model: Any) -> np.ndarray:
     Raises:
         UserError: the file is missing, the bytes are no image, or the array has another type or shape.
     """
+    if not isinstance(getattr(model, "config", None), PaCaConfig | SegmentorConfig | DetectorConfig):
+        raise UserError(
+            f"Expected a model as the second argument, got {type(model).__name__}. Pass one of create_model or load."
+        )
     picture = _read(image, model.config.image_channels)
     transform = eval_transform(model.config)
     view = transform.view(picture)
@@ -80,18 +84,18 @@ def _read(image: Picture, channels: int) -> Image.Image:
         return decode_image(image, channels)
     if not isinstance(image, (str, os.PathLike)):
         raise UserError(
-            f"Expected a path, bytes, a Pillow image or a uint8 array of shape (H, W, C), got {type(image).__name__}. "
+            f"Expected a path, bytes, a Pillow image or a uint8 NumPy array of shape (H, W, C), got {type(image).__name__}. "
             "Pass one picture as one of these."
         )
     try:
-        data = epath.Path(image).read_bytes()
+        data = user_path(image).read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UserError(f"Expected an image file at {os.fspath(image)}, got: {reason}. Check the path.") from error
     try:
         return decode_image(data, channels)
-    except ImageError as error:
-        raise ImageError(f"{os.fspath(image)}: {error}") from error
+    except (ImageError, ImageKindError) as error:
+        raise type(error)(f"{os.fspath(image)}: {error}") from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

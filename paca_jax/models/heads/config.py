@@ -3,6 +3,7 @@
 import dataclasses
 
 from paca_jax.errors import check
+from paca_jax.fields import check_types
 from paca_jax.models.config import PaCaConfig
 
 HEADS = ("paca", "upernet")
@@ -35,6 +36,7 @@ class SegmentorConfig:
     long_side: int = 2048
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_backbone(self.backbone)
         check(self.head in HEADS, f"Expected a known head, got {self.head!r}. Choose one of {', '.join(HEADS)}.")
         check(self.head_channels >= 1, f"Expected head_channels of at least 1, got {self.head_channels}. Correct it.")
@@ -90,6 +92,7 @@ class DetectorConfig:
     long_side: int = 1333
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_backbone(self.backbone)
         for field in dataclasses.fields(self):
             if field.type is int:

@@ -96,6 +96,16 @@ class Classification(Task):
         correct = jnp.argmax(logits, -1) == batch["label"]
         return EvalMetrics.single_from_model_output(loss=losses, correct=correct, mask=batch["valid"])
 
+    def summarize(self, total: EvalMetrics) -> dict[str, float]:
+        """Returns the metrics over the evaluation set, and logs which classes it has no image of, as far as that is known."""
+        absent, count = self._eval_set.unseen_classes(), len(self.class_names)
+        if absent:
+            self._log_once(
+                f"Accuracy is over the images of {count - len(absent)} of {count} classes. The evaluation set has none of "
+                f"{data.counted_names(absent, count)}."
+            )
+        return super().summarize(total)
+
     def _draw_report(self, variables: dict[str, PyTree]) -> Image.Image:
         """Returns a sheet of evaluation images, the classes that the model predicts, and its strongest clusters."""
         examples = [self._eval_set[i] for i in self._report_examples(REPORT_EXAMPLES)]

@@ -96,7 +96,7 @@ def results_json(dataset: ObjectDataset, detections: Mapping[int, Detections]) -
 
 
 def evaluate(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> dict[str, float]:
-    """Returns COCO's twelve numbers for boxes and for masks.
+    """Returns COCO's twelve numbers for boxes and, if the data set has masks, for masks.
 
     A picture that is missing from `detections` counts as one without any. True objects without a mask do not count for masks.
 
@@ -105,21 +105,42 @@ def evaluate(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> di
         detections: the detections by the index of the picture.
 
     Returns:
-        A number from 0 to 1 for each name in `METRICS`. As in COCO's code it is -1 if no object counts.
+        A number from 0 to 1 for each name in `METRICS`. As in COCO's code it is -1 if no object counts, and averages leave out
+        the classes that `absent_classes` names.
     """
     results = results_json(dataset, detections)
     truth = [annotation for index in range(len(dataset)) for annotation in dataset.annotations(index)]
     numbers: dict[str, float] = {}
-    for kind, task in _KINDS.items():
+    for kind in _kinds(dataset):
         counting = [annotation for annotation in truth if kind == "box" or annotation["segmentation"]]
         with contextlib.redirect_stdout(io.StringIO()):  # COCO's code prints
             found = _index(dataset, [{**result, **_added_fields(result, kind)} for result in results])
-            evaluation = COCOeval(_index(dataset, counting), found, task)
+            evaluation = COCOeval(_index(dataset, counting), found, _KINDS[kind])
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
         numbers |= {f"{kind}_{name}": float(value) for name, value in zip(_NUMBERS, evaluation.stats, strict=True)}
     return numbers
+
+
+def _kinds(dataset: ObjectDataset) -> tuple[str, ...]:
+    """Returns what is evaluated on a data set: "box" and, if it has masks, "mask"."""
+    return tuple(_KINDS) if dataset.has_masks else ("box",)
+
+
+def absent_classes(dataset: ObjectDataset) -> dict[str, tuple[str, ...]]:
+    """Returns the names of the classes that averages leave out, by "box" and "mask": no object of them counts."""
+    shown: dict[str, set[int]] = {kind: set() for kind in _kinds(dataset)}
+    for index in range(len(dataset)):
+        objects = dataset.objects(index)
+        for label, crowd, segments in zip(objects["labels"].tolist(), objects["crowd"], objects["segments"], strict=True):
+            for kind, labels in shown.items():
+                if not crowd and (kind == "box" or segments):
+                    labels.add(label)
+    return {
+        kind: tuple(name for label, name in enumerate(dataset.class_names) if label not in labels)
+        for kind, labels in shown.items()
+    }
 
 
 def _added_fields(result: dict[str, Any], kind: str) -> dict[str, Any]:

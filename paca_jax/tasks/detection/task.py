@@ -1,7 +1,7 @@
 """Object detection and instance segmentation."""
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from paca_jax import data, explain, ops
+from paca_jax.data.sources.dataset import quoted
+from paca_jax.errors import UserError
 from paca_jax.models import Detector, DetectorConfig
 from paca_jax.sharding import gather_bytes, host_rows
 from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.detection.loss import detection_loss
-from paca_jax.tasks.detection.metrics import Collected, evaluate
+from paca_jax.tasks.detection.metrics import Collected, absent_classes, evaluate
 from paca_jax.tasks.detection.prediction import detect, example_to_draw, to_detections
 
 REPORT_EXAMPLES = 6
@@ -44,11 +46,12 @@ class Detection(Task):
         super().__init__(
             config,
             without_data,
-            features=("image", "objects"),
+            features=("image", "boxes" if config.dataset.boxes_only else "objects"),
             model_kind=DetectorConfig,
             model_example="a detector such as 'mask_rcnn_tiny'",
             model_options={"short_side": config.short_side, "long_side": config.long_side, **model_overrides},
         )
+        _check_same_classes(self._train_set.class_names, self._eval_set.class_names)
         augment, channels = config.augment, self.model.config.image_channels
         self._train_transform = data.DetectionTrainTransform(
             tuple(augment.short_sides),
@@ -105,11 +108,34 @@ class Detection(Task):
         return total
 
     def summarize(self, total: Collected) -> dict[str, float]:
-        """Returns COCO's numbers over the pictures of all processes."""
-        return evaluate(self._eval_set, Collected.merged(gather_bytes(total.to_bytes())))
+        """Returns COCO's numbers over the pictures of all processes, and how many classes box AP is over."""
+        numbers = evaluate(self._eval_set, Collected.merged(gather_bytes(total.to_bytes())))
+        absent, count = self._absent_classes, len(self.class_names)
+        for kind, names in absent.items():
+            if names:
+                self._log_once(
+                    f"{kind.capitalize()} AP is over {count - len(names)} of {count} classes. The evaluation set shows no "
+                    f"{kind} of {data.counted_names(names, count)}."
+                )
+        return numbers | {"classes_counted": float(count - len(absent["box"]))}
+
+    @functools.cached_property
+    def _absent_classes(self) -> dict[str, tuple[str, ...]]:
+        return absent_classes(self._eval_set)
 
     def _draw_report(self, variables: dict[str, PyTree]) -> Image.Image:
         """Returns a sheet of evaluation images, the objects that the model finds in them, and the true ones."""
         chosen = self._report_examples(REPORT_EXAMPLES)
         drawn = (example_to_draw(self.model, variables, self._eval_set[i], self._eval_transform) for i in chosen)
         return explain.detection_sheet([row for row in drawn if row is not None], self.class_names)
+
+
+def _check_same_classes(training: Sequence[str], evaluation: Sequence[str]) -> None:
+    """Raises an error unless both splits number their classes alike: COCO files each have a list of their own."""
+    if tuple(training) != tuple(evaluation):
+        alone = sorted(set(training) ^ set(evaluation))
+        difference = f"{quoted(alone)} in only one of them" if alone else "the same names in another order"
+        raise UserError(
+            "Expected the same categories in the training and the evaluation set, in the order of their ids, got "
+            f"{difference}. Give both annotation files the same list of categories."
+        )

@@ -42,7 +42,7 @@ class _FromConfusion(metrics.Metric):
         """Adds the counts of another batch."""
         return type(self)(np.asarray(self.confusion, np.int64) + np.asarray(other.confusion, np.int64))
 
-    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the number of correct, true and predicted pixels of each class."""
         counts = np.asarray(self.confusion, np.float64)
         return np.diagonal(counts), counts.sum(1), counts.sum(0)
@@ -54,7 +54,7 @@ class MeanIoU(_FromConfusion):
 
     def compute(self) -> float:
         """Returns a number from 0 to 1, or NaN if no pixel counts."""
-        correct, true, predicted = self._parts()
+        correct, true, predicted = self.parts()
         union = true + predicted - correct
         return float(np.mean(correct[union > 0] / union[union > 0])) if union.any() else np.nan
 
@@ -65,7 +65,7 @@ class MeanAccuracy(_FromConfusion):
 
     def compute(self) -> float:
         """Returns a number from 0 to 1, or NaN if no pixel counts."""
-        correct, true, _ = self._parts()
+        correct, true, _ = self.parts()
         return float(np.mean(correct[true > 0] / true[true > 0])) if true.any() else np.nan
 
 
@@ -75,14 +75,50 @@ class PixelAccuracy(_FromConfusion):
 
     def compute(self) -> float:
         """Returns a number from 0 to 1, or NaN if no pixel counts."""
-        correct, true, _ = self._parts()
+        correct, true, _ = self.parts()
         return float(correct.sum() / true.sum()) if true.any() else np.nan
 
 
 @flax.struct.dataclass
+class ClassesCounted(_FromConfusion):
+    """The number of classes that the mean intersection over union is over."""
+
+    def compute(self) -> float:
+        """Returns a whole number."""
+        _, true, predicted = self.parts()
+        return float(np.count_nonzero(true + predicted))
+
+
+@flax.struct.dataclass
+class IgnoredFraction(metrics.Metric):
+    """The fraction of the pictures' pixels whose label is that of no class, which no other metric counts."""
+
+    ignored: Int[Array, ""] | np.int64
+    counted: Int[Array, ""] | np.int64
+
+    @classmethod
+    def from_model_output(cls, confusion: Counts, ignored: Int[Array, ""], **_: Array) -> "IgnoredFraction":
+        """Makes the metric of one batch."""
+        return cls(ignored, jnp.sum(confusion))
+
+    def merge(self, other: "IgnoredFraction") -> "IgnoredFraction":
+        """Adds the counts of another batch, in 64 bits."""
+        return IgnoredFraction(
+            np.int64(self.ignored) + np.int64(other.ignored), np.int64(self.counted) + np.int64(other.counted)
+        )
+
+    def compute(self) -> float:
+        """Returns a number from 0 to 1, or NaN without a pixel."""
+        pixels = int(self.ignored) + int(self.counted)
+        return int(self.ignored) / pixels if pixels else np.nan
+
+
+@flax.struct.dataclass
 class SegmentationMetrics(metrics.Collection):
-    """Mean intersection over union, mean accuracy over the classes, and accuracy over all pixels."""
+    """Mean intersection over union, mean accuracy over the classes, accuracy over all pixels, and what these leave out."""
 
     miou: MeanIoU
     mean_accuracy: MeanAccuracy
     accuracy: PixelAccuracy
+    classes_counted: ClassesCounted
+    ignored_fraction: IgnoredFraction

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from paca_jax import data, explain, ops
+from paca_jax.errors import check
 from paca_jax.models import Segmentor, SegmentorConfig
 from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.segmentation.loss import segmentation_loss
@@ -48,6 +49,11 @@ class Segmentation(Task):
             model_kind=SegmentorConfig,
             model_example="a segmentor such as 'pacahead_tiny'",
             model_options={"short_side": config.short_side, "long_side": config.long_side, **model_overrides},
+        )
+        check(
+            len(self.class_names) > 1,
+            f"Expected two or more classes to tell apart, got {', '.join(self.class_names)!r} alone. Name the background as a "
+            "class, too.",
         )
         channels = self.model.config.image_channels
         self.image_shape = (config.image_size, config.image_size, channels)
@@ -91,11 +97,28 @@ class Segmentation(Task):
 
     def evaluate(self, variables: dict[str, PyTree], batch: dict[str, Array]) -> SegmentationMetrics:
         """Returns the confusion matrix of the pixels of a batch."""
-        label = batch["label"]
-        found = segment(self.model, variables, batch, batch["label_size"], (label.shape[1], label.shape[2]), self._viewing)
-        counted = (label != data.IGNORED) & (batch["valid"] > 0)[:, None, None]
+        label, sizes = batch["label"], batch["label_size"]
+        found = segment(self.model, variables, batch, sizes, (label.shape[1], label.shape[2]), self._viewing)
+        valid = batch["valid"] > 0
+        counted = (label != data.IGNORED) & valid[:, None, None]
         confusion = confusion_matrix(label, found, counted, len(self.class_names))
-        return SegmentationMetrics.single_from_model_output(confusion=confusion)
+        ignored = jnp.sum(jnp.where(valid, sizes[:, 0] * sizes[:, 1], 0)) - jnp.sum(counted)
+        return SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=ignored)
+
+    def summarize(self, total: SegmentationMetrics) -> dict[str, float]:
+        """Returns the metrics over the evaluation set, and logs which classes they leave out."""
+        found, names = super().summarize(total), self.class_names
+        count = len(names)
+        _, true, _ = total.miou.parts()
+        absent = [name for name, pixels in zip(names, true, strict=True) if pixels == 0]
+        if absent:
+            is_likely = len(absent) == 1 and found["ignored_fraction"] > 0 and not self._eval_transform.ignore_zero
+            cause = f" {data.likely_cause(absent, names, ignore_zero=False)}" if is_likely else ""
+            self._log_once(
+                f"mIoU is over {found['classes_counted']:.0f} of {count} classes, mean accuracy over {count - len(absent)}. "
+                f"No pixel of the evaluation set is of {data.counted_names(absent, count)}.{cause}"
+            )
+        return found
 
     def _draw_report(self, variables: dict[str, PyTree]) -> Image.Image:
         """Returns a sheet of evaluation images, their predicted classes, and the true ones."""

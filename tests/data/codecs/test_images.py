@@ -1,13 +1,14 @@
 import io
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from paca_jax.data import convert_image, decode_image, image_sizes
-from paca_jax.data.codecs.images import image_size
+from paca_jax.data import ImageError, ImageKindError, convert_image, decode_image, image_sizes
+from paca_jax.data.codecs.images import MAX_PIXELS, image_size
 from paca_jax.errors import UserError
-from tests.data.tiny import Pictures, encode
+from tests.data.tiny import Pictures, encode, png, tiff
 
 RNG = np.random.default_rng(0)
 COLOR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -74,6 +75,66 @@ def test_16_bit_gray_keeps_the_high_byte():
     assert decoded(saved(Image.fromarray(values), "TIFF"), 3)[0, :, 0].tolist() == [0, 0, 1, 128, 255]
 
 
+def test_12_bit_gray_keeps_its_high_byte():
+    packed = bytes([0x00, 0x0F, 0xFF, 0x80, 0x01, 0x00])  # 0x000, 0xfff, 0x800, 0x100
+    assert decoded(tiff(4, 12, 1, packed), 1).tolist() == [[0, 255, 128, 16]]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_gray_whose_zero_is_white(bits):
+    values = np.array([0, 2**bits - 1, 2 ** (bits - 1)], f"<u{bits // 8}")
+    assert decoded(tiff(3, bits, 0, values.tobytes()), 1).tolist() == [[255, 0, 127]]
+
+
+def test_transparency_of_16_bit_gray():
+    values = np.array([[256, 257, 65535]], np.uint16)
+    assert decoded(saved(Image.fromarray(values), transparency=257), 1).tolist() == [[1, 255, 255]]
+
+
+def test_a_transparent_color_of_16_bits_is_refused():
+    row = struct.pack(">6H", 1000, 2000, 3000, 65535, 0, 0)
+    with pytest.raises(ImageKindError, match=r"Expected a transparent color of 8 bits, got \(1000, 2000, 3000\)"):
+        decode_image(png(16, 2, 2, row, key=row[:6]), 3)
+    assert decoded(png(8, 2, 2, bytes([1, 2, 3, 4, 5, 6]), key=bytes([0, 1, 0, 2, 0, 3]))).tolist() == [[[255] * 3, [4, 5, 6]]]
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "HSV", "LAB", "RGBX", "RGBa", "YCbCr"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_color_spaces_keep_the_picture(mode, channels):
+    image = Image.new("RGB", (2, 1), (200, 100, 80))
+    image.putpixel((1, 0), (20, 60, 90))
+    converted = (image.convert("RGBA") if mode == "RGBa" else image).convert(mode)
+    found = np.asarray(convert_image(converted, channels)).astype(int)
+    assert np.abs(found - np.asarray(convert_image(image, channels))).max() <= 3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(np.full((2, 2), 0.5, np.float32)),
+        Image.fromarray(np.full((2, 2), 200.0, np.float32)),
+        Image.fromarray(np.full((2, 2), 200, np.int32)),
+        Image.fromarray(np.full((2, 2), 70000, np.int32)),
+    ],
+)
+def test_numbers_without_a_range_are_refused(image, channels):
+    message = rf"of 8 or 16 bits, got one of Pillow's mode '{image.mode}', .* Scale them to 0 to 255 and save them as uint8"
+    for refuse in (lambda: convert_image(image, channels), lambda: decode_image(saved(image, "TIFF"), channels)):
+        with pytest.raises(ImageKindError, match=message):
+            refuse()
+
+
+def test_16_bits_in_wide_pixels_are_not_refused():
+    values = np.array([[0, 256, 65535]], np.uint16)
+    assert decoded(saved(Image.fromarray(values), "PPM"), 1).tolist() == [[0, 1, 255]]
+
+
+def test_premultiplied_gray_is_refused():
+    with pytest.raises(ImageKindError, match=r"got one of Pillow's mode 'La'\. Convert the file to 8 bits"):
+        convert_image(Image.new("LA", (2, 2)).convert("La"), 3)
+
+
 def test_one_bit():
     image = Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert("1")
     assert decoded(saved(image), 1).tolist() == [[0, 255, 255]]
@@ -132,6 +193,46 @@ def test_damaged_files_are_refused(data):
         decode_image(data, 3)
 
 
+@pytest.mark.parametrize("data", [b"no image at all", b"\0\0\0\x18ftypheic" + bytes(99)])
+def test_messages_do_not_name_objects_in_memory(data):
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, 3)
+    assert "cannot identify image file" in str(caught.value)
+    assert " at 0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize("add", ["add_text", "add_itxt"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_long_comments_do_not_matter(add, zipped):
+    comments = PngImagePlugin.PngInfo()
+    for number in range(18):  # more than Pillow takes, one by one if zipped and in all
+        getattr(comments, add)(f"comment{number}", "x" * (1 << 22), zip=zipped)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.fromarray(GRAY), pnginfo=comments, exif=exif)
+    np.testing.assert_array_equal(decoded(data, 1), np.rot90(GRAY, -1))
+    assert image_size(data) == GRAY.shape[::-1]
+
+
+@pytest.mark.parametrize("read", [image_size, lambda data: decode_image(data, 3), lambda data: decode_image(data, 1)])
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF"])
+def test_large_pictures_are_refused_unless_allowed(monkeypatch, read, file_format):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow refuses more than twice as many
+    data = encode(COLOR, file_format)
+    with pytest.raises(ImageKindError, match=rf"35 pixels.*set the environment variable {MAX_PIXELS} to at least") as caught:
+        read(data)
+    assert "damaged" not in str(caught.value)
+    monkeypatch.setenv(MAX_PIXELS, "35")
+    read(data)
+
+
+@pytest.mark.parametrize("limit", ["many", "0", "-3", "1e9", ""])
+def test_a_limit_that_is_no_number_is_refused(monkeypatch, limit):
+    monkeypatch.setenv(MAX_PIXELS, limit)
+    with pytest.raises(UserError, match=f"Expected {MAX_PIXELS} to be a whole number of pixels, got '{limit}'"):
+        decode_image(encode(COLOR), 3)
+
+
 def test_unknown_channels_are_refused():
     with pytest.raises(UserError, match=r"Expected 1 .* or 3 .* image channels, got 4"):
         decode_image(encode(GRAY), 4)
@@ -168,3 +269,9 @@ def test_sizes_of_a_data_set_come_from_the_headers():
     damaged = {2: {"image": whole[2]["image"][:100]}, 3: {"image": b"no image"}}
     assert image_sizes(whole) == sizes
     assert image_sizes(Pictures(sizes, damaged)) == [*sizes[:3], None]
+
+
+def test_a_large_picture_of_a_data_set_is_named(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ImageKindError, match="index 1: Expected an image within Pillow's limit"):
+        image_sizes(Pictures([(2, 2), (9, 9)]))

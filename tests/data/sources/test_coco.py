@@ -2,7 +2,6 @@ import copy
 import json
 import math
 import pickle
-import re
 
 import numpy as np
 import pytest
@@ -150,89 +149,6 @@ def test_published_splits_are_described_without_files():
     assert len(set(COCO_CLASSES)) == 80
 
 
-BROKEN = [[[3, 4, 5, 6]], [[1, 2, 3, 4, 5, 6, 7]], [[]], [], None]
-
-
-@pytest.mark.parametrize("segmentation", BROKEN)
-def test_polygons_that_enclose_nothing_are_no_masks(holds, tmp_path, segmentation):
-    holds["annotations"][0]["segmentation"] = segmentation
-    dataset = opened(write_folder(tmp_path, holds, JSON, "train2017"))
-    assert dataset.objects(0)["segments"][0] == []
-    assert len(dataset.objects(0)["boxes"]) == 3
-
-
-def test_optional_entries_have_their_defaults(holds, tmp_path):
-    for key in ("iscrowd", "area"):
-        del holds["annotations"][0][key]
-    objects = opened(write_folder(tmp_path, holds, JSON, "train2017")).objects(0)
-    assert not objects["crowd"][0]
-    assert objects["area"][0] == pytest.approx(12.37**2)
-
-
-def change(*path, value):
-    def apply(holds):
-        *parents, last = path
-        for key in parents:
-            holds = holds[key]
-        holds[last] = value
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (
-            change("annotations", 3, "category_id", value=8),
-            "Expected the category_id of annotation 104 of image 12 to be listed",
-        ),
-        (change("annotations", 3, "image_id", value=77), "Expected the image_id of annotation 104 of image 77 to be listed"),
-        (change("annotations", 3, "image_id", value=[]), "to be listed in the COCO file .*, got \\[\\]. Correct the file"),
-        (change("annotations", 3, "id", value=100), "every annotation to have a unique id .*, got annotation 100 twice"),
-        (change("images", 1, "id", value=12), "every image to have a unique id .*, got image 12 twice"),
-        (change("categories", 1, "id", value=7), "every category to have a unique id .*, got category 7 twice"),
-        (change("annotations", 3, "id", value="x"), "Expected a whole number as the id of every annotation .*, got 'x'"),
-        (change("annotations", 3, value=4), "Expected a whole number as the id of every annotation .*, got None"),
-        (change("images", 0, "width", value=0), "Expected a height and a width in pixels of image 12 .*, got 40 and 0"),
-        (change("images", 0, "file_name", value=None), "Expected a text as 'file_name' of image 12 .*, got None"),
-        (change("categories", 0, "name", value=3), "Expected a text as 'name' of category 7 .*, got 3"),
-        (change("annotations", 0, "bbox", value=[1, 2, 3]), "Expected a bbox of four numbers .* of annotation 100 of image 12"),
-        (change("annotations", 0, "bbox", value=[1, 2, 3, math.nan]), "Expected a bbox of four numbers .* of annotation 100"),
-        (change("annotations", 0, "area", value="big"), "Expected a number as the area of annotation 100 .*, got 'big'"),
-        (
-            change("annotations", 0, "segmentation", value=[1, 2, 3]),
-            "Expected a list of polygons or run lengths .* annotation 100",
-        ),
-        (change("annotations", 0, "segmentation", value="x"), "Expected a list of polygons or run lengths .* annotation 100"),
-        (change("annotations", 0, "segmentation", value=[[1, 2, math.nan, 4, 5, 6]]), "Expected coordinates .* annotation 100"),
-        (
-            change("annotations", 0, "segmentation", value=[[1, 2, 1e9, 4, 5, 6]]),
-            "Expected coordinates in pixels .* of image 12",
-        ),
-        (change("annotations", 0, "segmentation", value=[["a", "b"] * 3]), "Expected coordinates in pixels in the polygons"),
-        (change("annotations", 1, "segmentation", "counts", value=[5, 7]), "run lengths of 40x50 pixels .* annotation 101"),
-        (change("annotations", 1, "segmentation", "counts", value=[-5, 2005]), "run lengths of 40x50 pixels"),
-        (change("annotations", 1, "segmentation", "counts", value="~zz0"), "run lengths of 40x50 pixels"),
-        (change("annotations", 1, "segmentation", "counts", value=None), "run lengths of 40x50 pixels"),
-        (
-            change("annotations", 1, "segmentation", "size", value=[40, 50]),
-            "run lengths of 40x50 pixels .*annotation 101 of image 5",
-        ),
-        (change("categories", value=[]), "Expected categories in the COCO file .*, got none"),
-        (change("images", value={}), "got JSON without 'images'. Give an instances file"),
-        (change("images", value=[]), "Expected the image_id of annotation 100 of image 12 to be listed"),
-        (change("annotations", value=[]), "Expected images with annotations and sides of 32 pixels or more .*, got none"),
-    ],
-)
-def test_a_file_that_contradicts_itself_is_reported(holds, folder, damage, message):
-    damage(holds)
-    (folder / JSON).write_text(json.dumps(holds))
-    sentence = refused(folder)
-    assert re.search(message, sentence)
-    assert str(folder / JSON) in sentence
-    assert "\n" not in sentence
-
-
 def test_what_is_no_coco_folder_is_reported(holds, folder, tmp_path):
     assert refused(folder, "validation").startswith(
         f"Expected the annotations of split 'validation' at {folder}/annotations/instances_val2017.json, found neither"
@@ -243,7 +159,7 @@ def test_what_is_no_coco_folder_is_reported(holds, folder, tmp_path):
     with pytest.raises(UserError, match="Expected the folder of images, got None"):
         open_dataset("coco", "train", None, FEATURES)
     with pytest.raises(
-        UserError, match="Expected features of the data set 'coco', 'image' and 'objects', got 'image', 'label'"
+        UserError, match=r"Expected features of the data set 'coco', 'image' and 'objects' or .*, got 'image', 'label'"
     ):
         open_dataset("coco", "train", str(folder))
     (folder / JSON).write_bytes(b"\x80\x81 no text")
@@ -254,15 +170,7 @@ def test_what_is_no_coco_folder_is_reported(holds, folder, tmp_path):
         del annotation["segmentation"]
     (folder / JSON).write_text(json.dumps(holds))
     assert "Expected segmentations of the objects in the COCO file" in refused(folder)
-
-
-def test_missing_images_are_reported(folder):
-    dataset = opened(folder)
-    (folder / "train2017" / "0005.png").unlink()
-    with pytest.raises(UserError, match=r"Expected the file .*train2017/0005\.png to be readable, got: No such file"):
-        dataset[1]
-    (folder / "train2017" / "0012.png").unlink()
-    assert f"Expected the image 0012.png in '{folder}/train2017', '{folder}/images/train2017'" in refused(folder)
+    assert refused(folder).endswith("or train on boxes alone with dataset.boxes_only=True.")
 
 
 def test_run_lengths_are_those_of_coco():

@@ -197,7 +197,7 @@ def test_a_class_without_images_is_named(single):
     (single / "emu" / "readme.txt").touch()
     message = refused(single)
     assert message.startswith("Expected images (.avif, .bmp, ")
-    assert f"in the class folder {single}/emu, found none. Add some or remove the folder." in message
+    assert f"in the class folder {single}/emu, found 1 .txt. Add some or remove the folder." in message
 
 
 def test_nothing_to_hold_out_is_reported(tmp_path):

@@ -56,6 +56,13 @@ def test_scenes_have_the_form_of_coco(prepared):
             assert area == bitmap.sum()
 
 
+def test_classes_without_objects_are_unseen(prepared):
+    dataset = open_dataset("scenes", "train", str(prepared), FEATURES)
+    seen = {dataset.class_names[label] for index in range(6) for label in dataset.objects(index)["labels"]}
+    assert 0 < len(seen) < 10
+    assert dataset.unseen_classes() == tuple(name for name in dataset.class_names if name not in seen)
+
+
 def test_annotations_are_coco_s(prepared):
     dataset = open_dataset("scenes", "test", str(prepared), FEATURES)
     for index in range(4):

@@ -9,6 +9,7 @@ from paca_jax.data import (
     Dataset,
     SegmentationEvalTransform,
     SegmentationTrainTransform,
+    decode_mask,
     describe_dataset,
     eval_batches,
     image_sizes,
@@ -141,9 +142,78 @@ def test_missing_classes_are_reported(folder):
         opened(folder).class_names  # noqa: B018
 
 
-def test_classes_of_other_editors(folder):
-    (folder / "classes.txt").write_bytes("\ufefffourmi\r\nété\r\n\r\n".encode())
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]
+)
+def test_classes_of_other_editors(folder, encoding, newline):
+    mark = "\ufeff" if encoding[-2:] in ("le", "be") else ""
+    (folder / "classes.txt").write_bytes(f"{mark}fourmi{newline}été{newline}{newline}".encode(encoding))
     assert opened(folder).class_names == ("fourmi", "été")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman", "shift-jis", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_classes_in_another_encoding_are_refused(folder, encoding):
+    (folder / "classes.txt").write_bytes(("うみ\nant" if encoding == "shift-jis" else "fourmi\nété\n").encode(encoding))
+    with pytest.raises(UserError, match=r"Expected text in UTF-8 in .*/classes\.txt, got .* Save it as UTF-8\."):
+        opened(folder).class_names  # noqa: B018
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfant\nb\xe9e", b"\xff\xfea\0b", b"\xff\xfe\0\0ant"])
+def test_damaged_text_is_refused(folder, content):
+    (folder / "classes.txt").write_bytes(content)
+    with pytest.raises(UserError, match="Expected text in UTF-8"):
+        opened(folder).class_names  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["c.PNG", "c.bmp", "c.Tiff", "c.pgm"])
+def test_masks_of_other_endings(folder, name):
+    path = folder / "masks" / "train" / name
+    (folder / "masks" / "train" / "c.png").unlink()
+    (folder / "images" / "train" / "c.jpg").rename(folder / "images" / "train" / "c.JPEG")
+    path.write_bytes(encode(np.full((6, 8), 2, np.uint8), {"bmp": "BMP", "Tiff": "TIFF", "pgm": "PPM"}.get(name[2:], "PNG")))
+    dataset = opened(folder)
+    assert dataset.where(1) == f"{folder}/images/train/c.JPEG with mask {path}"
+    assert (decode_mask(dataset[1]["mask"]) == 2).all()
+    assert pickle.loads(pickle.dumps(dataset))[1] == dataset[1]
+
+
+def test_two_masks_of_one_image_are_refused(folder):
+    write(folder / "masks" / "train" / "c.tif", channels=1)
+    assert f"the masks 'c.png' and 'c.tif' in {folder}/masks/train have the same. Rename or remove one." in refused(folder)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "gif", "npy"])
+def test_masks_of_no_such_ending_are_named(folder, ending):
+    mask = folder / "masks" / "train" / "c.png"
+    mask.rename(mask.with_suffix(f".{ending}"))
+    assert f"found no {mask} for {folder}/images/train/c.jpg; {folder}/masks/train has other files: 1 .{ending}." in refused(
+        folder
+    )
+
+
+def test_left_out_files_are_counted_and_named(folder, caplog):
+    write(folder / "images" / "loose.jpg")
+    (folder / "images" / "extra").mkdir()
+    for name in (
+        "images/train/x.HEIC",
+        "images/train/deep/y.heic",
+        "images/train/notes",
+        "masks/train/.hidden",
+        "masks/train/c.csv",
+    ):
+        (folder / name).touch()
+    opened(folder)
+    convert = "Convert those that are pictures to JPEG or PNG."
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Folders of {folder}/images that are no split: 'extra'.",
+        f"Files left out of {folder}/images: 1 .jpg. {convert}",
+        f"Files left out of {folder}/images/train: 2 .heic, 1 without an ending. {convert}",
+        f"Files left out of {folder}/masks/train: 1 .csv. {convert}",
+    ]
+    caplog.clear()
+    opened(folder, "validation")
+    assert not caplog.records
 
 
 def test_unpaired_files_are_named(folder):
@@ -162,7 +232,7 @@ def test_unpaired_files_are_named(folder):
 
 def test_two_images_of_one_mask_are_refused(folder):
     write(folder / "images" / "train" / "a.png")
-    assert "'a.png' would be that of both 'a.jpg' and 'a.png'. Rename one." in refused(folder)
+    assert f"the images 'a.jpg' and 'a.png' in {folder}/images/train have the same. Rename or remove one." in refused(folder)
 
 
 def test_what_is_no_such_folder_is_refused(tmp_path, folder):

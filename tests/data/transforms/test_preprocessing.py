@@ -16,7 +16,7 @@ IMAGE = RNG.integers(0, 256, (50, 80, 3), dtype=np.uint8)
 
 
 def model(channels=3):
-    return SimpleNamespace(config=SimpleNamespace(image_size=32, crop=0.9, image_channels=channels))
+    return SimpleNamespace(config=PaCaConfig(image_size=32, crop=0.9, image_channels=channels))
 
 
 def test_preprocess_takes_paths_bytes_images_and_arrays(tmp_path):
@@ -42,7 +42,7 @@ def test_preprocess_takes_paths_bytes_images_and_arrays(tmp_path):
         (np.zeros((4, 4, 2), np.uint8), r"got uint8 of shape \(4, 4, 2\)"),
         (np.zeros((0, 4, 3), np.uint8), r"got uint8 of shape \(0, 4, 3\)"),
         (b"nothing", "Expected an image file, Pillow cannot decode these 7 bytes"),
-        (3, "Expected a path, bytes, a Pillow image or a uint8 array .* got int"),
+        (3, "Expected a path, bytes, a Pillow image or a uint8 NumPy array .* got int"),
         ("no/such.png", "Expected an image file at no/such.png, got: No such file or directory. Check the path"),
         (".", "Expected an image file at ., got: Is a directory"),
     ],

@@ -1,6 +1,7 @@
 """Confusion matrices and the metrics computed from them, against plain counts."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
@@ -21,7 +22,8 @@ def random_maps(count, rng):
 
 
 def plain_count(labels, predictions):
-    """Returns mIoU, mean accuracy and pixel accuracy, pixel set by pixel set."""
+    """Returns mIoU, mean accuracy and pixel accuracy, pixel set by pixel set, and what they leave out."""
+    ignored = np.mean(labels == 255)
     keep = labels != 255
     labels, predictions = labels[keep], predictions[keep]
     ious, accuracies = [], []
@@ -31,7 +33,13 @@ def plain_count(labels, predictions):
             ious.append((true & given).sum() / (true | given).sum())
         if true.any():
             accuracies.append((true & given).sum() / true.sum())
-    return {"miou": np.mean(ious), "mean_accuracy": np.mean(accuracies), "accuracy": np.mean(labels == predictions)}
+    return {
+        "miou": np.mean(ious),
+        "mean_accuracy": np.mean(accuracies),
+        "accuracy": np.mean(labels == predictions),
+        "classes_counted": len(ious),
+        "ignored_fraction": ignored,
+    }
 
 
 def test_batches_over_eight_devices_with_an_uneven_last_one():
@@ -41,9 +49,9 @@ def test_batches_over_eight_devices_with_an_uneven_last_one():
 
     @jax.jit
     def metrics_of(labels, predictions, mask):
-        counts = (labels != 255) & (mask > 0)[:, None, None]
-        confusion = confusion_matrix(labels, predictions, counts, CLASSES)
-        return SegmentationMetrics.single_from_model_output(confusion=confusion)
+        valid = (mask > 0)[:, None, None]
+        confusion = confusion_matrix(labels, predictions, (labels != 255) & valid, CLASSES)
+        return SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=jnp.sum((labels == 255) & valid))
 
     total = None
     for start in range(0, 21, 8):
@@ -60,18 +68,22 @@ def test_one_batch_needs_no_merging():
     labels, predictions = random_maps(3, np.random.default_rng(1))
     confusion = confusion_matrix(labels, predictions, labels != 255, CLASSES)
     assert confusion.sum() == (labels != 255).sum()
-    found = SegmentationMetrics.single_from_model_output(confusion=confusion).compute()
+    ignored = jnp.sum(labels == 255)
+    found = SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=ignored).compute()
     assert found == pytest.approx(plain_count(labels, predictions))
 
 
 def test_counts_beyond_32_bits():
-    confusion = np.array([[2**31 - 1, 0], [1, 2**31 - 2]], np.int32)
-    part = SegmentationMetrics.single_from_model_output(confusion=confusion)
+    confusion = np.array([[2**30 - 1, 0], [1, 2**30 - 2]], np.int32)
+    part = SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=np.int32(2**31 - 1))
     total = part.merge(part).merge(part)
-    assert total.miou.confusion.sum() == 3 * (2**32 - 2)
-    assert total.compute()["accuracy"] == pytest.approx(1 - 1 / (2**32 - 2), abs=1e-12)
+    assert total.miou.confusion.sum() == 3 * (2**31 - 2)
+    assert total.compute()["ignored_fraction"] == pytest.approx(0.5)
+    assert total.compute()["accuracy"] == pytest.approx(1 - 1 / (2**31 - 2), abs=1e-12)
 
 
 def test_without_a_labeled_pixel_nothing_is_defined():
-    found = SegmentationMetrics.single_from_model_output(confusion=np.zeros((3, 3), np.int32)).compute()
+    none = SegmentationMetrics.single_from_model_output(confusion=np.zeros((3, 3), np.int32), ignored=np.int32(6))
+    found = none.compute()
+    assert (found.pop("classes_counted"), found.pop("ignored_fraction")) == (0, 1)
     assert all(np.isnan(value) for value in found.values())

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 import shutil
 
 import jax
@@ -18,6 +19,7 @@ from paca_jax.checkpoints.initial import initial_variables
 from paca_jax.data.transforms.resampling import bilinear
 from paca_jax.errors import UserError
 from paca_jax.ops import normalize
+from paca_jax.tasks.segmentation.metrics import SegmentationMetrics
 from paca_jax.train.config import default_config
 from paca_jax.train.evaluation import evaluate, evaluate_only
 from paca_jax.train.run import prepare
@@ -139,9 +141,45 @@ def test_evaluation_over_eight_devices_is_a_plain_count_over_pictures(folder):
             "eval/miou": np.mean(right / (true + found - right)),
             "eval/mean_accuracy": np.mean(right / true),
             "eval/accuracy": right.sum() / true.sum(),
+            "eval/classes_counted": 3,
+            "eval/ignored_fraction": 1 - true.sum() / sum(SIZES[i % 2][0] * SIZES[i % 2][1] for i in range(19)),
         },
         abs=2e-4,
     )
+
+
+@pytest.mark.parametrize(
+    ("bars", "ignored", "told"),
+    [
+        (3, 9, None),
+        (
+            0,
+            0,
+            "mIoU is over 2 of 3 classes, mean accuracy over 2. No pixel of the evaluation set is of 1 of 3 classes, 'bar'.",
+        ),
+        (
+            0,
+            9,
+            "1 of 3 classes, 'bar'. Pixels of 255 occur, which count as no class. If 255 stands for 'bar', .* write 2 instead.",
+        ),
+    ],
+)
+def test_classes_that_no_evaluation_mask_shows_are_named_once(folder, prepare_once, caplog, bars, ignored, told):
+    task = prepare_once(config_of(folder), ONE).task
+    task._logged.clear()  # the task is that of other tests, too
+    counts = SegmentationMetrics.single_from_model_output(confusion=np.diag([5, 4, bars]), ignored=np.int64(ignored))
+    for _ in range(2):
+        assert task.summarize(counts)["classes_counted"] == (3 if bars else 2)
+    assert len(caplog.records) == (told is not None)
+    assert told is None or re.search(told, caplog.text)
+
+
+def test_one_class_alone_is_refused(folder, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(folder, alone)
+    (alone / "classes.txt").write_text("object")
+    with pytest.raises(UserError, match="Expected two or more classes to tell apart, got 'object' alone"):
+        prepare(config_of(alone), devices=ONE)
 
 
 def test_a_short_run_learns_and_leaves_everything_behind(folder, finished):

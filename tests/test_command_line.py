@@ -14,7 +14,7 @@ IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # Python's handlers
 READY = "print('ready', flush=True)"
 PATIENT = f"""
 signal.signal(signal.SIGINT, lambda number, frame: print("asked", flush=True))
-with interrupts.patient():
+with command_line.patient():
     {READY}
     {IN_PYTHON}
 """
@@ -22,7 +22,7 @@ with interrupts.patient():
 
 def start(code):
     body = textwrap.indent(code, "    ")
-    program = f"import hashlib, signal\nfrom paca_jax import interrupts\nwith interrupts.exit_on_interrupt('Bye.'):\n{body}"
+    program = f"import hashlib, signal\nfrom paca_jax import command_line\nwith command_line.command_line('Bye.'):\n{body}"
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""Ctrl-C on a command line: one line instead of a traceback, even while the main thread is inside a library."""
+"""How command lines end: one line instead of a traceback, even if Ctrl-C comes while the main thread is inside a library."""
 
 import os
 import select
@@ -9,21 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-EXIT_STATUS = 128 + signal.SIGINT
+from paca_jax.errors import UserError
+
+_EXIT_STATUS = 128 + signal.SIGINT
 _SECONDS = 3.0  # that Python's own handling of the first Ctrl-C may take
 _END = 0  # no signal has this number
 _PATIENT = threading.Event()
 
 
 @contextmanager
-def exit_on_interrupt(advice: str = "") -> Iterator[None]:
-    """Returns a context in which Ctrl-C ends the program with one line and status 130.
+def command_line(advice: str = "") -> Iterator[None]:
+    """Returns a context in which a `UserError` and Ctrl-C end the program with one line, and status 2 or 130.
 
     Python cannot raise `KeyboardInterrupt` while its main thread is compiling; the program then ends after three seconds all
     the same. A second Ctrl-C ends it immediately.
 
     Args:
-        advice: the end of the line.
+        advice: the end of the line after Ctrl-C.
     """
     line = f"Stopped by Ctrl-C. {advice}".rstrip()
     read, write = os.pipe()
@@ -33,6 +35,9 @@ def exit_on_interrupt(advice: str = "") -> Iterator[None]:
     watcher.start()
     try:
         yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         _leave(line)
     finally:
@@ -69,4 +74,4 @@ def _leave(line: str) -> NoReturn:
     """Ends the process without Python's shutdown, in which libraries that were interrupted in their work may crash."""
     sys.stdout.flush()
     print(line, file=sys.stderr, flush=True)
-    os._exit(EXIT_STATUS)
+    os._exit(_EXIT_STATUS)

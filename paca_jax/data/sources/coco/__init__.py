@@ -1,0 +1,1 @@
+"""COCO 2017 and other folders with annotations in COCO's format."""
