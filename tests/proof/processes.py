@@ -11,7 +11,7 @@ import numpy as np
 
 import paca_jax
 from paca_jax.models import create_model
-from paca_jax.train.preemption import EXIT_STATUS
+from tests.proof.kills import EXIT_STATUS
 from tests.proof.starts import on_scenes
 from tests.runs import SMALL, Processes, command, run_to_the_end, scalars
 
@@ -100,7 +100,7 @@ def _interrupted(out: Path, rng: random.Random, number: signal.Signals) -> dict[
     _, expected = paca_jax.load(out / "two_processes")
     _, found = paca_jax.load(workdir)
     return {
-        "both_stopped": all(codes) if number == signal.SIGKILL else codes == [EXIT_STATUS, EXIT_STATUS],
+        "both_stopped": all(codes) if number == signal.SIGKILL else codes == [EXIT_STATUS[number.name]] * 2,
         "resumed": again == [0, 0],
         "same_parameters": bool(jax.tree.all(jax.tree.map(np.array_equal, expected, found))),
         "same_metrics": scalars(workdir) == scalars(out / "two_processes"),
