@@ -2,7 +2,12 @@
 
 import ast
 import importlib
+import itertools
 import pkgutil
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 
 import pytest
 
@@ -98,3 +103,16 @@ def test_importing_the_library_loads_nothing_heavy():
     heavy = ("tensorflow", "clu", "torch", "orbax", "matplotlib", "skimage")
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     assert run_code(code).strip() == "[]"
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *itertools.chain.from_iterable(project["optional-dependencies"].values())]
+    declared = {_normalized(re.match(r"[\w.-]+", line)[0]) for line in lines}
+    distributions = packages_distributions()
+    names = {name.partition(".")[0] for path in FILES for name in imports(path)} - {"paca_jax", *sys.stdlib_module_names}
+    assert [name for name in names if not declared & set(map(_normalized, distributions.get(name, [name])))] == []
+
+
+def _normalized(distribution):
+    return re.sub(r"[-_.]+", "-", distribution).lower()
