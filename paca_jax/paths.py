@@ -17,9 +17,13 @@ def user_path(typed: str | os.PathLike[str]) -> epath.Path:
         UserError: it is empty, or a URL of another kind.
     """
     text = os.fspath(typed)
-    scheme, separator, _ = text.partition("://")
-    if separator and scheme != "gs":
+    if "://" in text and not is_remote(text):
         raise UserError(f"Expected a path on this machine or one that begins with gs://, got {text!r}. Copy the files here.")
     if not text.strip() or "\0" in text:
         raise UserError(f"Expected a path, got {text!r}. Name a file or a folder.")
     return epath.Path(text).expanduser()
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path is on a bucket."""
+    return os.fspath(path).startswith("gs://")

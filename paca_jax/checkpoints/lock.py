@@ -17,6 +17,7 @@ import jax
 from etils import epath
 
 from paca_jax.errors import UserError
+from paca_jax.paths import is_remote
 from paca_jax.sharding import gather_bytes
 
 logger = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def take_lock(workdir: epath.Path) -> Lock:
     """Takes the lock of a workdir for this process; the errors are those of `workdir_lock`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        return BucketLease(workdir) if os.fspath(workdir).startswith("gs://") else _FileLock(workdir)
+        return BucketLease(workdir) if is_remote(workdir) else _FileLock(workdir)
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written ({error}). Choose another with --workdir.") from error
 

@@ -126,7 +126,7 @@ def check_workdir(workdir: epath.PathLike) -> None:
     Raises:
         UserError: if it holds something else.
     """
-    folder = epath.Path(workdir).expanduser() / FOLDER
+    folder = user_path(workdir) / FOLDER
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -17,7 +17,7 @@ from typing import Any
 
 from paca_jax.command_line import command_line
 from paca_jax.errors import UserError
-from paca_jax.paths import user_path
+from paca_jax.paths import is_remote, user_path
 
 _INFO = "dataset_info.json"
 
@@ -72,7 +72,7 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None =
 
 def _local_path(typed: str | os.PathLike[str]) -> Path:
     path = os.fspath(user_path(typed))
-    if path.startswith("gs://"):
+    if is_remote(path):
         raise UserError(f"Expected a folder on this machine, got {path}. Copy it here, and back once it is converted.")
     return Path(path)
 

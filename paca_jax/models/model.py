@@ -67,11 +67,10 @@ class Model(nn.Module, kw_only=True):
                 f"Expected variables with the collection 'params', as from model.init or load, got {found}. Pass "
                 "{'params': parameters}."
             )
-        known = [
-            name for name, _ in inspect.getmembers(type(self), inspect.isfunction) if _is_method_of_models(type(self), name)
-        ]
-        if isinstance(method, str) and method not in known:
-            raise UserError(f"Expected a method of {type(self).__name__}, got {method!r}; {nearest(method, known)}.")
+        kind = type(self)
+        if isinstance(method, str) and not _is_method(kind, method):
+            known = [name for name in dir(kind) if _is_method(kind, name)]
+            raise UserError(f"Expected a method of {kind.__name__}, got {method!r}; {nearest(method, known)}.")
         with ops.use_implementation(self.implementation):
             return super().apply(variables, *args, method=method, **kwargs)
 
@@ -82,6 +81,7 @@ class Model(nn.Module, kw_only=True):
             return super().init(*args, **kwargs)
 
 
-def _is_method_of_models(kind: type, name: str) -> bool:
-    """Returns whether a method is one of ours that users call."""
-    return name == "__call__" or not (name.startswith("_") or name == "setup" or hasattr(Model, name))
+def _is_method(kind: type, name: str) -> bool:
+    """Returns whether a kind of model has such a method for users."""
+    is_ours = not (name.startswith("_") or name == "setup" or hasattr(Model, name))
+    return inspect.isfunction(getattr(kind, name, None)) and (is_ours or name == "__call__")

@@ -23,9 +23,7 @@ NANO = {"name": "pacavit_nano", "num_classes": 10, "clusters": [8, 4, 0, 0]}
 
 @pytest.fixture(scope="module")
 def nano():
-    model = create_model(**NANO)
-    variables = golden.random_variables(model)
-    return model, variables, to_torch(variables, model)
+    return golden.random_weights(create_model(**NANO))
 
 
 @pytest.fixture

@@ -29,9 +29,7 @@ NAMES = ["ant", "bee", "cat"]
 
 @pytest.fixture(scope="module")
 def nano():
-    model = create_model(**NANO)
-    variables = golden.random_variables(model)
-    return model, variables, to_torch(variables, model)
+    return golden.random_weights(create_model(**NANO))
 
 
 @pytest.fixture

@@ -23,14 +23,12 @@ def _nano(**overrides):
 
 @pytest.fixture(scope="module")
 def nano():
-    model, variables = _nano()
-    return model, variables, to_torch(variables, model)
+    return golden.random_weights(golden.nano())
 
 
 @pytest.fixture(scope="module")
 def nano_with_teacher():
-    model, variables = _nano(teacher=TEACHER, clusters=(6, 5, 4, 3))
-    return model, variables, to_torch(variables, model)
+    return golden.random_weights(golden.nano(teacher=TEACHER, clusters=(6, 5, 4, 3)))
 
 
 def _assert_equal_trees(ours, theirs):

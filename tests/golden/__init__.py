@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from paca_jax.convert import to_torch
 from paca_jax.models import PaCaViT, create_model
 from tests.golden import reference_weights
 
@@ -149,6 +150,12 @@ class Differences:
         for key, norm in zip(names, norms, strict=True):
             found = np.linalg.norm(ours[str(key)].astype(np.float64))
             self.check(f"{what} of {key}", found, norm, relative * max(norm, 1e-3))
+
+
+def random_weights(model: nn.Module) -> tuple[nn.Module, dict[str, Any], dict[str, np.ndarray]]:
+    """Returns the model, random variables for it, and their state dict."""
+    variables = random_variables(model)
+    return model, variables, to_torch(variables, model)
 
 
 def images(seed: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from etils import epath
 
-_REMOTE = "gs://"
+from paca_jax.paths import is_remote
 
 
 class ImageFiles:
@@ -23,7 +23,7 @@ class ImageFiles:
             image_folders: paths of folders that may be links out of the root: their names do not come from the annotations.
         """
         self._root = os.fspath(root)
-        self._is_remote = self._root.startswith(_REMOTE)
+        self._is_remote = is_remote(root)
         self._listings: dict[str, dict[str, bool]] = {}
         self._real_folders: dict[str, str] = {}
         self._real_root = self._real(self._root)
