@@ -12,7 +12,6 @@ TensorFloat-32 for float32, and otherwise on the CPU with their default numbers 
 Ours keeps freed memory, as `main.py` does.
 """
 
-import argparse
 import copy
 import dataclasses
 import importlib
@@ -40,7 +39,7 @@ from benchmarks.programs import (
     cases,
     programs,
 )
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError
 from paca_jax.memory import keep_freed_memory
 
@@ -179,7 +178,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Prints the table and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--official", type=Path, required=True, metavar="FOLDER", help="a checkout of the official code")
     add_cases(parser, model="pacavit_tiny_p2cconv_100_0", batch=8, dtype="float32")
     parser.add_argument("--torch", nargs="+", choices=SETTINGS, default=SETTINGS[:2], help="default: eager channels_last")

@@ -10,7 +10,6 @@ run in turn, in several rounds; start-up does not count. With 0 workers ours use
 Images per core-second are images divided by the CPU time of all processes, which other load on the machine affects less.
 """
 
-import argparse
 import functools
 import importlib
 import math
@@ -27,7 +26,7 @@ import psutil
 from PIL import Image
 
 from benchmarks.measure import add_json, publish, table
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.data import TrainTransform, open_dataset, train_batches
 from paca_jax.data.transforms.randaugment import OPERATIONS
 from paca_jax.errors import UserError
@@ -185,7 +184,7 @@ def measure(images: int, workers: list[int], batch: int, rounds: int) -> list[di
 
 def main() -> None:
     """Prints the table and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--images", type=int, default=2000, help="images in the data set, read once per round")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="numbers of worker processes to time")
     parser.add_argument("--batch", type=int, default=64)

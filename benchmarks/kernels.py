@@ -21,7 +21,7 @@ from jax.extend.core import Jaxpr, JaxprEqn
 
 from benchmarks.programs import add_cases, cases, programs
 from benchmarks.schedules import cycles
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.planning.flops import equations
 from paca_jax.planning.hlo import parse
 from paca_jax.planning.topology import Chip, compile_only_devices, parse_topology, prepare_environment
@@ -88,7 +88,7 @@ def compile_only_chip(topology: str) -> tuple[jax.Device, Chip]:
 
 def main() -> None:
     """Prints the kernels and their cycles as one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add_topology(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

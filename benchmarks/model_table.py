@@ -6,7 +6,6 @@ Ours are exact counts at the model's native image size; the published ones are f
 (ImageNet-1k, 224 pixels). Nothing is trained or timed: accuracies are the published ones only.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks.count import multiply_adds
 from benchmarks.measure import table
+from paca_jax.command_line import Parser, command_line
 from paca_jax.models import PaCaConfig, create_model, list_models
 
 
@@ -103,7 +103,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Prints the table of all classifiers and writes the JSON file."""
-    parser = argparse.ArgumentParser(description="Parameters and multiply-adds of every classifier.")
+    parser = Parser(description="Parameters and multiply-adds of every classifier.")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the rows as JSON")
     arguments = parser.parse_args()
     rows = [count_model(name) for name in list_classifiers()]
@@ -113,4 +113,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with command_line():
+        main()

@@ -10,14 +10,13 @@ total, by default the available memory, is compiled but not run. Time and memory
 smallest size, the time in the same round.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from benchmarks.measure import GIB, MIB, add_json, device_name, gib, interleaved, memory, publish, quartiles, spread, table
 from benchmarks.programs import FORWARD, Case, native_size, programs
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.memory import keep_freed_memory
 
 MODELS = ("pacavit_small_p2cconv_100", "pacavit_small_p2cconv_100_0")
@@ -92,7 +91,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Prints the table and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--model", nargs="+", default=list(MODELS), metavar="NAME", help=f"by default {' and '.join(MODELS)}")
     parser.add_argument("--image-size", type=int, nargs="+", default=SIZES, metavar="N", help="by default 224 to 2048")
     parser.add_argument("--batch", type=int, default=1, help="images per step, by default 1")

@@ -10,7 +10,6 @@ temporaries; if the device reports its own peak, as GPUs and TPUs do, the table 
 available memory are compiled but not run. JAX_PLATFORMS=cpu selects the CPU if there is another device.
 """
 
-import argparse
 import dataclasses
 from typing import Any
 
@@ -30,7 +29,7 @@ from benchmarks.measure import (
     table,
 )
 from benchmarks.programs import FORWARD, TRAINING, Program, add_cases, cases, programs
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.memory import keep_freed_memory
 
 
@@ -101,7 +100,7 @@ def _speed(row: dict[str, Any]) -> tuple[str, str]:
 
 def main() -> None:
     """Prints the table and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add_cases(parser, model="pacavit_tiny_p2cconv_100_0", batch=8, dtype="float32")
     parser.add_argument(
         "--program", nargs="+", choices=(FORWARD, TRAINING), default=(FORWARD, TRAINING), help="by default both"

@@ -9,7 +9,6 @@ bundles of its schedule, loops as often as they run, or the time of its bytes if
 comparison. Set ALLOW_MULTIPLE_LIBTPU_LOAD=1 if another process holds libtpu and no TPU is attached.
 """
 
-import argparse
 import dataclasses
 import re
 from collections import Counter
@@ -20,7 +19,7 @@ import jax
 from benchmarks.kernels import CUSTOM_CALL, Key, add_topology, compile_only_chip, kernel_cycles
 from benchmarks.measure import add_json, gib, publish, table
 from benchmarks.programs import VIT, Program, cases, programs
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.hlo import Computation, Instruction, Module, parse
 from paca_jax.planning.topology import Chip
@@ -118,7 +117,7 @@ def _most_expensive(row: dict[str, Any], most: int) -> str:
 
 def main() -> None:
     """Prints the tables and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add_topology(parser)
     parser.add_argument(
         "--operations", type=int, default=15, metavar="N", help="number of the most expensive to list, by default 15"

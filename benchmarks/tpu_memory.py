@@ -9,7 +9,6 @@ number that fits is extrapolated to the rest of the chip's memory. FLOPs are tho
 including recomputed ones. Set ALLOW_MULTIPLE_LIBTPU_LOAD=1 if another process holds libtpu and no TPU is attached.
 """
 
-import argparse
 import dataclasses
 from typing import Any
 
@@ -18,7 +17,7 @@ import jax
 from benchmarks.kernels import add_topology, compile_only_chip
 from benchmarks.measure import MIB, add_json, gib, publish, table
 from benchmarks.programs import TRAINING, Case, cases, programs
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.topology import Chip
 
@@ -77,7 +76,7 @@ def markdown(rows: list[dict[str, Any]], chip: Chip) -> str:
 
 def main() -> None:
     """Prints the table and writes the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add_topology(parser, batch=32)
     add_json(parser)
     args = parser.parse_args()

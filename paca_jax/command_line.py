@@ -1,5 +1,10 @@
-"""How command lines end: one line instead of a traceback, even if Ctrl-C comes while the main thread is inside a library."""
+"""How command lines begin and end: one parser, and one line instead of a traceback.
 
+Ctrl-C ends a program with one line even while the main thread is inside a library.
+"""
+
+import argparse
+import io
 import os
 import select
 import signal
@@ -9,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, one_line
 
 _EXIT_STATUS = 128 + signal.SIGINT
 _SECONDS = 3.0  # that Python's own handling of the first Ctrl-C may take
@@ -17,9 +22,27 @@ _END = 0  # no signal has this number
 _PATIENT = threading.Event()
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose help shows a docstring as it is, without abbreviations of flags, and whose errors are one line."""
+
+    def __init__(
+        self, prog: str | None = None, description: str | None = None, usage: str | None = None, epilog: str = ""
+    ) -> None:
+        super().__init__(
+            prog, usage, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with one line and status 2."""
+        _fail(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
+
+
 @contextmanager
 def command_line(advice: str = "") -> Iterator[None]:
-    """Returns a context in which a `UserError` and Ctrl-C end the program with one line, and status 2 or 130.
+    """Returns a context in which errors that a user can cause, and Ctrl-C, end the program with one line and status 2 or 130.
+
+    Such an error is a `UserError` or, where no narrower handler knows its cause, an `OSError`, a `MemoryError`, a
+    `RecursionError`, or XLA's RESOURCE_EXHAUSTED.
 
     Python cannot raise `KeyboardInterrupt` while its main thread is compiling; the program then ends after three seconds all
     the same. A second Ctrl-C ends it immediately.
@@ -33,11 +56,18 @@ def command_line(advice: str = "") -> Iterator[None]:
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     watcher = threading.Thread(target=_watch, args=(read, line), daemon=True)
     watcher.start()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
         yield
+        sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except (OSError, MemoryError, RecursionError, *_errors_of_xla()) as error:
+        explanation = _explain(error)
+        if explanation is None:
+            raise
+        _fail(explanation)
     except KeyboardInterrupt:
         _leave(line)
     finally:
@@ -70,8 +100,38 @@ def _watch(signals: int, line: str) -> None:
             _leave(line)
 
 
+def _errors_of_xla() -> tuple[type[Exception], ...]:
+    """Returns the class of XLA's errors, which cannot have been raised unless JAX is imported."""
+    jax = sys.modules.get("jax")
+    return (jax.errors.JaxRuntimeError,) if jax is not None else ()
+
+
+def _explain(error: Exception) -> str | None:
+    """Returns a sentence on an error whose cause nothing closer to it knows; None for a fault of the program."""
+    if isinstance(error, OSError):
+        place = "" if error.filename is None else f" at {os.fsdecode(error.filename)}"
+        reason = error.strerror or str(error) or type(error).__name__
+        return f"Expected the system to do what the command needs, got: {reason}{place}. Correct that and run it again."
+    if isinstance(error, RecursionError):
+        return f"Expected files and values that are not nested so deeply, got: {error}. Correct them."
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        reason = str(error).partition("\n")[0] or "none left"
+        return f"Expected enough memory, got: {reason}. Choose a smaller batch, image or model, or more devices."
+    return None
+
+
+def _fail(message: str) -> NoReturn:
+    """Ends the program with an error in one line."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # nothing reads it, or its disk is full: without this, Python would try again and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    sys.exit(2)
+
+
 def _leave(line: str) -> NoReturn:
     """Ends the process without Python's shutdown, in which libraries that were interrupted in their work may crash."""
     sys.stdout.flush()
-    print(line, file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
     os._exit(_EXIT_STATUS)

@@ -22,3 +22,8 @@ def nearest(word: str, known: Sequence[str]) -> str:
     """Returns a clause for an error about an unknown word: the known words nearest to it, or all of them."""
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
     return f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(known)}"
+
+
+def one_line(text: str) -> str:
+    """Returns a text with everything escaped that is not printable, such as line breaks and bytes of undecodable file names."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -16,7 +16,9 @@ def user_path(typed: str | os.PathLike[str]) -> epath.Path:
     Raises:
         UserError: it is empty, or a URL of another kind.
     """
-    text = os.fspath(typed)
+    text = os.fspath(typed) if isinstance(typed, (str, os.PathLike)) else typed
+    if not isinstance(text, str):
+        raise UserError(f"Expected a path, got {typed!r}. Name a file or a folder.")
     if "://" in text and not is_remote(text):
         raise UserError(f"Expected a path on this machine or one that begins with gs://, got {text!r}. Copy the files here.")
     if not text.strip() or "\0" in text:

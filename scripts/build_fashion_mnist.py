@@ -6,17 +6,16 @@ IDX_FOLDER holds the four original files (`train-images-idx3-ubyte.gz`, ...); OU
 receives `fashion_mnist_small/1.0.0` (the repository's own is `datasets`). The same input gives the same bytes on every run.
 """
 
-import argparse
 import gzip
 import io
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError
 
 NAME, VERSION, SEED = "fashion_mnist_small", "1.0.0", 0
@@ -165,14 +164,12 @@ def build(source: Path, output: Path) -> Path:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()
-    try:
+    with command_line():
         print(build(arguments.source, arguments.output))
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

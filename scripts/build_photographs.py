@@ -8,7 +8,6 @@ Nothing is installed: only SciPy versions that do not work with today's NumPy co
 repository's own is `datasets/photographs`) receives `train/NAME.jpg` and `test/NAME.jpg`.
 """
 
-import argparse
 import bz2
 import io
 import tarfile
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError
 
 LONG_SIDE, QUALITY = 512, 80
@@ -133,7 +132,7 @@ def build(packages: Path, output: Path) -> list[Path]:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("packages", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()

@@ -1,13 +1,16 @@
-"""Ctrl-C on a command line: one line and status 130, wherever the main thread is."""
+"""How command lines end: one line and status 2 for an error, 130 for Ctrl-C wherever the main thread is."""
 
 import signal
 import subprocess
 import sys
 import textwrap
 
+import jax
 import pytest
 
-from tests.runs import ROOT
+from paca_jax.command_line import Parser, command_line
+from paca_jax.errors import UserError
+from tests.runs import ROOT, run_code
 
 IN_PYTHON = "while True: pass"
 IN_C = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # Python's handlers wait for its end
@@ -61,3 +64,85 @@ def test_a_program_that_handles_the_first_is_ended_by_the_second():
 )
 def test_other_signals_and_ends_are_left_alone(code, status):
     assert start(f"{READY}\n{code}").wait() == status
+
+
+def ended(capsys, error):
+    """Returns the output of a command line that raises an error, and its status."""
+    with pytest.raises(SystemExit) as exited, command_line():
+        raise error
+    return capsys.readouterr().err, exited.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UserError("Expected a cat."), "Expected a cat."),
+        (OSError(28, "No space left on device", "a/b"), "got: No space left on device at a/b."),
+        (PermissionError(13, "Permission denied", b"a\xff"), "got: Permission denied at a\\udcff."),
+        (BrokenPipeError(32, "Broken pipe"), "got: Broken pipe."),
+        (ConnectionError("no route"), "got: no route."),
+        (MemoryError("Unable to allocate 1 TiB\nfor x"), "enough memory, got: Unable to allocate 1 TiB."),
+        (MemoryError(), "enough memory, got: none left."),
+        (RecursionError("maximum recursion depth exceeded"), "not nested so deeply"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nof it"), "got: RESOURCE_EXHAUSTED: Out of memory."),
+    ],
+)
+def test_errors_that_a_user_can_cause_are_one_line(error, expected, capsys):
+    text, status = ended(capsys, error)
+    assert status == 2
+    assert text.startswith("error: Expected ")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    assert expected in text
+
+
+@pytest.mark.parametrize("name", ["a\nerror: forged", "a\rerror: forged", "a\u2028error: forged", "\x1b[2Ka", "a\udcff\x85b\0"])
+def test_no_name_forges_a_line(name, capsys):
+    text, status = ended(capsys, UserError(f"Expected a file, got {name}."))
+    assert status == 2
+    assert text.endswith(".\n")
+    assert text[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("x"), jax.errors.JaxRuntimeError("INTERNAL: x"), KeyError("x"), ValueError("x")]
+)
+def test_faults_of_the_program_keep_their_traceback(error):
+    with pytest.raises(type(error)), command_line():
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["--flag"], "error: Argument --flag: expected one argument. See paca test --help.\n"),
+        (["--flag=b"], "error: Argument --flag: invalid choice: 'b' (choose from 'a'). See paca test --help.\n"),
+        (["--number=x\ny"], "error: Argument --number: invalid int value: 'x\\ny'. See paca test --help.\n"),
+        (["--numb=3", "x\nerror: y"], "error: Unrecognized arguments: --numb=3 x\\nerror: y. See paca test --help.\n"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(line, expected, capsys):
+    parser = Parser("paca test", "Tests.")
+    parser.add_argument("--flag", choices=("a",))
+    parser.add_argument("--number", type=int)
+    with pytest.raises(SystemExit) as exited:
+        parser.parse_args(line)
+    assert (exited.value.code, capsys.readouterr().err) == (2, expected)
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    program = "from paca_jax.command_line import command_line\nwith command_line(): print('x' * 5 + chr(0xdcff))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "No space left on device" in done.stderr
+
+
+def test_names_that_are_no_text_can_be_printed():
+    code = """
+        from paca_jax.command_line import command_line
+        with command_line():
+            print("a" + chr(0xdcff))
+    """
+    assert run_code(code) == "a\\udcff\n"

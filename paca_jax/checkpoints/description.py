@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paca_jax.errors import UserError
+from paca_jax.files import parse_json
 
 Recipe = dict[str, Any]
 ClassNames = tuple[str, ...]
@@ -42,7 +43,9 @@ def from_header(place: str, metadata: Mapping[str, str]) -> Description:
     Raises:
         UserError: if it is damaged.
     """
-    return _parse(place, {key: metadata[key] for key in (_RECIPE, _CLASS_NAMES) if key in metadata})
+    kinds: dict[str, type] = {_RECIPE: dict, _CLASS_NAMES: list}
+    found = {key: parse_json(metadata[key], f"{key!r} of {place}", kind) for key, kind in kinds.items() if key in metadata}
+    return checked_description(place, found.get(_RECIPE), found.get(_CLASS_NAMES))
 
 
 def to_sidecar(description: Description, data: bytes) -> bytes:
@@ -57,14 +60,13 @@ def from_sidecar(place: str, text: bytes, data: bytes) -> Description | None:
     Raises:
         UserError: if it is damaged.
     """
-    try:
-        entries = json.loads(text)
-        checksum = entries.pop(_CHECKSUM)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(place) from error
+    entries = parse_json(text, place)
+    checksum = entries.get(_CHECKSUM)
+    if not isinstance(checksum, str):
+        raise _damaged(place)
     if checksum != hashlib.sha256(data).hexdigest():
         return None
-    return _parse(place, {key: json.dumps(entries[key]) for key in (_RECIPE, _CLASS_NAMES) if key in entries})
+    return checked_description(place, entries.get(_RECIPE), entries.get(_CLASS_NAMES))
 
 
 def from_hugging_face(place: str, text: bytes) -> tuple[Description, list[str]]:
@@ -73,43 +75,53 @@ def from_hugging_face(place: str, text: bytes) -> tuple[Description, list[str]]:
     Reads the names of classes (`id2label`, `label_names`) and the side of an image (`image_size`, `pretrained_cfg`).
 
     Raises:
-        UserError: if it is no JSON object.
+        UserError: if it is no JSON object, or says something else.
     """
+    config = parse_json(text, place)
     try:
-        config = json.loads(text)
         inner = config.get("pretrained_cfg") or {}
-        labels = config.get("label_names") or [name for _, name in sorted(config.get("id2label", {}).items(), key=_as_index)]
+        by_index = {int(index): name for index, name in (config.get("id2label") or {}).items()}
+        labels = config.get("label_names") or [by_index[index] for index in range(len(by_index))]
         size = config.get("image_size") or inner.get("input_size", [None])[-1]
         means = {key: tuple(inner.get(key, value)) for key, value in (("mean", _MEAN), ("std", _STD))}
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise _damaged(place) from error
+    if size is not None and type(size) is not int:
+        raise _damaged(place)
     notes = [
         f"{place} normalizes images with {key} {found}, `preprocess` with {known}: normalize them in your own code."
         for (key, found), known in zip(means.items(), (_MEAN, _STD), strict=True)
         if found != known
     ]
-    return Description({"image_size": size} if size else None, tuple(labels) or None), notes
+    names = checked_description(place, None, labels or None).class_names
+    return Description({"image_size": size} if size else None, names), notes
 
 
-def _as_index(item: tuple[str, str]) -> int:
-    return int(item[0])
+def checked_description(place: str, recipe: object, class_names: object) -> Description:
+    """Returns a description that was read back.
+
+    Args:
+        place: where it stands, for messages.
+        recipe: the keyword arguments of `create_model`, which checks their values; or None.
+        class_names: the names of classes, or None.
+
+    Raises:
+        UserError: if it is not one that this library writes.
+    """
+    if recipe is not None and not (isinstance(recipe, dict) and isinstance(recipe.get("name"), str)):
+        raise _damaged(place)
+    if recipe is not None and "implementation" in recipe:  # which is never recorded
+        raise _damaged(place)
+    if class_names is None:
+        return Description(recipe)
+    if not (isinstance(class_names, list) and all(isinstance(name, str) for name in class_names)):
+        raise _damaged(place)
+    return Description(recipe, tuple(class_names))
 
 
 def _entries(description: Description) -> dict[str, Any]:
     entries = {_RECIPE: description.recipe, _CLASS_NAMES: description.class_names}
     return {key: value for key, value in entries.items() if value is not None}
-
-
-def _parse(place: str, texts: Mapping[str, str]) -> Description:
-    try:
-        recipe, names = (json.loads(texts.get(key, "null")) for key in (_RECIPE, _CLASS_NAMES))
-        if recipe is not None and not isinstance(recipe["name"], str):
-            raise TypeError("the name of a model")
-        if names is not None and not (isinstance(names, Sequence) and all(isinstance(name, str) for name in names)):
-            raise TypeError("the names of classes")
-    except (ValueError, LookupError, TypeError) as error:
-        raise _damaged(place) from error
-    return Description(recipe, None if names is None else tuple(names))
 
 
 def _damaged(place: str) -> UserError:

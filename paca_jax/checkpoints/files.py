@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,16 +19,19 @@ from paca_jax.checkpoints.description import (
     to_header,
     to_sidecar,
 )
-from paca_jax.checkpoints.safetensors_files import (
+from paca_jax.checkpoints.formats.safetensors_files import (
     LONGEST_HEADER,
     header_metadata,
     parse_safetensors,
     read_shards,
     safetensors_bytes,
 )
-from paca_jax.checkpoints.torch_files import ON_DAMAGE, PICKLE_START, ZIP_START, parse_torch, torch_bytes
+from paca_jax.checkpoints.formats.torch_files import ON_DAMAGE, PICKLE_START, ZIP_START, check_extent, parse_torch, torch_bytes
+from paca_jax.convert.arrays import check_dense, to_numpy
 from paca_jax.convert.checkpoint import find_state_dict
 from paca_jax.errors import UserError
+from paca_jax.fields import check_value
+from paca_jax.files import read_file, write_file
 from paca_jax.paths import user_path
 
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -87,8 +89,11 @@ def read_weights(path: str | os.PathLike[str], weights: str | None = None) -> We
     except UserError as error:
         raise UserError(f"{place} holds no state dict to take: {error}") from error
     notes = notes + more
-    if folder and (folder / _CONFIG).is_file() and description == Description():
-        description, differences = from_hugging_face(str(folder / _CONFIG), (folder / _CONFIG).read_bytes())
+    for key, value in state.items():
+        check_dense(f"{key} in {place}", value)
+    check_extent(place, state)
+    if folder and (folder / _CONFIG).exists() and description == Description():
+        description, differences = from_hugging_face(str(folder / _CONFIG), read_file(folder / _CONFIG))
         notes += differences
     return WeightsFile(place, {key: _widen(f"{key} in {place}", value) for key, value in state.items()}, description, notes)
 
@@ -102,7 +107,7 @@ def write_state_dict(
     path: str | os.PathLike[str],
     state: Mapping[str, np.ndarray],
     recipe: Mapping[str, Any] | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: list[str] | tuple[str, ...] | None = None,
 ) -> None:
     """Writes a state dict to a file, completely or not at all.
 
@@ -114,17 +119,20 @@ def write_state_dict(
             plain state dict for the official code, so they go to a file beside it, `x.pth.json`.
 
     Raises:
-        UserError: if the path has another suffix or is on a bucket, or the file needs PyTorch, which is not installed.
+        UserError: if the path has another suffix or is on a bucket, it cannot be written, or the file needs PyTorch, which is
+            not installed.
     """
     place = _place_to_write(path)
-    description = Description(dict(recipe) if recipe else None, tuple(class_names) if class_names else None)
+    names = tuple(class_names) if isinstance(class_names, list) else class_names
+    check_value("class_names", names, tuple[str, ...] | None)
+    description = Description(dict(recipe) if recipe else None, names or None)
     if place.suffix == SAFETENSORS_SUFFIX:
         data = safetensors_bytes(state, to_header(description))
     else:
         data = torch_bytes(place, state)
         if description != Description():
-            _write_bytes(sidecar(place), to_sidecar(description, data))
-    _write_bytes(place, data)
+            write_file(sidecar(place), to_sidecar(description, data))
+    write_file(place, data)
 
 
 def sidecar(path: epath.Path) -> epath.Path:
@@ -144,17 +152,17 @@ def _place_to_write(path: str | os.PathLike[str]) -> epath.Path:
 
 def _read(place: epath.Path) -> tuple[Mapping[str, Any], Description, list[str]]:
     """Returns what a file holds, what describes it, and what there is to say."""
-    path, data = str(place), _bytes(place)
+    path, data = str(place), read_file(place)
     if not _is_safetensors(data) and data[:100].lstrip().startswith(b"{"):
-        parts = read_shards(path, data, lambda name: _parse(str(place.parent / name), _bytes(place.parent / name)))
+        parts = read_shards(path, data, lambda name: _parse(str(place.parent / name), read_file(place.parent / name)))
         return parts, Description(), []
     content = _parse(path, data)
     if _is_safetensors(data):
         return content, from_header(path, header_metadata(data)), []
     beside = sidecar(place)
-    if not beside.is_file():
+    if not beside.exists():
         return content, Description(), []
-    description = from_sidecar(str(beside), beside.read_bytes(), data)
+    description = from_sidecar(str(beside), read_file(beside), data)
     if description is None:
         return content, Description(), [f"{beside} describes another content of {place.name} (by its SHA-256) and is not used."]
     return content, description, []
@@ -165,7 +173,7 @@ def _parse(path: str, data: bytes) -> Mapping[str, Any]:
     parse: Callable[[str, bytes], Mapping[str, Any]]
     on_damage: tuple[type[Exception], ...]
     if _is_safetensors(data):
-        kind, parse, on_damage = "safetensors", parse_safetensors, (safetensors.SafetensorError,)
+        kind, parse, on_damage = "safetensors", parse_safetensors, (safetensors.SafetensorError, ValueError)
     elif data.startswith((ZIP_START, PICKLE_START)):
         kind, parse, on_damage = "PyTorch", parse_torch, ON_DAMAGE
     else:
@@ -185,33 +193,8 @@ def _is_safetensors(data: bytes) -> bool:
     return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= LONGEST_HEADER
 
 
-def _bytes(place: epath.Path) -> bytes:
-    if not place.is_file():
-        raise UserError(f"There is no file {str(place)!r}. Give the path of a file of weights ({', '.join(SUFFIXES)}, ...).")
-    return place.read_bytes()
-
-
-def _write_bytes(path: epath.Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)
-        raise
-
-
 def _widen(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach()
-        try:
-            value = (value.float() if value.is_floating_point() else value).numpy()
-        except (TypeError, RuntimeError) as error:  # of sparse and quantized tensors, and those without values
-            raise UserError(f"Expected a dense tensor for {name}, got another kind ({error}). Save dense floats.") from error
-    array = np.asarray(value)
-    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    """Returns floats as float32; of a wider type, those that float32 cannot hold become infinite, which is checked later."""
+    array = to_numpy(name, value)
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array

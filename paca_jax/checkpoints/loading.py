@@ -10,6 +10,7 @@ import flax.linen as nn
 from paca_jax.checkpoints.description import ClassNames, Recipe
 from paca_jax.checkpoints.source import open_source
 from paca_jax.errors import UserError
+from paca_jax.fields import check_value
 from paca_jax.models import PaCaConfig, create_model, model_config
 from paca_jax.models.variables import Filled, Variables
 
@@ -37,6 +38,7 @@ def load(
     weights: str | None = None,
     allow_new: Collection[str] = (),
     rgb_to_gray: bool = False,
+    allow_nonfinite: bool = False,
     implementation: str | None = None,
     **overrides: Any,
 ) -> tuple[nn.Module, Variables]:
@@ -53,12 +55,13 @@ def load(
             variables of a workdir, the raw weights of a file, if it has them; a warning names what was taken.
         allow_new: "head" and/or "clustering": layers that may start fresh if they do not fit; a warning names them.
         rgb_to_gray: sum the first kernel of weights for RGB images over the three channels, for a model of gray images.
+        allow_nonfinite: accept weights that are NaN or infinite; a warning names them.
         implementation: how the model computes its operations, as in `create_model`.
         **overrides: options of `create_model`: `num_classes`, `clusters`, `dtype`, ... With `image_size`, the images of a
             segmentor or detector have this short side, and the long side in proportion.
 
     Raises:
-        UserError: if there is nothing at `source`, it is damaged, or it does not fit the model.
+        UserError: if there is nothing at `source`, it is damaged or not finite, or it does not fit the model.
     """
     loaded = read_model(
         source,
@@ -67,6 +70,7 @@ def load(
         weights=weights,
         allow_new=allow_new,
         rgb_to_gray=rgb_to_gray,
+        allow_nonfinite=allow_nonfinite,
         implementation=implementation,
         **overrides,
     )
@@ -82,6 +86,7 @@ def read_model(
     weights: str | None = None,
     allow_new: Collection[str] = (),
     rgb_to_gray: bool = False,
+    allow_nonfinite: bool = False,
     class_names: Sequence[str] | None = None,
     implementation: str | None = None,
     **overrides: Any,
@@ -95,7 +100,7 @@ def read_model(
     gray = {"image_channels": 1} if rgb_to_gray else {}
     recipe = _resized(opened.recipe | gray | overrides)
     built = create_model(**recipe, implementation=implementation)
-    filled = opened.fill(built, allow_new, rgb_to_gray)
+    filled = opened.fill(built, allow_new, rgb_to_gray, allow_nonfinite)
     notes = list(filled.notes)
     sizes = ("image_size", "short_side")
     if not opened.knows_size and not any(size in overrides for size in sizes):
@@ -105,6 +110,10 @@ def read_model(
             "image_size=N (--image-size) changes it."
         )
     names = opened.class_names if class_names is None else tuple(class_names)
+    if class_names is not None and "" in class_names:
+        raise UserError(
+            f"Expected the names of classes, got an empty one (number {list(class_names).index('') + 1}). Correct it."
+        )
     count = built.config.num_classes
     if names is not None and len(names) != count:
         if class_names is not None:
@@ -120,7 +129,9 @@ def _resized(recipe: Recipe) -> Recipe:
     config = model_config(recipe["name"])
     if isinstance(config, PaCaConfig) or "image_size" not in recipe:
         return recipe
-    sides = [recipe.get(side, getattr(config, side)) for side in ("short_side", "long_side")]
     size = recipe["image_size"]
+    check_value("image_size", size, int)
+    config = model_config(recipe["name"], **{side: recipe[side] for side in ("short_side", "long_side") if side in recipe})
+    assert not isinstance(config, PaCaConfig)
     rest = {key: value for key, value in recipe.items() if key != "image_size"}
-    return rest | {"short_side": size, "long_side": round(size * sides[1] / sides[0])}
+    return rest | {"short_side": size, "long_side": round(size * config.long_side / config.short_side)}

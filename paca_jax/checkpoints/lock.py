@@ -130,7 +130,7 @@ class BucketLease:
     def check(self) -> None:
         """Raises a `UserError` if another job has taken the workdir."""
         found = _read(self._file)
-        if found is None or found["id"] != self._record["id"]:
+        if found is None or found.get("id") != self._record["id"]:
             raise _taken(self._workdir, found)
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ class BucketLease:
         self._closed.set()
         self._thread.join()
         found = _read(self._file)
-        if found is not None and found["id"] == self._record["id"]:
+        if found is not None and found.get("id") == self._record["id"]:
             self._file.unlink()
 
     def _keep_renewing(self) -> None:
@@ -177,9 +177,10 @@ def _this_process() -> dict[str, str | int]:
 def _read(file: epath.Path) -> dict[str, str | int] | None:
     """Returns the owner in a file, or None if there is no whole record."""
     try:
-        return json.loads(file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
         return None
+    return found if isinstance(found, dict) and found.keys() >= {"host", "process", "since"} else None
 
 
 def _taken(workdir: epath.Path, owner: dict[str, str | int] | None) -> UserError:

@@ -1,7 +1,6 @@
 """The checkpoints of a run: Orbax's manager behind one small file. `workdir.py` documents what a checkpoint holds."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import orbax.checkpoint as ocp
@@ -10,8 +9,8 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from paca_jax.checkpoints.lock import Lock
-from paca_jax.checkpoints.workdir import FOLDER, damage_as_user_error, open_manager, read_metadata
-from paca_jax.errors import UserError
+from paca_jax.checkpoints.orbax_errors import damage_as_user_error, write_errors_as_user_error
+from paca_jax.checkpoints.workdir import FOLDER, open_manager, read_metadata
 
 
 class Checkpoints:
@@ -57,8 +56,8 @@ class Checkpoints:
         if step == self.latest_step:
             return
         items: dict[str, ocp.args.CheckpointArgs] = {name: ocp.args.StandardSave(part) for name, part in parts.items()}
-        items["metadata"] = ocp.args.JsonSave(metadata)
-        with _write_errors_as_user_error(self.folder):
+        items["metadata"] = ocp.args.JsonSave({**metadata, "step": step})
+        with write_errors_as_user_error(self.folder):
             self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
     def restore(self, step: int, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
@@ -86,23 +85,10 @@ class Checkpoints:
         Raises:
             UserError: if it cannot be written.
         """
-        with _write_errors_as_user_error(self.folder):
+        with write_errors_as_user_error(self.folder):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the last save and stops the background work."""
-        with _write_errors_as_user_error(self.folder):
+        with write_errors_as_user_error(self.folder):
             self._manager.close()
-
-
-@contextmanager
-def _write_errors_as_user_error(folder: epath.Path) -> Iterator[None]:
-    """Turns the errors of Orbax and TensorStore for a full disk or a lost folder into one sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:300]
-        raise UserError(
-            f"A checkpoint cannot be written to {folder} ({reason}); those that are there are whole. Free some space or make "
-            "the folder writable, and run the same command again to resume from the newest."
-        ) from error

@@ -10,6 +10,7 @@ from etils import epath
 
 from paca_jax.cache import cache_folder
 from paca_jax.errors import UserError
+from paca_jax.files import read_file, write_file
 from paca_jax.models import list_models
 
 BASE_ADDRESS = "https://github.com/iVMCL/PaCaViT/releases/download/pacavit/"
@@ -78,8 +79,11 @@ def fetch_url(address: str) -> Path:
     Raises:
         UserError: if it cannot be downloaded, is no file of weights, or has changed since its first use.
     """
-    name = unquote(urlsplit(address).path).rsplit("/", 1)[1] if urlsplit(address).path else ""
-    if name in ("", ".", "..") or "\0" in name:
+    try:
+        name = unquote(urlsplit(address).path).rpartition("/")[2]
+    except ValueError:  # of brackets that do not match
+        name = ""
+    if name in ("", ".", "..") or not name.isprintable():
         raise UserError(f"Expected the address of a file of weights, got {address!r}. Give that of the file itself.")
     official = address == f"{BASE_ADDRESS}{name}"
     own = Path() if official else Path("downloads", hashlib.sha256(address.encode()).hexdigest()[:16])
@@ -88,13 +92,13 @@ def fetch_url(address: str) -> Path:
 
 def _fetch(address: str, path: Path) -> Path:
     record = path.with_name(f"{path.name}.sha256")
-    recorded = record.read_text().strip() if record.is_file() else None
+    recorded = read_file(record).decode(errors="replace").strip() if record.exists() else None
     if not path.is_file():
         _download(address, path)
         _refuse_page(address, path)
     found = pooch.file_hash(str(path), alg="sha256")
     if recorded is None:
-        _record(record, found)
+        write_file(record, found + "\n")
     elif found != recorded:
         raise UserError(
             f"Expected the SHA-256 {recorded} of {path}, recorded at its first use, got {found}. "
@@ -119,9 +123,3 @@ def _refuse_page(address: str, path: Path) -> None:
     if start.startswith((b"<!doctype", b"<html")):
         path.unlink()
         raise UserError(f"Expected a file of weights at {address}, got a web page. Give the address of the file itself.")
-
-
-def _record(record: Path, checksum: str) -> None:
-    temporary = record.with_name(f"{record.name}.{os.getpid()}")
-    temporary.write_text(checksum + "\n")
-    temporary.replace(record)

@@ -14,11 +14,13 @@ from paca_jax.checkpoints.description import ClassNames, Recipe
 from paca_jax.checkpoints.files import SUFFIXES, read_weights, weights_in_folder
 from paca_jax.checkpoints.pretrained import fetch_pretrained, fetch_url, is_official_name, is_url
 from paca_jax.convert.architecture import find_recipe, find_sizes
+from paca_jax.convert.arrays import nonfinite
 from paca_jax.convert.checkpoint import check_weights
 from paca_jax.convert.names import BACKBONE, group_of_path, match
 from paca_jax.convert.state_dict import fill_from_torch
 from paca_jax.data.class_names import IMAGENET_CLASSES
 from paca_jax.errors import UserError
+from paca_jax.files import reason
 from paca_jax.models import backbone_name, list_models, name_within
 from paca_jax.models.variables import Filled, Place, Variables, abstract_variables, check_fit, fill
 from paca_jax.paths import user_path
@@ -30,12 +32,15 @@ _STEM = match("params/stem/conv1/kernel").key
 _TORCH_STEMS = {_STEM: 1, f"{BACKBONE}.{_STEM}": 1}
 _OUR_STEMS = {"params/stem/conv1/kernel": 2, f"params/{BACKBONE}/stem/conv1/kernel": 2}
 
+_LISTED = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Weights, and what is known about their model.
 
     Attributes:
+        place: where they come from, for messages.
         arrays: {name: array} of a state dict, or {path: array} of variables.
         is_torch: whether it is a state dict.
         recipe: the keyword arguments of `create_model` for their model, or for the one asked for, whose backbone it is.
@@ -44,6 +49,7 @@ class Source:
         notes: sentences on how the source was read, for people.
     """
 
+    place: str
     arrays: Mapping[str, Any]
     is_torch: bool
     recipe: Recipe
@@ -51,12 +57,37 @@ class Source:
     knows_size: bool
     notes: list[str]
 
-    def fill(self, model: nn.Module, allow_new: Collection[str] = (), rgb_to_gray: bool = False) -> Filled:
+    def fill(
+        self,
+        model: nn.Module,
+        allow_new: Collection[str] = (),
+        rgb_to_gray: bool = False,
+        allow_nonfinite: bool = False,
+    ) -> Filled:
         """Returns a model filled with the weights. The arguments and errors are those of `paca_jax.load`."""
         arrays = self._for_channels(model.config.image_channels, rgb_to_gray)
         fill_model: Callable[..., Filled] = fill_from_torch if self.is_torch else fill_from_variables
-        filled = fill_model(arrays, model, allow_new=allow_new)
-        return dataclasses.replace(filled, notes=self.notes + filled.notes)
+        try:
+            filled = fill_model(arrays, model, allow_new=allow_new)
+        except UserError as error:
+            raise UserError(f"{self.place}: {error}") from error
+        notes = self.notes + filled.notes + self._check_finite(filled, allow_nonfinite)
+        return dataclasses.replace(filled, notes=notes)
+
+    def _check_finite(self, filled: Filled, allowed: bool) -> list[str]:
+        """Returns a sentence on the arrays of a filled model that hold NaN or infinity; without permission, raises it."""
+        flat = flatten_dict(filled.variables, sep="/")
+        names = [match(path).key if self.is_torch else path for path in nonfinite(flat)]
+        if not names:
+            return []
+        more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+        found = f"NaN or infinity in {len(names)} arrays: {', '.join(names[:_LISTED])}{more}"
+        if not allowed:
+            raise UserError(
+                f"Expected finite weights in {self.place}, got {found}. Take others; load, convert and predict accept these "
+                "with allow_nonfinite=True (--allow-nonfinite)."
+            )
+        return [f"{self.place} has {found}."]
 
     def _for_channels(self, channels: int, rgb_to_gray: bool) -> Mapping[str, Any]:
         """Returns the arrays; if asked, with the stem's kernel summed over RGB, whose channels are alike in gray images."""
@@ -102,9 +133,14 @@ def open_source(
     if is_url(place):
         return _open_file(str(fetch_url(place)), model, weights)
     path = user_path(place)
-    if path.is_dir() and not weights_in_folder(path):
+    try:
+        is_workdir = path.is_dir() and not weights_in_folder(path)
+        is_file = path.exists() or path.suffix
+    except OSError as error:  # of a name that is too long, or a folder that may not be read
+        raise UserError(f"Expected a file or folder at {place}, got: {reason(error)}. Check the path.") from error
+    if is_workdir:
         return _open_workdir(place, model, weights)
-    if path.exists() or path.suffix:
+    if is_file:
         return _open_file(place, model, weights)
     raise UserError(_nothing_at(place))
 
@@ -147,7 +183,7 @@ def _open_official(place: str, model: str | None, weights: str | None) -> Source
         raise UserError(f"With pretrained=True the source is the model's name: got {place!r}, and {model!r} beside it.")
     file = read_weights(fetch_pretrained(place), weights)
     names = IMAGENET_CLASSES if name == place else None
-    return Source(file.state, True, {"name": name}, names, True, file.notes)
+    return Source(place, file.state, True, {"name": name}, names, True, file.notes)
 
 
 def _open_workdir(place: str, model: str | None, weights: str | None) -> Source:
@@ -157,7 +193,7 @@ def _open_workdir(place: str, model: str | None, weights: str | None) -> Source:
     recipe, names = _recipe_for(place, metadata["model"], model), metadata.get("class_names")
     same_model = recipe["name"] == metadata["model"]["name"]
     flat = flatten_dict(variables, sep="/")
-    return Source(flat, False, recipe, tuple(names) if names and same_model else None, True, [])
+    return Source(place, flat, False, recipe, tuple(names) if names and same_model else None, True, [])
 
 
 def _open_file(place: str, model: str | None, weights: str | None) -> Source:
@@ -165,11 +201,11 @@ def _open_file(place: str, model: str | None, weights: str | None) -> Source:
     recorded, names = file.description
     if recorded and "name" in recorded:
         recipe = _recipe_for(place, recorded, model)
-        return Source(file.state, True, recipe, names if recipe["name"] == recorded["name"] else None, True, file.notes)
+        return Source(place, file.state, True, recipe, names if recipe["name"] == recorded["name"] else None, True, file.notes)
     recipe, notes = _recipe_of_tensors(place, file.path.name, file.state, model)
     size = {} if recorded is None or "image_size" in recipe else recorded
     knows_size = bool(size) or not recipe.keys().isdisjoint(("image_size", "position_embedding"))
-    return Source(file.state, True, recipe | size, names, knows_size, file.notes + notes)
+    return Source(place, file.state, True, recipe | size, names, knows_size, file.notes + notes)
 
 
 def _recipe_of_tensors(place: str, file: str, state: Mapping[str, np.ndarray], model: str | None) -> tuple[Recipe, list[str]]:

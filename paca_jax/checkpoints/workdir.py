@@ -1,13 +1,13 @@
 """A workdir's folder of checkpoints, and the variables in it.
 
 `checkpoints/STEP/` is whole or absent. It holds `variables` (as `model.apply` takes them), `ema` (the averaged variables, if
-the run keeps them), `training` (the rest of the state, to resume the run) and `metadata` (JSON: the model's recipe, the names
-of its classes, the config).
+the run keeps them), `training` (the rest of the state, to resume the run) and `metadata` (JSON: the step, the model's recipe,
+the names of its classes, the config).
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import shutil
 from typing import Any
 
 import jax
@@ -18,11 +18,14 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from paca_jax.checkpoints.description import checked_description
+from paca_jax.checkpoints.orbax_errors import damage_as_user_error, silence_background, write_errors_as_user_error
 from paca_jax.convert.checkpoint import EMA, RAW
 from paca_jax.errors import UserError
+from paca_jax.files import check_regular, reason
 from paca_jax.models import create_model
 from paca_jax.models.variables import Variables, abstract_variables
-from paca_jax.paths import user_path
+from paca_jax.paths import is_remote, user_path
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +52,14 @@ def open_manager(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written ({error}). Choose another with --workdir.") from error
+    silence_background()
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy))
 
 
 def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dict[str, Any]) -> None:
     """Writes variables as a workdir that `paca_jax.load` and `--config.init_from` read (a checkpoint at step 0).
+
+    They are complete or not there at all: on a file system they are written beside the folder and renamed.
 
     Args:
         workdir: the folder to create.
@@ -63,10 +69,30 @@ def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dic
     Raises:
         UserError: if the folder holds checkpoints already or cannot be written.
     """
-    with open_manager(workdir) as manager:
-        if manager.latest_step() is not None:
-            raise UserError(f"{workdir} already holds checkpoints. Choose another folder.")
-        items = {"variables": ocp.args.StandardSave(variables), "metadata": ocp.args.JsonSave(metadata)}
+    place = _absolute(user_path(workdir))
+    check_workdir(place)
+    if (place / FOLDER).exists() and any((place / FOLDER).iterdir()):
+        raise UserError(f"{workdir} already holds checkpoints. Choose another folder.")
+    if is_remote(place):  # where Orbax marks a complete checkpoint
+        _write(place, place, variables, metadata)
+        return
+    incomplete = place.with_name(f".{place.name}.incomplete")
+    try:
+        if incomplete.exists():
+            incomplete.rmtree()  # left by a process that was killed
+        place.mkdir(parents=True, exist_ok=True)
+        _write(incomplete, place, variables, metadata)
+        (incomplete / FOLDER).replace(place / FOLDER)
+    except OSError as error:
+        raise UserError(f"Expected to write {workdir}, got: {reason(error)}. Choose another folder.") from error
+    finally:
+        shutil.rmtree(incomplete, ignore_errors=True)
+
+
+def _write(workdir: epath.Path, named: epath.Path, variables: Variables, metadata: dict[str, Any]) -> None:
+    """Writes a checkpoint of step 0; errors name another folder, which it is to become."""
+    items = {"variables": ocp.args.StandardSave(variables), "metadata": ocp.args.JsonSave({**metadata, "step": 0})}
+    with write_errors_as_user_error(named), open_manager(workdir) as manager:
         manager.save(0, args=ocp.args.Composite(**items))
 
 
@@ -81,7 +107,7 @@ def read_variables(place: epath.PathLike, weights: str | None = None) -> tuple[V
         UserError: if there is no checkpoint, it is damaged, or it has no averaged variables and they are asked for.
     """
     workdir, asked = user_path(place), None
-    if workdir.parent.name == FOLDER and workdir.name.isdigit():
+    if workdir.parent.name == FOLDER and workdir.name.isdecimal():
         workdir, asked = workdir.parent.parent, int(workdir.name)
     if not (workdir / FOLDER).exists():
         raise UserError(f"{place} is not the workdir of a run: it has no folder named {FOLDER}. Check the path.")
@@ -110,9 +136,31 @@ def read_variables(place: epath.PathLike, weights: str | None = None) -> tuple[V
 
 
 def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    """Returns the metadata of the checkpoint at `step`."""
-    with damage_as_user_error(epath.Path(manager.directory) / str(step)):
-        return manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
+    """Returns the metadata of the checkpoint at `step`: at least `model`.
+
+    Raises:
+        UserError: if it is damaged, or the checkpoint is of another step than its folder says.
+    """
+    folder = epath.Path(manager.directory) / str(step)
+    if not is_remote(folder):
+        for place, _, files in os.walk(folder):
+            for file in files:
+                check_regular(os.path.join(place, file))  # Orbax would wait for the other end of a pipe
+    with damage_as_user_error(folder):
+        found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
+        if not isinstance(found, dict) or not isinstance(found.get("config", {}), dict):
+            raise TypeError("its metadata is not that of a run")
+    checked_description(f"{folder}/metadata", found.get("model", ()), found.get("class_names"))
+    check_step(folder, step, found.get("step", step))
+    return found
+
+
+def check_step(folder: epath.Path, step: int, found: object) -> None:
+    """Raises a `UserError` unless a checkpoint is of the step that names its folder."""
+    if found != step:
+        raise UserError(
+            f"Expected the checkpoint of step {step} in {folder}, got that of step {found}. Rename the folder back."
+        )
 
 
 def _absolute(path: epath.Path) -> epath.Path:
@@ -135,22 +183,9 @@ def check_workdir(workdir: epath.PathLike) -> None:
         if _TEMPORARY in entry.name:
             continue
         # If the removal of a checkpoint was interrupted, only some of its parts are left, or none.
-        parts = {part.name for part in entry.iterdir()} if entry.name.isdigit() and entry.is_dir() else {entry.name}
+        parts = {part.name for part in entry.iterdir()} if entry.name.isdecimal() and entry.is_dir() else {entry.name}
         if parts and not parts & _PARTS:
             raise UserError(
                 f"{entry} is not a checkpoint of a run of this library; nothing was deleted. Choose another workdir, or "
                 "move it away."
             )
-
-
-@contextmanager
-def damage_as_user_error(step_folder: epath.Path) -> Iterator[None]:
-    """Turns the errors of Orbax and TensorStore for missing, truncated or differently shaped arrays into one sentence."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(
-            f"The checkpoint {step_folder} is damaged or belongs to another model ({reason}); nothing was deleted. Move that "
-            "folder away to resume from the checkpoint before it, or choose another workdir."
-        ) from error

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from paca_jax.command_line import Parser, command_line
 from paca_jax.version import __version__
 
 
@@ -38,22 +39,22 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Runs the command that the first argument names, and returns its exit status."""
-    options = _parser().parse_args(argv)
+    with command_line():
+        options = _parser().parse_args(argv)
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # as `python -m` does: config files import each other
     command = COMMANDS[options.command]
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: config files import each other
     return importlib.import_module(command.module).main([*command.first, *options.arguments])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
-    parser = argparse.ArgumentParser(
-        prog="paca",
+    parser = Parser(
+        "paca",
+        "PaCa-ViT, patch-to-cluster attention, in JAX and Flax.",
         usage="paca COMMAND ...",
-        description="PaCa-ViT, patch-to-cluster attention, in JAX and Flax.",
         epilog="\n".join(["commands:", *lines, "", "paca COMMAND --help explains a command."]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"paca-jax {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")

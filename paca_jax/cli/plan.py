@@ -9,18 +9,18 @@ fit, the command prints by how much and what to try; --suggest compiles alternat
 not, and 2 after an error.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from absl import logging as absl_logging
-from etils import epath
 from ml_collections import ConfigDict
 
 from paca_jax.cli import config_flags
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
+from paca_jax.files import write_file
+from paca_jax.paths import user_path
 from paca_jax.planning.alternatives import alternatives, try_alternatives
 from paca_jax.planning.estimate import estimate
 from paca_jax.planning.memory import DoesNotFitError, state_bytes
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the estimate and returns the exit status: 0 if the step fits, 1 if not."""
     with command_line():
         options, config = config_flags.parse(_parser(), argv)
+        numbers_file = None if options.json is None else user_path(options.json)
         absl_logging.set_verbosity(absl_logging.WARNING)
         prepare_environment()
         topology = parse_topology(options.topology)
@@ -44,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(describe(found))
             numbers, status = found.as_json(), 0
-        if options.json is not None:
-            epath.Path(options.json).write_text(json.dumps(numbers, indent=2) + "\n")
+        if numbers_file is not None:
+            write_file(numbers_file, json.dumps(numbers, indent=2) + "\n")
     return status
 
 
@@ -75,10 +76,8 @@ def _explain(
     }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="paca plan", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def _parser() -> Parser:
+    parser = Parser("paca plan", __doc__)
     parser.add_argument("--topology", metavar="SLICE", required=True, help="v4:WxHxD, v5e:WxH, v5p:WxHxD or v6e:WxH, in chips")
     parser.add_argument("--json", metavar="FILE", help="file for the same numbers, in bytes, seconds and operations")
     parser.add_argument("--suggest", action="store_true", help="if the step does not fit, compile alternatives until one does")

@@ -5,12 +5,10 @@
 PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, or an official model's name (its
 published weights are downloaded). DIR gets `predictions.json`. A segmentor adds NAME.mask.png for each picture, whose indices
 are the classes, and NAME.overlay.png for people. A detector adds NAME.overlay.png with the objects whose score is above one
-half. A classifier with clusters adds NAME.clusters.png.
+half. A classifier with clusters adds NAME.clusters.png. Images in DIR that its `predictions.json` does not list are replaced
+only with --overwrite.
 """
 
-import argparse
-import itertools
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -21,10 +19,12 @@ from PIL import Image
 from paca_jax import data
 from paca_jax.cache import keep_compiled_programs
 from paca_jax.checkpoints.loading import read_model
-from paca_jax.command_line import command_line
+from paca_jax.cli.predictions import Predictions
+from paca_jax.command_line import Parser, command_line
 from paca_jax.convert.checkpoint import WEIGHTS
 from paca_jax.data.sources.files import read_lines
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, one_line
+from paca_jax.files import read_file
 from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
 from paca_jax.tasks.prediction import make_predictor
@@ -32,10 +32,10 @@ from paca_jax.tasks.prediction import make_predictor
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    options = _parser().parse_args(argv)
-    keep_compiled_programs()
-    keep_freed_memory()
     with command_line():
+        options = _parser().parse_args(argv)
+        keep_compiled_programs()
+        keep_freed_memory()
         predict(
             options.images,
             options.checkpoint,
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             weights=options.weights,
             image_size=options.image_size,
             class_names=options.class_names,
+            allow_nonfinite=options.allow_nonfinite,
+            overwrite=options.overwrite,
         )
 
 
@@ -56,6 +58,8 @@ def predict(
     weights: str | None = None,
     image_size: int | None = None,
     class_names: str | None = None,
+    allow_nonfinite: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Writes and prints the predictions for pictures, one after the other.
 
@@ -68,51 +72,45 @@ def predict(
         image_size: the side in pixels at which a classifier sees images, or the short side of a segmentor or detector; None for
             what the source records.
         class_names: a text file with the name of a class in each line, instead of the names that the source has.
+        allow_nonfinite: accept weights that are NaN or infinite; a warning names them.
+        overwrite: replace files in the folder that its `predictions.json` does not list.
 
     Raises:
-        UserError: if the weights or a picture cannot be read. The predictions for the pictures before it are written.
+        UserError: if the weights or a picture cannot be read, or a file would be replaced that is not listed. The predictions
+            for the pictures before it are written, and earlier ones for those after it stay.
     """
     folder, pictures = user_path(out), [user_path(image) for image in images]
     names = class_names and read_lines(os.fspath(user_path(class_names)))
     size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
-    loaded = read_model(checkpoint, model, weights=weights, class_names=names, **size)
+    loaded = read_model(checkpoint, model, weights=weights, allow_nonfinite=allow_nonfinite, class_names=names, **size)
     loaded.log_departures()
     predictor = make_predictor(loaded)
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = {}
+    predictions = Predictions(folder, pictures, predictor.kinds, overwrite)
+    complete = False
     try:
-        for path, name in _output_names(pictures).items():
-            entries[str(path)], line = predictor(_read(path), folder / name)
-            print(f"{path}: {line}")
+        for path in dict.fromkeys(pictures):
+            picture = _read(path)
+            try:
+                found = predictor.predict(picture)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from error
+            predictions.add(path, found.entries, found.images)
+            print(one_line(f"{path}: {found.line}"))
+        complete = True
     finally:
-        text = json.dumps(entries, indent=2, ensure_ascii=False) + "\n"
-        (folder / "predictions.json").write_text(text, encoding="utf-8")
-    print(f"Written to {folder}.")
+        predictions.write(complete)
+    print(one_line(f"Written to {folder}."))
 
 
 def _read(path: epath.Path) -> Image.Image:
     try:
-        return data.decode_image(path.read_bytes(), 3)
-    except OSError as error:
-        raise UserError(f"Expected an image file at {path}, got: {error.strerror}. Check the path.") from error
+        return data.decode_image(read_file(path), 3)
     except (data.ImageError, data.ImageKindError) as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _output_names(paths: Sequence[epath.Path]) -> dict[epath.Path, str]:
-    """Returns a unique name for the files of each picture: its own, with a number if another picture has the same."""
-    names, taken = {}, set()
-    for path in dict.fromkeys(paths):
-        numbered = (f"{path.stem}_{number}" for number in itertools.count(2))
-        names[path] = next(name for name in itertools.chain([path.stem], numbered) if name not in taken)
-        taken.add(names[path])
-    return names
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="paca predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> Parser:
+    parser = Parser("paca predict", __doc__)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="pictures: JPEG, PNG, ...")
     parser.add_argument("--checkpoint", metavar="PLACE", required=True, help="workdir, file of weights, or model's name")
     parser.add_argument("--model", metavar="NAME", help="the model's name, if the source does not record it")
@@ -120,4 +118,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", choices=WEIGHTS, help="the weights or their average, if PLACE has both")
     parser.add_argument("--image-size", metavar="N", type=int, help="the side of images in pixels, or their short side")
     parser.add_argument("--class-names", metavar="FILE", help="a text file with the name of a class in each line")
+    parser.add_argument("--allow-nonfinite", action="store_true", help="accept weights that are NaN or infinite")
+    parser.add_argument("--overwrite", action="store_true", help="replace files in DIR that its predictions.json does not list")
     return parser

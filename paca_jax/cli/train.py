@@ -15,6 +15,7 @@ On several hosts, run the same command on each. Cloud TPU, Slurm and Kubernetes 
 import argparse
 import faulthandler
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ from collections.abc import Sequence
 from absl import logging as absl_logging
 
 from paca_jax.cli import config_flags
-from paca_jax.command_line import command_line
-from paca_jax.errors import UserError
+from paca_jax.command_line import Parser, command_line
+from paca_jax.errors import UserError, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             else:
                 raise UserError("Expected --weights with --mode=eval, got it with training. Use --config.init_weights.")
         except Stopped as stopped:
-            print(stopped, _how_to_resume(), file=sys.stderr)
+            print(one_line(f"{stopped} {_how_to_resume()}"), file=sys.stderr)
             raise
 
 
@@ -62,18 +63,26 @@ def _how_to_resume() -> str:
     return f"To go on, run: {shlex.join(sys.orig_argv)}"
 
 
+class _OneLine(logging.Formatter):
+    """A format of the log in which a name cannot look like another line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802, the name in `logging`
+        """Returns a message in one line."""
+        return one_line(super().formatMessage(record))
+
+
 def _set_up_logging(process: int) -> None:
     """Sends the library's log to standard error: all of it from the first process, and warnings from the others."""
     prefix = f"[process {process}] " if process else ""
-    logging.basicConfig(format=f"{prefix}%(message)s", level=logging.WARNING, force=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine(f"{prefix}%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("paca_jax").setLevel(logging.WARNING if process else logging.INFO)
     absl_logging.set_verbosity(absl_logging.WARNING)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="paca train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def _parser() -> Parser:
+    parser = Parser("paca train", __doc__)
     parser.add_argument("--workdir", metavar="DIR", help="the folder for checkpoints, metrics and pictures; local or gs://")
     parser.add_argument("--mode", choices=("train", "eval"), default="train", help="train (the default) or evaluate")
     parser.add_argument("--weights", choices=("raw", "ema"), help="evaluate the raw or the averaged weights, if there are both")
@@ -87,6 +96,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a positive number of seconds, got {text!r}")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", text):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds from 1 to 999999, got {text!r}")
     return int(text)

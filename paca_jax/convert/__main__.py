@@ -1,8 +1,6 @@
 """`python -m paca_jax.convert`: see `paca convert --help`."""
 
-import sys
-
 from paca_jax.cli.convert import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

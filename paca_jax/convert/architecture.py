@@ -32,6 +32,13 @@ def find_recipe(state: Mapping[str, np.ndarray], hint: str | None = None) -> dic
     shapes = _shapes(state)
     if "stage1.0.mlp.fc1.weight" not in shapes or _STEM not in shapes:
         return None
+    try:
+        return _find(shapes, hint)
+    except (LookupError, ValueError, ZeroDivisionError):  # a tensor that every model has is missing, or of another rank
+        return None
+
+
+def _find(shapes: Shapes, hint: str | None) -> dict[str, Any] | None:
     kind, head = _head(shapes)
     backbone, teacher = _backbone(shapes), _teacher(shapes)
     found: dict[str, dict[str, Any]] = {}
@@ -59,7 +66,8 @@ def find_sizes(state: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
 
 
 def _shapes(state: Mapping[str, np.ndarray]) -> Shapes:
-    return {key.removeprefix(f"{BACKBONE}."): np.shape(array) for key, array in state.items()}
+    """Returns the shapes of all but scalars, so that each has a first and a last axis."""
+    return {key.removeprefix(f"{BACKBONE}."): np.shape(array) for key, array in state.items() if np.ndim(array)}
 
 
 def _kind(config: Any) -> str:
@@ -137,6 +145,8 @@ def _teacher(shapes: Shapes) -> TeacherConfig | None:
 def _depths(shapes: Shapes, pattern: str) -> tuple[int, ...]:
     """Returns how many blocks each stage has; `pattern` finds the numbers of a stage, from 1, and of a block, from 0."""
     found = [(int(match[1]), int(match[2])) for key in shapes if (match := re.match(pattern, key))]
+    if max(map(max, found)) > len(shapes):
+        raise ValueError("more stages or blocks than tensors")
     stages = range(1, 1 + max(stage for stage, _ in found))
     return tuple(1 + max((block for other, block in found if other == stage), default=-1) for stage in stages)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from paca_jax.convert.arrays import is_array
 from paca_jax.convert.names import is_official
 from paca_jax.errors import UserError, check
 
@@ -14,7 +15,8 @@ RAW, EMA = WEIGHTS = ("raw", "ema")
 # Names of mappings that hold a state dict, or another such mapping.
 _RAW_WRAPPERS = ("state_dict", "model", "model_state_dict", "model_state", "module", "net", "network", "params")
 _EMA_WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema")
-_DEEPEST = 4  # of such mappings in each other; a damaged file can hold itself
+_DEEPEST = 4  # of such mappings in each other
+_LONGEST_NAME = 500  # characters
 _WRAPPERS = (*_RAW_WRAPPERS, *_EMA_WRAPPERS)
 _AVERAGED_WORDS = {"ema", "average", "averaged", "avg", "swa", "shadow"}
 # Counters that averaging adds to a state dict: of torch.optim.swa_utils.AveragedModel, and of mmengine.
@@ -67,13 +69,19 @@ def find_state_dict(checkpoint: Mapping[str, Any], weights: str | None = None) -
     check_weights(weights)
     notes: list[str] = []
     state, kind = _unwrap(checkpoint, weights, notes)
-    strangers = [repr(key) for key, value in state.items() if not (isinstance(key, str) and hasattr(value, "shape"))]
+    strangers = [repr(key) for key, value in state.items() if not (isinstance(key, str) and is_array(value))]
     if strangers or not state:
         wrong = f"{', '.join(strangers[:_LISTED])} hold no array" if strangers else "it is empty"
         raise UserError(
             f"A state dict maps names to arrays, directly or under one of {', '.join(_WRAPPERS)}, but {wrong}. "
             "Give the model's state_dict()."
         )
+    for name in state:
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise UserError(
+                f"Expected printable names of at most {_LONGEST_NAME} characters for arrays, got {name[:_LONGEST_NAME]!r}. "
+                "Save the state dict again."
+            )
     state, kind = _strip_prefix(state, kind, weights, notes)
     if weights not in (None, kind or RAW):
         other = "averaged" if weights == EMA else "raw"
@@ -108,12 +116,19 @@ def _unwrap(checkpoint: Mapping[str, Any], weights: str | None, notes: list[str]
     return state, kind
 
 
-def _holds_arrays(value: Any, deepest: int = _DEEPEST) -> bool:
-    """Returns whether a value is a mapping with arrays, directly or in one of the usual mappings."""
-    if not isinstance(value, Mapping) or deepest == 0:
-        return False
-    direct = any(hasattr(entry, "shape") for entry in value.values())
-    return direct or any(_holds_arrays(value.get(key), deepest - 1) for key in _WRAPPERS)
+def _holds_arrays(value: Any) -> bool:
+    """Returns whether a value is a mapping with arrays, directly or in the usual mappings. One may hold itself."""
+    seen: set[int] = set()
+    left = [value]
+    while left:
+        found = left.pop()
+        if not isinstance(found, Mapping) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        if any(map(is_array, found.values())):
+            return True
+        left += [found[key] for key in _WRAPPERS if key in found]
+    return False
 
 
 def _note_choice(kind: str, found: Mapping[str, str | None], notes: list[str]) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from paca_jax.convert.arrays import check_dense, to_numpy
 from paca_jax.convert.checkpoint import check_mapping, find_state_dict
 from paca_jax.convert.names import BACKBONE, Match, group_of_key, match
 from paca_jax.errors import UserError
@@ -46,6 +47,8 @@ def fill_from_torch(
 ) -> Filled:
     """Fills a model as `from_torch` does. Returns what there is to say about it too, and logs nothing."""
     source, notes = find_state_dict(state_dict)
+    for key, value in source.items():
+        check_dense(key, value)
     expected = abstract_variables(model)
     matches = {path: match(path) for path in expected}
     blanks = {path: _blank(leaf) for path, leaf in expected.items()}
@@ -115,10 +118,7 @@ def _to_flax(value: Any, found: Match) -> jax.Array:
 
 
 def _as_numpy(key: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):  # a torch tensor; NumPy has no bfloat16 of its own, so floats are widened first
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
-    array = np.asarray(value)
+    array = to_numpy(key, value)
     counter = key.endswith("num_batches_tracked")
     if not jnp.issubdtype(array.dtype, jnp.integer if counter else jnp.floating):
         raise UserError(f"Expected {'integers' if counter else 'floating-point numbers'} in {key}, got {array.dtype}.")

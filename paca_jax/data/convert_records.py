@@ -6,7 +6,6 @@ FOLDER is a version folder such as `DATA_DIR/imagenet2012/5.1.0`; it is not chan
 bit, in the same order and the same shards. It takes as much disk space as the original.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -15,11 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paca_jax.command_line import command_line
+from paca_jax.command_line import Parser, command_line
+from paca_jax.data.sources.tfds_files import INFO, log_interrupted, open_builder
 from paca_jax.errors import UserError
+from paca_jax.files import read_json, write_file
 from paca_jax.paths import is_remote, user_path
-
-_INFO = "dataset_info.json"
 
 
 def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
@@ -36,15 +35,13 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None =
         UserError: `folder` is not such a folder or is damaged, or `out` exists or does not end with NAME/[CONFIG/]VERSION, or
             one of them is not on this machine.
     """
-    import tensorflow_datasets as tfds
-
     folder = _local_path(folder)
-    if not (folder / _INFO).is_file():
+    if not (folder / INFO).exists():
         raise UserError(
             f"Expected the version folder of a prepared TFDS data set, such as DATA_DIR/imagenet2012/5.1.0, {folder} has no "
-            f"{_INFO}. Give such a folder."
+            f"{INFO}. Give such a folder."
         )
-    builder = tfds.builder_from_directory(folder.absolute())
+    builder = open_builder(folder.absolute())
     found = builder.info.file_format
     if found is None or found.value != "tfrecord":
         kind = found.value if found else "an unknown format"
@@ -58,6 +55,7 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None =
     if target.exists():
         raise UserError(f"Expected no folder at {target}, found one. Delete it or name another with --out.")
     target.parent.mkdir(parents=True, exist_ok=True)
+    log_interrupted(target.parent)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix="incomplete."))
     try:
         for split in builder.info.splits.values():
@@ -79,7 +77,7 @@ def _local_path(typed: str | os.PathLike[str]) -> Path:
 
 def _data_dir(version_folder: Path, prepared: Path) -> Path:
     """Returns DATA_DIR of a folder DATA_DIR/NAME/[CONFIG/]VERSION; the names are those of a prepared data set."""
-    info = json.loads((prepared / _INFO).read_text("utf-8"))
+    info = read_json(prepared / INFO)
     tail = Path(info["name"], info.get("configName", ""), info["version"])
     if version_folder.parts[-len(tail.parts) :] != tail.parts:
         raise UserError(
@@ -118,19 +116,17 @@ def _convert_split(split: Any, folder: Path) -> None:
 def _write_metadata(source: Path, target: Path, records: set[str]) -> None:
     """Copies all files but the records, and sets the new format."""
     for path in source.iterdir():
-        if path.is_file() and path.name != _INFO and os.fspath(path.absolute()) not in records:
+        if path.is_file() and path.name != INFO and os.fspath(path.absolute()) not in records:
             shutil.copyfile(path, target / path.name)
-    info = json.loads((source / _INFO).read_text("utf-8"))
+    info = read_json(source / INFO)
     info["fileFormat"] = "array_record"
     info.pop("alternativeFileFormats", None)
-    (target / _INFO).write_text(json.dumps(info, indent=2, sort_keys=True), "utf-8")
+    write_file(target / INFO, json.dumps(info, indent=2, sort_keys=True))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    parser = argparse.ArgumentParser(
-        prog="paca convert-records", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("paca convert-records", __doc__)
     parser.add_argument("folder", help="the version folder, such as DATA_DIR/imagenet2012/5.1.0")
     parser.add_argument("--out", help="the version folder to write")
     arguments = parser.parse_args(argv)

@@ -6,15 +6,15 @@ The data set `scenes` is made from files of the repository. For data sets that T
 imagenet2012, the error message says where to put the files that you download by hand.
 """
 
-import argparse
 import difflib
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from paca_jax.command_line import command_line
-from paca_jax.data.sources.tfds import check_format, find_builder
+from paca_jax.command_line import Parser, command_line
+from paca_jax.data.sources.tfds_files import check_format, find_builder, log_interrupted, one_line
 from paca_jax.errors import UserError
+from paca_jax.fields import check_value
 from paca_jax.paths import user_path
 
 
@@ -32,22 +32,24 @@ def prepare(name: str, data_dir: str | None = None) -> str:
         UserError: TFDS has no such data set, or needs files downloaded by hand or a package that is not installed; the folder
             holds the data set in another format; `data_dir` is no path; or the files that `scenes` is made from are missing.
     """
+    check_value("the name of a data set", name, str)
     data_dir = None if data_dir is None else os.fspath(user_path(data_dir))
     found = find_builder(name, data_dir)
     if found is not None:
         check_format(name, found)
         return str(found.data_dir)
     builder = _builder(name, data_dir)
+    log_interrupted(os.path.dirname(builder.data_dir))
     try:
         builder.download_and_prepare()
     except AssertionError as error:  # TFDS raises it if files must be downloaded by hand
-        raise UserError(
-            f"Expected files of {name!r} that must be downloaded by hand, found none: {_one_line(error)}"
-        ) from error
+        raise UserError(f"Expected files of {name!r} that must be downloaded by hand, found none: {one_line(error)}") from error
     except ImportError as error:
         raise UserError(
             f"Expected the packages that preparing {name!r} needs, {error.name} is missing. Install it and run this again."
         ) from error
+    if find_builder(name, data_dir) is None:  # TFDS takes any folder for a prepared one
+        raise UserError(f"Expected no part of a data set in {builder.data_dir}, found one. Delete it and run this again.")
     return str(builder.data_dir)
 
 
@@ -71,19 +73,13 @@ def _builder(name: str, data_dir: str | None) -> Any:
         ) from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    parser = argparse.ArgumentParser(
-        prog="paca prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("paca prepare", __doc__)
     parser.add_argument("name", help="the data set as TFDS names it, such as imagenet2012 or coco/2017")
     parser.add_argument("--data_dir", help="the folder of data sets (default: TFDS's own)")
     arguments = parser.parse_args(argv)

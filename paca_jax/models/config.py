@@ -1,11 +1,20 @@
 """The configuration of a PaCa-ViT: frozen dataclasses that are validated on creation."""
 
 import dataclasses
+from typing import Annotated, TypeVar
 
 from paca_jax.errors import check
-from paca_jax.fields import check_types
+from paca_jax.fields import Length, OneOf, Range, check_types
 
 CLUSTERINGS = ("conv", "mlp", "linear")
+# Bounds beyond any model that is of use, so that a slip of a digit is an error before anything is allocated.
+Channels = Annotated[int, Range(1, 16_384)]
+Depth = Annotated[int, Range(1, 1000)]
+Kernel = Annotated[int, Range(1, 255)]
+Rate = Annotated[float, Range(0, 1, "[)")]
+Side = Annotated[int, Range(1, 16_384)]  # of an image, in pixels
+T = TypeVar("T")
+PerStage = Annotated[tuple[T, ...], Length(1, 8)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +26,8 @@ class TeacherConfig:
         kernel_size: the side of their depthwise kernels, odd.
     """
 
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    kernel_size: int = 7
+    depths: PerStage[Depth] = (2, 2, 2, 2)
+    kernel_size: Kernel = 7
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -57,57 +66,46 @@ class PaCaConfig:
         crop: the fraction of the resized short side that `preprocess` keeps.
     """
 
-    embed_dims: tuple[int, ...] = (96, 192, 320, 384)
-    depths: tuple[int, ...] = (2, 2, 4, 2)
-    num_heads: tuple[int, ...] = (2, 4, 8, 16)
-    mlp_ratios: tuple[float, ...] = (4, 4, 4, 4)
-    clusters: tuple[int, ...] = (100, 100, 100, 0)
-    clustering: str = "conv"
-    clustering_periods: tuple[int, ...] = (0, 0, 0, 0)
-    clustering_kernel_sizes: tuple[int, ...] = (7, 7, 7, 7)
+    embed_dims: PerStage[Channels] = (96, 192, 320, 384)
+    depths: PerStage[Depth] = (2, 2, 4, 2)
+    num_heads: PerStage[Channels] = (2, 4, 8, 16)
+    mlp_ratios: PerStage[Annotated[float, Range(0, 64, "(]")]] = (4, 4, 4, 4)
+    clusters: PerStage[Annotated[int, Range(0, 65_536)]] = (100, 100, 100, 0)
+    clustering: Annotated[str, OneOf(*CLUSTERINGS)] = "conv"
+    clustering_periods: PerStage[Annotated[int, Range(0, 1000)]] = (0, 0, 0, 0)
+    clustering_kernel_sizes: PerStage[Kernel] = (7, 7, 7, 7)
     cluster_norm: bool = True
     cluster_position_embedding: bool = False
     teacher: TeacherConfig | None = None
     mlp_depthwise: bool = True
     mlp_shortcut: bool = True
     position_embedding: bool = False
-    layer_scale: float | None = None
+    layer_scale: Annotated[float, Range(0, 1000)] | None = None
     post_norm: bool = False
     sub_norm: bool = False
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    num_classes: int = 1000
-    image_channels: int = 3
-    image_size: int = 224
-    crop: float = 0.9
+    dropout_rate: Rate = 0.0
+    attention_dropout_rate: Rate = 0.0
+    drop_path_rate: Rate = 0.0
+    num_classes: Annotated[int, Range(0, 1_000_000)] = 1000
+    image_channels: Annotated[int, Range(1, 1024)] = 3
+    image_size: Side = 224
+    crop: Annotated[float, Range(0, 1, "(]")] = 0.9
 
     def __post_init__(self) -> None:
         check_types(self)
         stages = len(self.embed_dims)
-        check(
-            stages > 0 and min(self.embed_dims) >= 1, f"Expected embed_dims of at least 1, got {self.embed_dims}. Correct it."
-        )
         for name in ("depths", "num_heads", "mlp_ratios", "clusters", "clustering_periods", "clustering_kernel_sizes"):
             values = getattr(self, name)
             check(len(values) == stages, f"Expected one of {name} for each of the {stages} stages, got {values}. Correct it.")
-            least = 1 if name in ("depths", "num_heads", "clustering_kernel_sizes") else 0
-            check(all(v >= least for v in values), f"Expected {name} of at least {least}, got {values}. Correct it.")
         if self.teacher:
             found = self.teacher.depths
             check(len(found) == stages, f"Expected depths of the teacher for {stages} stages, got {found}. Correct them.")
         heads_divide = all(d % h == 0 for d, h in zip(self.embed_dims, self.num_heads, strict=True))
         check(heads_divide, f"Expected num_heads that divide embed_dims {self.embed_dims}, got {self.num_heads}. Correct them.")
-        known = ", ".join(CLUSTERINGS)
-        check(self.clustering in CLUSTERINGS, f"Expected a known clustering, got {self.clustering!r}. Choose one of {known}.")
+        hidden = all(int(d * ratio) >= 1 for d, ratio in zip(self.embed_dims, self.mlp_ratios, strict=True))
+        check(hidden, f"Expected mlp_ratios that give each MLP a hidden channel, got {self.mlp_ratios}. Raise them.")
         odd = all(size % 2 == 1 for size in self.clustering_kernel_sizes)
         check(odd, f"Expected odd clustering_kernel_sizes, got {self.clustering_kernel_sizes}. Correct them.")
-        for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
-            check(0 <= getattr(self, name) < 1, f"Expected {name} in [0, 1), got {getattr(self, name)}. Correct it.")
-        check(self.num_classes >= 0, f"Expected num_classes of at least 0, got {self.num_classes}. Correct it.")
-        for name in ("image_channels", "image_size"):
-            check(getattr(self, name) >= 1, f"Expected {name} of at least 1, got {getattr(self, name)}. Correct it.")
-        check(0 < self.crop <= 1, f"Expected crop above 0 and up to 1, got {self.crop}. Correct it.")
 
     @property
     def num_stages(self) -> int:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from paca_jax.errors import UserError, nearest
+from paca_jax.fields import check_value
 from paca_jax.models.config import PaCaConfig, TeacherConfig
 from paca_jax.models.detector import Detector
 from paca_jax.models.heads import DetectorConfig, SegmentorConfig
@@ -177,6 +178,12 @@ def create_model(
     Raises:
         UserError: if the name or an override is unknown, or a value does not fit.
     """
+    for option, value, hint in (
+        ("remat", remat, bool),
+        ("split_rows", split_rows, bool),
+        ("implementation", implementation, str | None),
+    ):
+        check_value(option, value, hint)
     config = model_config(name, num_classes, **overrides)
     kind = {PaCaConfig: PaCaViT, SegmentorConfig: Segmentor, DetectorConfig: Detector}[type(config)]
     options = {"remat": remat, "split_rows": split_rows, "implementation": check_implementation(implementation)}

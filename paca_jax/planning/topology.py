@@ -88,7 +88,9 @@ def parse_topology(name: str) -> Topology:
     """
     kind, _, extent = name.partition(":")
     chip = CHIPS.get(kind)
-    sides = tuple(int(side) for side in extent.split("x")) if re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", extent) else ()
+    sides = (
+        tuple(int(side) for side in extent.split("x")) if re.fullmatch(r"[1-9][0-9]{0,2}(x[1-9][0-9]{0,2})*", extent) else ()
+    )
     if chip is None or len(sides) != len(chip.form.split("x")):
         raise UserError(f"Expected a topology such as v5e:16x16, got {name!r}. Choose one of the forms {_FORMS}, in chips.")
     if math.prod(sides) > 1 and (sides[0] % 2 or sides[1] % 2):

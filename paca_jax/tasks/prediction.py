@@ -1,4 +1,4 @@
-"""Predictions for a picture as they are published: entries for JSON, a line of text, and image files."""
+"""Predictions for a picture as they are published: entries for JSON, a line of text, and images."""
 
 import logging
 from collections import Counter
@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from PIL import Image
 
 from paca_jax import data, explain
 from paca_jax.checkpoints.loading import Loaded
+from paca_jax.errors import UserError
 from paca_jax.models import Detector, Segmentor
 from paca_jax.tasks.classification.prediction import classify_image
 from paca_jax.tasks.detection.prediction import DRAWN_SCORE, detect_in_picture, to_draw
@@ -33,14 +33,24 @@ class Prediction(NamedTuple):
     Attributes:
         entries: classes with their `name` and `share`, or objects with their `name`, `score` and `box`; the largest first.
         line: the same in short, for people.
+        images: {kind: content of a PNG file}.
     """
 
     entries: list[dict[str, Any]]
     line: str
+    images: dict[str, bytes]
 
 
-# Takes a picture and a path, and also writes images to files whose names begin with the path.
-Predictor = Callable[[Image.Image, epath.Path], Prediction]
+class Predictor(NamedTuple):
+    """The predictor of a model.
+
+    Attributes:
+        kinds: the kinds of images that each prediction has: "mask", "overlay", "clusters".
+        predict: returns the prediction for a picture.
+    """
+
+    kinds: tuple[str, ...]
+    predict: Callable[[Image.Image], Prediction]
 
 
 def make_predictor(loaded: Loaded) -> Predictor:
@@ -53,15 +63,17 @@ def _classification(loaded: Loaded) -> Predictor:
     """Returns the predictor of the most likely classes. A `share` is a probability."""
     variables, classes = loaded.variables, _class_names(loaded)
     model: Any = loaded.model
+    kinds = ("clusters",) if any(model.config.clusters) else ()
 
-    def classify(picture: Image.Image, path: epath.Path) -> Prediction:
+    def classify(picture: Image.Image) -> Prediction:
         image = data.preprocess(picture, model)
-        if any(model.config.clusters):
+        images = {}
+        if kinds:
             sheet = explain.cluster_sheet(model, variables, [picture], jnp.asarray(image)[None], classes)
-            _write(path, "clusters", explain.to_png(sheet))
-        return _ranked(classify_image(model, variables, image), classes, TOP)
+            images["clusters"] = explain.to_png(sheet)
+        return _ranked(classify_image(model, variables, image), classes, TOP, images)
 
-    return classify
+    return Predictor(kinds, classify)
 
 
 def _segmentation(loaded: Loaded) -> Predictor:
@@ -71,15 +83,15 @@ def _segmentation(loaded: Loaded) -> Predictor:
     config = model.config
     transform = data.eval_transform(config)
 
-    def segment(picture: Image.Image, path: epath.Path) -> Prediction:
+    def segment(picture: Image.Image) -> Prediction:
         shown = data.convert_image(picture, config.image_channels)
         labels = segment_picture(model, variables, shown, transform, Viewing())
-        _write(path, "mask", explain.mask_png(labels, config.num_classes))
-        _write(path, "overlay", explain.to_png(explain.segment_overlay(picture, labels, classes)))
+        overlay = explain.to_png(explain.segment_overlay(picture, labels, classes))
+        images = {"mask": explain.mask_png(labels, config.num_classes), "overlay": overlay}
         fractions = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
-        return _ranked(fractions, classes, int(np.count_nonzero(fractions)))
+        return _ranked(fractions, classes, int(np.count_nonzero(fractions)), images)
 
-    return segment
+    return Predictor(("mask", "overlay"), segment)
 
 
 def _detection(loaded: Loaded) -> Predictor:
@@ -89,28 +101,26 @@ def _detection(loaded: Loaded) -> Predictor:
     config = model.config
     transform = data.eval_transform(config)
 
-    def detect(picture: Image.Image, path: epath.Path) -> Prediction:
+    def detect(picture: Image.Image) -> Prediction:
         found = detect_in_picture(model, variables, data.convert_image(picture, config.image_channels), transform)
-        _write(path, "overlay", explain.to_png(explain.detection_sheet([to_draw(picture, found)], classes)))
+        overlay = explain.to_png(explain.detection_sheet([to_draw(picture, found)], classes))
         entries = [
             {"name": classes[label], "score": score, "box": box}
             for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
         ]
         counts = Counter(entry["name"] for entry in entries if entry["score"] > DRAWN_SCORE)
         line = ", ".join(f"{count} x {name}" for name, count in counts.most_common(TOP))
-        return Prediction(entries, line or f"no object with a score above {DRAWN_SCORE}")
+        return Prediction(entries, line or f"no object with a score above {DRAWN_SCORE}", {"overlay": overlay})
 
-    return detect
-
-
-def _write(path: epath.Path, kind: str, png: bytes) -> None:
-    path.with_name(f"{path.name}.{kind}.png").write_bytes(png)
+    return Predictor(("overlay",), detect)
 
 
-def _ranked(values: np.ndarray, classes: Sequence[str], count: int) -> Prediction:
+def _ranked(values: np.ndarray, classes: Sequence[str], count: int, images: dict[str, bytes]) -> Prediction:
     """Returns the classes with the largest values."""
+    if not np.isfinite(values).all():
+        raise UserError("Expected finite outputs of the model, got NaN or infinity. Take other weights.")
     entries = [{"name": classes[k], "share": float(values[k])} for k in np.argsort(-values, kind="stable")[:count]]
-    return Prediction(entries, ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in entries[:TOP]))
+    return Prediction(entries, ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in entries[:TOP]), images)
 
 
 def _class_names(loaded: Loaded) -> tuple[str, ...]:

@@ -4,22 +4,25 @@ A file in `configs/` starts from `default_config()` and changes values. Unknown 
 """
 
 import dataclasses
-import math
 import re
-import types
+import textwrap
 import typing
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from paca_jax.convert.checkpoint import WEIGHTS
 from paca_jax.errors import UserError
+from paca_jax.fields import ASCENDING, Hint, Length, OneOf, Range, check_value, plain_type
 from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
+from paca_jax.models.config import Rate, Side
+from paca_jax.models.variables import GROUPS
 from paca_jax.ops import IMPLEMENTATIONS
 
 # Fields of a model's config that other keys or the data set give.
 _SET_ELSEWHERE = ("num_classes", "image_size", "crop", "teacher", "backbone", "head", "short_side", "long_side")
-_CHOICES = {"dtype": ("float32", "bfloat16"), "on_nonfinite": ("stop", "skip"), "schedule": ("cosine", "linear", "steps")}
 # Keys of `config.model` that are not options of the network. The implementation is never recorded in a checkpoint.
 _NOT_OVERRIDES = ("name", "implementation")
 
@@ -30,7 +33,9 @@ def default_config() -> ConfigDict:
     config.task = "classification"  # or "segmentation", "detection"
     config.seed = 0
 
-    config.model = ConfigDict({"name": "pacavit_tiny_p2cconv_100_0", **_model_overrides()})
+    config.model = ConfigDict(
+        {"name": "pacavit_tiny_p2cconv_100_0", **{key: placeholder(plain_type(hint)) for key, hint in _model_hints().items()}}
+    )
     config.model.implementation = placeholder(str)  # of the fused operations: "xla", "xla_cpu", "pallas_tpu"; None: automatic
 
     config.dataset = ConfigDict()
@@ -101,7 +106,7 @@ def default_config() -> ConfigDict:
     config.label_smoothing = 0.1
     config.clip_norm = 0.0  # 0: off
     config.ema_decay = 0.0  # 0: off; otherwise evaluation uses the averaged weights
-    config.on_nonfinite = "stop"  # if a loss or gradient is infinite or NaN: "stop" the run, or "skip" the step
+    config.on_nonfinite = "stop"  # if a loss, gradient or update is infinite or NaN: "stop" the run, or "skip" the step
 
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})  # devices along each axis; -1: all that remain
     config.mesh.split_rows = False  # between blocks, split the rows of the images over `model`
@@ -118,20 +123,11 @@ def default_config() -> ConfigDict:
     return config.lock()
 
 
-def _model_overrides() -> dict[str, Any]:
-    """Returns an unset, typed key for each option of a model."""
-    hints = {
-        name: hint
-        for kind in (DetectorConfig, SegmentorConfig, PaCaConfig)
-        for name, hint in typing.get_type_hints(kind).items()
-    }
-    return {name: placeholder(_plain_type(hint)) for name, hint in hints.items() if name not in _SET_ELSEWHERE}
-
-
-def _plain_type(hint: Any) -> type:
-    if isinstance(hint, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
-    return typing.get_origin(hint) or hint
+def _model_hints() -> dict[str, Hint]:
+    """Returns the annotation of each option of a model."""
+    kinds = (DetectorConfig, SegmentorConfig, PaCaConfig)
+    hints = {name: hint for kind in kinds for name, hint in typing.get_type_hints(kind, include_extras=True).items()}
+    return {name: hint for name, hint in hints.items() if name not in _SET_ELSEWHERE}
 
 
 def model_overrides(config: ConfigDict) -> dict[str, Any]:
@@ -158,76 +154,136 @@ def count_steps(config: ConfigDict, num_examples: int) -> Steps:
     """Returns the length of a run on a training set of `num_examples`.
 
     Raises:
-        UserError: if the run has no steps.
+        UserError: if the run has no steps, or it or its warm-up has more than their counter holds.
     """
     per_epoch = num_examples / config.batch_size
     total = round(config.num_epochs * per_epoch) if config.num_steps is None else config.num_steps
     warmup = round(config.warmup_epochs * per_epoch) if config.warmup_steps is None else config.warmup_steps
-    if total < 1:
+    if not 1 <= total < 2**31 or warmup >= 2**31:
         raise UserError(
-            f"Expected a run of at least one step, got {total} (num_steps={config.num_steps}, num_epochs={config.num_epochs}, "
-            f"{num_examples} examples in batches of {config.batch_size}). Raise num_steps or num_epochs."
+            f"Expected a run of 1 to {2**31 - 1} steps and no longer warm-up, got {total} and {warmup} "
+            f"(num_steps={config.num_steps}, num_epochs={config.num_epochs}, warmup_epochs={config.warmup_epochs}, "
+            f"{num_examples} examples in batches of {config.batch_size}). Change one of them."
         )
-    return Steps(total, max(warmup, 0), per_epoch)
+    return Steps(total, warmup, per_epoch)
 
 
 def check_config(config: ConfigDict, batch_shards: int) -> None:
-    """Checks the values of a config beyond their types.
+    """Checks the values of a config, and that its batch can be split.
 
     Args:
         config: the config of a run.
         batch_shards: parts into which the mesh splits a batch.
 
     Raises:
-        UserError: if a value is out of range. The message names the key.
+        UserError: if a value is wrong. The message names the key.
     """
+    check_values(config)
     parts = batch_shards * config.accumulate_steps
-    if config.accumulate_steps < 1 or config.batch_size < 1 or config.batch_size % parts:
+    if config.batch_size % parts:
         raise UserError(
             f"Expected batch_size to be a multiple of {parts} ({batch_shards}, the product of mesh.data and mesh.fsdp, times "
             f"accumulate_steps={config.accumulate_steps}), got {config.batch_size}. Change one of them."
         )
-    for key in ("image_size", "log_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_keep"):
-        _expect(config[key] >= 1, key, "at least 1", config[key])
-    for key, choices in _CHOICES.items():
-        _expect(config[key] in choices, key, " or ".join(choices), config[key])
-    known = (None, *IMPLEMENTATIONS)
-    asked = config.model.implementation
-    _expect(asked in known, "model.implementation", f"one of {', '.join(map(str, known))}", asked)
-    _expect(0 <= config.ema_decay < 1, "ema_decay", "in [0, 1)", config.ema_decay)
-    _expect(0 < config.layer_decay <= 1, "layer_decay", "in (0, 1]", config.layer_decay)
-    _expect(0 <= config.label_smoothing < 1, "label_smoothing", "in [0, 1)", config.label_smoothing)
-    rate_batch = config.learning_rate_batch_size
-    _expect(rate_batch is None or rate_batch >= 1, "learning_rate_batch_size", "at least 1", rate_batch)
-    profile = tuple(config.profile_steps)
-    in_order = len(profile) in (0, 2) and all(type(step) is int for step in profile) and profile == tuple(sorted(profile))
-    _expect(in_order, "profile_steps", "() or two steps (first, last) in order", profile)
-    _check_expressions(config)
-    _check_augment(config)
+    group = config.augment.mix_group
+    if group is not None and config.batch_size % group:
+        raise UserError(
+            f"Expected augment.mix_group to be a divisor of batch_size={config.batch_size}, got {group}. Change one of them."
+        )
 
 
-def _expect(holds: bool, key: str, expected: str, value: object) -> None:
-    if not holds:
-        raise UserError(f"Expected {key} to be {expected}, got {value!r}. Change {key}.")
+def check_keys(config: ConfigDict, place: str) -> None:
+    """Checks that a config, from a place that messages name, has exactly the keys of `default_config()`.
+
+    Raises:
+        UserError: if a key is missing or unknown.
+    """
+    keys = {key for key, _, _ in flat_items(config)}
+    for lack, names in (("without", VALUES.keys() - keys), ("that also has", keys - VALUES.keys())):
+        if names:
+            found = textwrap.shorten(", ".join(sorted(names)), 300, placeholder=" ...")
+            raise UserError(
+                f"Expected the keys of default_config() in {place}, got a config {lack} {found}. Start from that one."
+            )
 
 
-def _check_expressions(config: ConfigDict) -> None:
-    pairs = config.rate_scales
-    fit = all(len(pair) == 2 and isinstance(pair[0], str) and 0 <= pair[1] < math.inf for pair in pairs)
-    _expect(fit, "rate_scales", "pairs of a regular expression and a factor of 0 or more", pairs)
-    for key, pattern in [("no_decay", config.no_decay or ""), *(("rate_scales", pattern) for pattern, _ in pairs)]:
+def check_values(config: ConfigDict) -> None:
+    """Checks that a config has exactly the keys of `default_config()`, and each value its type and range.
+
+    Raises:
+        UserError: if a key is missing or unknown, or a value is wrong. The message names the key.
+    """
+    check_keys(config, "the config")
+    values = {key: value for key, value, _ in flat_items(config)}
+    for key, hint in VALUES.items():
+        check_value(key, values[key], hint)
+    for key, pattern in [("no_decay", config.no_decay or ""), *(("rate_scales", pattern) for pattern, _ in config.rate_scales)]:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise UserError(f"Expected a regular expression in {key}, got {pattern!r} ({error}). Correct it.") from error
 
 
-def _check_augment(config: ConfigDict) -> None:
-    augment = config.augment
-    for key in ("erase_probability", "cutmix_probability"):
-        _expect(0 <= augment[key] <= 1, f"augment.{key}", "in [0, 1]", augment[key])
-    for key in ("mixup_alpha", "cutmix_alpha"):
-        _expect(augment[key] >= 0, f"augment.{key}", "positive, or 0 to turn it off", augment[key])
-    group = augment.mix_group
-    divides = group is None or (group >= 1 and config.batch_size % group == 0)
-    _expect(divides, "augment.mix_group", f"a divisor of batch_size={config.batch_size}", group)
+def flat_items(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any, type]]:
+    """Yields the dotted keys of a config, each with its value and the type that it is declared with."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flat_items(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value, config.get_type(key)
+
+
+_Part = Annotated[float, Range(0, 1, "(]")]
+_Scale = Annotated[float, Range(0, 100, "(]")]
+_Strength = Annotated[float, Range(0, 1000)]
+_Positive = Annotated[int, Range(1, 2**24)]
+_Step = Annotated[int, Range(1, 10**9)]
+_Epochs = Annotated[float, Range(0, 10**6)]
+_Factor = Annotated[float, Range(0, 10**6)]
+_Sides = Annotated[tuple[Side, ...], Length(1, 100)]
+_Pair = Annotated[tuple[_Scale, _Scale], ASCENDING]
+
+# The type and the range of every key; keys that are not listed here have only the type of their default. The bounds are beyond
+# any run that is of use: they keep a slip of a digit from exhausting the machine.
+VALUES: dict[str, Hint] = {
+    **{key: kind | None if value is None else kind for key, value, kind in flat_items(default_config())},
+    **{f"model.{key}": hint | None for key, hint in _model_hints().items()},
+    "task": Annotated[str, OneOf("classification", "segmentation", "detection")],
+    "seed": Annotated[int, Range(0, 2**32 - 1)],
+    "model.implementation": Annotated[str, OneOf(*IMPLEMENTATIONS)] | None,
+    "dataset.num_workers": Annotated[int, Range(0, 512)],
+    **dict.fromkeys(("image_size", "short_side", "long_side"), Side),
+    "eval_crop": _Part,
+    "augment.crop_scale": Annotated[tuple[_Part, _Part], ASCENDING],
+    **dict.fromkeys(("augment.crop_ratio", "augment.resize_range"), _Pair),
+    **dict.fromkeys(("augment.short_sides", "augment.bucket_sides"), _Sides),
+    "augment.category_limit": _Part,
+    **dict.fromkeys(("augment.color_jitter", "augment.rand_magnitude_std"), _Strength),
+    "augment.rand_operations": Annotated[int, Range(0, 100)],
+    "augment.rand_magnitude": Annotated[float, Range(0, 10)],
+    **dict.fromkeys(("augment.erase_probability", "augment.cutmix_probability"), Annotated[float, Range(0, 1)]),
+    **dict.fromkeys(("augment.mixup_alpha", "augment.cutmix_alpha"), _Strength),
+    "augment.mix_group": _Positive | None,
+    "test.scales": Annotated[tuple[_Scale, ...], Length(1, 100)],
+    "test.window": Annotated[int, Range(0, 16_384)],
+    **dict.fromkeys(("test.window_stride", "test.size_multiple"), Side),
+    **dict.fromkeys(("batch_size", "accumulate_steps"), _Positive),
+    "learning_rate_batch_size": _Positive | None,
+    "num_steps": _Step | None,
+    "warmup_steps": Annotated[int, Range(0, 10**9)] | None,
+    **dict.fromkeys(("num_epochs", "warmup_epochs"), _Epochs),
+    "dtype": Annotated[str, OneOf("float32", "bfloat16")],
+    **dict.fromkeys(("learning_rate", "warmup_learning_rate", "min_learning_rate", "weight_decay"), _Strength),
+    "schedule": Annotated[str, OneOf("cosine", "linear", "steps")],
+    "decay_epochs": Annotated[tuple[_Epochs, ...], Length(0, 1000), ASCENDING],
+    "layer_decay": _Part,
+    "rate_scales": Annotated[tuple[tuple[str, _Factor], ...], Length(0, 1000)],
+    **dict.fromkeys(("beta1", "beta2", "label_smoothing", "ema_decay"), Rate),
+    "clip_norm": Annotated[float, Range(0, 10**9)],
+    "on_nonfinite": Annotated[str, OneOf("stop", "skip")],
+    **dict.fromkeys(("mesh.data", "mesh.fsdp", "mesh.model"), Annotated[int, Range(-1, 2**20)]),
+    **dict.fromkeys(("log_every_steps", "eval_every_steps", "checkpoint_every_steps", "checkpoint_keep"), _Step),
+    "profile_steps": tuple[()] | Annotated[tuple[_Step, _Step], ASCENDING],
+    "init_weights": Annotated[str, OneOf(*WEIGHTS)] | None,
+    "init_allow_new": Annotated[tuple[Annotated[str, OneOf(*GROUPS)], ...], Length(0, len(GROUPS))],
+}

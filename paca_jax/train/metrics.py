@@ -11,9 +11,14 @@ import jax
 from clu import metric_writers
 from etils import epath
 
+from paca_jax.errors import UserError
+from paca_jax.files import parse_json, read_file, reason, write_file
+
 logger = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
+DAMAGED_FILE = "metrics.damaged.jsonl"  # the lines of the other that cannot be read
+_LISTED = 10
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
@@ -41,8 +46,13 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     def flush(self) -> None:
         """Writes the line of the current step."""
         if self._scalars:
-            with self._path.open("a") as file:
-                file.write(_as_line({"step": self._step, **self._scalars}))
+            try:
+                with self._path.open("a") as file:
+                    file.write(_as_line({"step": self._step, **self._scalars}))
+            except OSError as error:
+                raise UserError(
+                    f"Expected to write {self._path}, got: {reason(error)}. Correct that, and run the same command again."
+                ) from error
             self._scalars = {}
 
     def close(self) -> None:
@@ -57,22 +67,53 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 
 def _keep_until(path: epath.Path, last_step: int) -> None:
-    """Drops the lines of steps after `last_step`, and a last line cut short by an interruption."""
-    kept = [line for line in read_metrics(path.parent) if line["step"] <= last_step]
-    temporary = path.parent / f"{path.name}.new"
-    temporary.write_text("".join(map(_as_line, kept)))
-    temporary.replace(path)
+    """Drops the lines of steps after `last_step`, and a last line cut short; moves damaged ones to a file of their own."""
+    lines, damaged = _read_lines(path)
+    if damaged:
+        aside = path.parent / DAMAGED_FILE
+        before = read_file(aside) if aside.exists() else b""
+        write_file(aside, before + b"".join(text + b"\n" for text in damaged.values()))
+        logger.warning("Moved %d damaged lines of %s to %s.", len(damaged), path, aside)
+    write_file(path, "".join(_as_line(line) for line in lines if line["step"] <= last_step))
 
 
 def read_metrics(workdir: epath.Path) -> list[dict[str, Any]]:
     """Returns the lines of `metrics.jsonl` in order; null becomes NaN.
 
-    A last line cut short by an interruption is left out.
+    A last line cut short by an interruption is left out, and so are damaged ones, which a warning names.
+
+    Raises:
+        UserError: if the file cannot be read.
     """
     path = workdir / METRICS_FILE
-    text = path.read_text() if path.exists() else ""
-    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [{name: math.nan if value is None else value for name, value in line.items()} for line in lines]
+    lines, damaged = _read_lines(path) if path.exists() else ([], {})
+    if damaged and jax.process_index() == 0:
+        numbers = ", ".join(map(str, list(damaged)[:_LISTED])) + (", ..." if len(damaged) > _LISTED else "")
+        logger.warning("Leaves out %d damaged lines of %s: %s.", len(damaged), path, numbers)
+    return lines
+
+
+def _read_lines(path: epath.Path) -> tuple[list[dict[str, Any]], dict[int, bytes]]:
+    """Returns the lines of a file, and the damaged ones by their number, from 1. Blank ones are neither."""
+    lines, damaged = [], {}
+    for number, text in enumerate(read_file(path).split(b"\n")[:-1], start=1):
+        if not text.strip():
+            continue
+        try:
+            lines.append(_checked(parse_json(text, f"line {number} of {path}")))
+        except UserError:
+            damaged[number] = text
+    return lines, damaged
+
+
+def _checked(line: dict[str, Any]) -> dict[str, Any]:
+    """Returns a line with NaN for null; raises a UserError if it has no step, or a value is no number."""
+    kinds = {name: int if name == "step" else (int, float, type(None)) for name in ("step", *line)}
+    for name, kind in kinds.items():
+        value = line.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and abs(value) >= 2**63):
+            raise UserError(f"Expected a number for {name}, got {value!r}. Correct it.")
+    return {name: math.nan if value is None else value for name, value in line.items()}
 
 
 def seconds_so_far(lines: list[dict[str, Any]]) -> float:

@@ -33,7 +33,7 @@ def make_schedule(config: ConfigDict, steps: Steps) -> optax.Schedule:
     elif config.schedule == "linear":
         decay = optax.linear_schedule(peak, floor, max(steps.total - steps.warmup, 1), transition_begin=steps.warmup)
     else:
-        falls = {round(epoch * steps.per_epoch): 0.1 for epoch in config.decay_epochs}
+        falls = {round(min(epoch * steps.per_epoch, steps.total)): 0.1 for epoch in config.decay_epochs}
         decay = optax.piecewise_constant_schedule(peak, falls)
 
     def schedule(step: Any) -> jax.Array:

@@ -12,6 +12,7 @@ from etils import epath
 from jaxtyping import PyTree
 
 import paca_jax.version
+from paca_jax.files import write_file
 from paca_jax.train.metrics import best_evaluation, finite_or_null, format_scalars, read_metrics, seconds_so_far
 from paca_jax.train.run import Run
 
@@ -65,7 +66,7 @@ def _write_report(run: Run, workdir: epath.Path, lines: list[dict[str, Any]]) ->
         "config": run.config.to_dict(),
     }
     path = workdir / REPORT_FILE
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_file(path, json.dumps(content, indent=2) + "\n")
     return path
 
 

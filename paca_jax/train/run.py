@@ -15,11 +15,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
-from paca_jax.errors import UserError
 from paca_jax.ops import describe_choices, record_choices
 from paca_jax.sharding import batch_sharding, batch_shards, local_rows, make_mesh
 from paca_jax.tasks import Classification, Detection, Segmentation, Task
-from paca_jax.train.config import Steps, check_config, count_steps, model_overrides
+from paca_jax.train.config import Steps, check_config, check_values, count_steps, model_overrides
 from paca_jax.train.optimizer import make_optimizer, make_schedule
 from paca_jax.train.state import TrainState, make_initializer, state_of, state_shardings
 from paca_jax.train.train_step import make_eval_step, make_train_step, stream
@@ -130,8 +129,7 @@ def prepare(config: ConfigDict, devices: Sequence[jax.Device] | None = None, wit
     Raises:
         UserError: if a value of the config is wrong, or the data set, the model or the devices do not fit.
     """
-    if config.task not in _TASKS:
-        raise UserError(f"Expected task to be one of {', '.join(_TASKS)}, got {config.task!r}. Change task.")
+    check_values(config)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, devices)
     check_config(config, batch_shards(mesh))
     task = _TASKS[config.task](config, model_overrides(config), without_data)

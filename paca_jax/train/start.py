@@ -3,14 +3,18 @@
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 from etils import epath
+from flax.traverse_util import flatten_dict
 
 from paca_jax.checkpoints.initial import initial_variables
 from paca_jax.checkpoints.lock import workdir_lock
 from paca_jax.checkpoints.manager import Checkpoints
 from paca_jax.checkpoints.pretrained import fetch_pretrained
-from paca_jax.checkpoints.workdir import check_workdir
+from paca_jax.checkpoints.workdir import check_step, check_workdir
 from paca_jax.errors import UserError
 from paca_jax.models import backbone_name
 from paca_jax.train.run import Run
@@ -41,21 +45,37 @@ def locked_checkpoints(run: Run, workdir: epath.Path) -> Iterator[Checkpoints]:
 
 def starting_state(run: Run, checkpoints: Checkpoints) -> TrainState:
     """Returns the state of the newest checkpoint, else one with the weights of `init_from`, else one with random weights."""
-    return resumed_state(run, checkpoints) or initialized_state(run, run.config.init_allow_new) or run.fresh_state()
+    allow_new = run.config.init_allow_new
+    return resumed_state(run, checkpoints, allow_new) or initialized_state(run, allow_new) or run.fresh_state()
 
 
-def resumed_state(run: Run, checkpoints: Checkpoints) -> TrainState | None:
+def resumed_state(run: Run, checkpoints: Checkpoints, allow_new: Collection[str] = ()) -> TrainState | None:
     """Returns the state of the newest checkpoint, or None if there is none.
 
+    If it holds converted weights, which are of no run, the state is that of a run that starts from them.
+
+    Args:
+        run: the run.
+        checkpoints: the checkpoints of the workdir.
+        allow_new: layers that may start from scratch where converted weights do not have them.
+
     Raises:
-        UserError: if the checkpoint is damaged or belongs to another model or optimizer.
+        UserError: if the checkpoint is damaged, belongs to another model or optimizer, or is not finite.
     """
     step = checkpoints.latest_step
     if step is None:
         return None
-    _check_same_run(run, checkpoints, step)
+    folder, saved = checkpoints.folder / str(step), checkpoints.metadata(step)
+    if "config" not in saved:
+        logger.info("Starting from the converted weights in %s, which are of no run.", folder)
+        gray = run.config.init_rgb_to_gray
+        return run.start_from(initial_variables(str(folder), run.task.model, allow_new, rgb_to_gray=gray))
+    _check_same_run(run, checkpoints, saved)
     logger.info("Going on from the checkpoint at step %d in %s.", step, checkpoints.folder)
-    return TrainState.from_parts(checkpoints.restore(step, run.abstract.parts))
+    state = TrainState.from_parts(checkpoints.restore(step, run.abstract.parts))
+    check_step(folder, step, int(state.step))
+    _check_finite(folder, state)
+    return state
 
 
 def initialized_state(run: Run, allow_new: Collection[str], weights: str | None = None) -> TrainState | None:
@@ -81,13 +101,23 @@ def initialized_state(run: Run, allow_new: Collection[str], weights: str | None 
     return run.start_from(variables)
 
 
-def _check_same_run(run: Run, checkpoints: Checkpoints, step: int) -> None:
+def _check_finite(folder: epath.Path, state: TrainState) -> None:
+    variables = {name: part for name, part in state.parts.items() if name != "training"}
+    finite = jax.jit(lambda tree: jax.tree.map(lambda array: jnp.isfinite(array).all(), tree))(variables)
+    if wrong := [name for name, holds in flatten_dict(finite, sep="/").items() if not holds]:
+        raise UserError(
+            f"Expected finite weights in {folder}, got NaN or infinity in {len(wrong)} arrays: {', '.join(wrong[:20])}. Move "
+            "that folder away to resume from the checkpoint before it."
+        )
+
+
+def _check_same_run(run: Run, checkpoints: Checkpoints, saved: dict[str, Any]) -> None:
     """Refuses a checkpoint of another model or optimizer, and logs which other keys of the config have changed."""
-    saved, now = checkpoints.metadata(step), run.metadata()
+    now = run.metadata()
     flat_saved, flat_now = _flatten(saved["config"]), _flatten(now["config"])
     changed = sorted(key for key in flat_saved | flat_now if flat_saved.get(key) != flat_now.get(key))
     changes = ", ".join(f"{key} {flat_saved.get(key)} -> {flat_now.get(key)}" for key in changed)
-    if _as_json(saved["model"]) != _as_json(now["model"]) or saved["state_layout"] != now["state_layout"]:
+    if _as_json(saved["model"]) != _as_json(now["model"]) or saved.get("state_layout") != now["state_layout"]:
         raise UserError(
             f"Expected a run of the same model and optimizer in {checkpoints.folder}, got another one ({changes}); nothing was "
             "changed. Use the config that the run was started with, or choose another workdir."

@@ -25,7 +25,8 @@ class TrainState:
         opt_state: the state of the optimizer.
         ema: {"params", "batch_stats"} averaged over the steps, or None.
         skipped: the number of images skipped so far because they could not be read.
-        nonfinite: the number of steps so far that changed nothing because their loss or gradient was infinite or NaN.
+        nonfinite: the number of steps so far that changed nothing because their loss, gradient or update was infinite or
+            NaN.
     """
 
     step: Int[Array, ""]

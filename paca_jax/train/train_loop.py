@@ -72,8 +72,8 @@ def train_loop(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: e
         workdir: the folder for metrics.
 
     Raises:
-        UserError: if the loss or the gradient of a step is not finite and `on_nonfinite` is "stop", if data cannot be read, or
-            if a checkpoint cannot be written.
+        UserError: if the loss, gradient or a new parameter of a step is not finite and `on_nonfinite` is "stop", if data cannot
+            be read, or if a checkpoint cannot be written.
         Stopped: (a `SystemExit`) after SIGTERM or Ctrl-C, once the state is saved.
     """
     config, total, start_step = run.config, run.steps.total, int(state.step)
@@ -163,7 +163,7 @@ class _CompiledStep:
 
 
 class _Nonfinite:
-    """Watches the number of steps whose loss or gradient was infinite or NaN."""
+    """Watches the number of steps whose loss, gradient or new parameters were infinite or NaN."""
 
     def __init__(self, action: str, count: int) -> None:
         self._action, self._count = action, count
@@ -176,10 +176,10 @@ class _Nonfinite:
         self._count = now
         if self._action == "stop":
             raise UserError(
-                f"Expected a finite loss and gradient, got infinity or NaN in step {step}; the checkpoints are from before it. "
-                "Lower learning_rate, set clip_norm, or skip such steps with on_nonfinite=skip."
+                f"Expected a finite loss, gradient and update, got infinity or NaN in step {step}; the checkpoints are from "
+                "before it. Lower learning_rate, set clip_norm, or skip such steps with on_nonfinite=skip."
             )
-        logger.warning("Step %d changed nothing: its loss or gradient is not finite (%d such steps so far).", step, now)
+        logger.warning("Step %d changed nothing: its loss, gradient or update is not finite (%d such steps so far).", step, now)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax.sharding import constrain, gather_parameters, scatter_gradients
@@ -27,8 +27,9 @@ def make_train_step(
     """Returns the function from a state and a batch to the next state and its scalars.
 
     The scalars are `loss`, `grad_norm` (before clipping), `parameter_norm` (before the step), `learning_rate`, the sums of the
-    task's `LossOutput`, and `nonfinite`: the number of steps so far whose loss or gradient was infinite or NaN. Such a step
-    changes nothing but that count and the step number.
+    task's `LossOutput`, and `nonfinite`: the number of steps so far whose loss, gradient or new parameters were infinite or
+    NaN. Such a step changes nothing but that count and the step number. Only new parameters stay if `on_nonfinite` is "stop":
+    the run ends then, before it saves them.
 
     Args:
         task: the task, for its augmentation and loss.
@@ -81,13 +82,15 @@ def make_train_step(
 
         loss, grad_norm = output.total / weight, optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        if config.on_nonfinite == "skip":  # otherwise the run ends, and nothing need wait for the new parameters
+            finite &= _all_finite((params, output.batch_stats))
         updated = dataclasses.replace(state, params=params, batch_stats=output.batch_stats, opt_state=opt_state, ema=ema)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         new_state = dataclasses.replace(
             kept,
             step=state.step + 1,
             skipped=state.skipped + jnp.sum(batch["valid"] == 0, dtype=jnp.int32),
-            nonfinite=state.nonfinite + ~finite,
+            nonfinite=state.nonfinite + ~(finite & _all_finite((kept.params, kept.batch_stats))),
         )
         scalars = {
             "loss": loss,
@@ -121,6 +124,11 @@ def _split(x: Array, parts: int) -> Array:
     """Returns (parts, B / parts, ...): part i has the rows i, i + parts, ..., so that every device has rows of every part."""
     split = jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
     return constrain(split, None, "batch", *(None,) * (x.ndim - 1))
+
+
+def _all_finite(tree: PyTree) -> Bool[Array, ""]:
+    tree = jax.lax.optimization_barrier(tree)  # so that the programs that compute it, and their last bits, stay the same
+    return jax.tree.reduce(jnp.logical_and, jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), tree))
 
 
 def _average(ema: PyTree, new: PyTree, decay: float) -> PyTree:

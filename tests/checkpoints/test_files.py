@@ -13,6 +13,7 @@ import safetensors.numpy
 from paca_jax.checkpoints.description import Description
 from paca_jax.checkpoints.files import read_state_dict, read_weights, write_state_dict
 from paca_jax.errors import UserError
+from tests.shapes import unchecked
 
 STATE = {
     "head.weight": np.arange(12, dtype=np.float32).reshape(3, 4) / 7,
@@ -81,14 +82,14 @@ def test_a_damaged_description_is_told(tmp_path, content):
     if b"sha256" in content:
         checksum = hashlib.sha256((tmp_path / "a.pth").read_bytes()).hexdigest()
         (tmp_path / "a.pth.json").write_bytes(content.replace(b"5", f'"{checksum}"'.encode()))
-    with pytest.raises(UserError, match=r"description of a model in .*a\.pth\.json"):
+    with pytest.raises(UserError, match=r"(description of a model|JSON object) in .*a\.pth\.json"):
         read_state_dict(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("header", ["[1]", '{"nome": "x"}', "{", '{"name": 3}'])
 def test_a_damaged_header_is_told(tmp_path, header):
     (tmp_path / "a.safetensors").write_bytes(safetensors.numpy.save(STATE, {"paca_jax": header}))
-    with pytest.raises(UserError, match=r"description of a model in .*a\.safetensors"):
+    with pytest.raises(UserError, match=r"(description of a model|JSON object) in .*a\.safetensors"):
         read_state_dict(tmp_path / "a.safetensors")
 
 
@@ -159,7 +160,7 @@ def test_what_holds_no_state_dict_is_told(tmp_path):
 
 
 def test_missing_files_and_other_endings_are_told(tmp_path):
-    with pytest.raises(UserError, match="There is no file"):
+    with pytest.raises(UserError, match="Expected a file at"):
         read_state_dict(tmp_path / "none.safetensors")
     np.savez(tmp_path / "weights.npz", **STATE)
     with pytest.raises(UserError, match=r"no PyTorch file, or a damaged one \(an archive without data\.pkl\)"):
@@ -228,11 +229,11 @@ def test_an_index_that_its_files_do_not_fit_is_told(tmp_path):
     with pytest.raises(UserError, match=r"got 1 \(first difference: head\.bias\)"):
         read_state_dict(index)
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(UserError, match="There is no file"):
+    with pytest.raises(UserError, match="Expected a file at"):
         read_state_dict(index)
     for wrong in ("{}", '{"weight_map": []}', '{"weight_map": {"a": "model.safetensors.index.json"}}', '{"weight_map'):
         index.write_text(wrong)
-        with pytest.raises(UserError, match=r"an index of weights|no safetensors or PyTorch file"):
+        with pytest.raises(UserError, match=r"an index of weights|JSON object in|no safetensors or PyTorch file"):
             read_state_dict(index)
 
 
@@ -245,3 +246,10 @@ def test_a_header_of_any_length_is_one_of_safetensors(tmp_path, first):
     data = len(header).to_bytes(8, "little") + header + data[end:]
     (tmp_path / "w.safetensors").write_bytes(data)
     _assert_equal(read_state_dict(tmp_path / "w.safetensors"), STATE)
+
+
+@pytest.mark.parametrize("names", ["abc", b"abc", 3, [1, 2, 3], {"a": 1}])
+def test_names_of_classes_are_texts(tmp_path, names):
+    with unchecked(), pytest.raises(UserError, match="Expected class_names to be"):
+        write_state_dict(tmp_path / "w.safetensors", STATE, class_names=names)
+    assert not list(tmp_path.iterdir())

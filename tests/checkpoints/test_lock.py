@@ -73,7 +73,7 @@ def test_a_lease_that_is_renewed_refuses_a_second_job(workdir):
     assert not list(workdir.iterdir())
 
 
-@pytest.mark.parametrize("left", [json.dumps(OTHER), json.dumps(OTHER)[:20]], ids=["whole", "cut"])
+@pytest.mark.parametrize("left", [json.dumps(OTHER), json.dumps(OTHER)[:20], "[]", '{"host": 1}', "null"])
 def test_a_lease_that_nobody_renews_expires(workdir, left, caplog):
     workdir.mkdir()
     (workdir / ".lock.json").write_text(left)

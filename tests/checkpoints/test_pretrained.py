@@ -107,3 +107,11 @@ def test_offline_address_and_place_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "BASE_ADDRESS", "http://127.0.0.1:9/")
     with pytest.raises(UserError, match=f"put the file by hand at {tmp_path / FILE}"):
         fetch_pretrained(NAME, tmp_path)
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff\xfe", b"0" * 64])
+def test_a_record_of_another_checksum_is_told(tmp_path, record):
+    (tmp_path / FILE).write_bytes(b"weights")
+    (tmp_path / f"{FILE}.sha256").write_bytes(record)
+    with pytest.raises(UserError, match=r"Expected the SHA-256 .* delete .*\.sha256"):
+        fetch_pretrained(NAME, tmp_path)

@@ -64,7 +64,7 @@ WAYS = {
 
 
 def _converted(place, out, weights=None):
-    assert main([str(place), str(out), *([] if weights is None else ["--weights", weights])]) == 0
+    main([str(place), str(out), *([] if weights is None else ["--weights", weights])])
     return load(out)[1]
 
 
@@ -86,12 +86,13 @@ def test_what_was_taken_is_logged(run, pair, caplog):
 
 def test_averaged_weights_that_are_not_there_are_told(tmp_path, nano, capsys):
     write_state_dict(tmp_path / "w.safetensors", nano[2], NANO)
-    assert main([str(tmp_path / "w.safetensors"), str(tmp_path / "run")]) == 0
+    main([str(tmp_path / "w.safetensors"), str(tmp_path / "run")])
     capsys.readouterr()
     for place in ("w.safetensors", "run"):
         with pytest.raises(UserError, match=r"Expected averaged (weights|variables)"):
             load(tmp_path / place, weights="ema")
-        assert main([str(tmp_path / place), str(tmp_path / "new.safetensors"), "--weights=ema"]) == 2
+        with pytest.raises(SystemExit, match="2"):
+            main([str(tmp_path / place), str(tmp_path / "new.safetensors"), "--weights=ema"])
         assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -136,7 +137,7 @@ def test_a_folder_of_hugging_face(tmp_path, nano, caplog):
     assert (loaded.class_names, loaded.model.config.image_size) == (tuple(NAMES), 96)
     assert any("normalizes images with mean (0.5, 0.5, 0.5)" in note for note in loaded.notes)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match=r"description of a model in .*config\.json"):
+    with pytest.raises(UserError, match=r"JSON object in .*config\.json"):
         load(tmp_path)
 
 
@@ -146,7 +147,7 @@ def test_weights_for_rgb_become_those_for_gray_only_when_asked(tmp_path, nano, f
     write_state_dict(tmp_path / "w.safetensors", state, NANO)
     place = tmp_path / "w.safetensors"
     if form == "workdir":
-        assert main([str(place), str(tmp_path / "run")]) == 0
+        main([str(place), str(tmp_path / "run")])
         place = tmp_path / "run"
     with pytest.raises(UserError, match=r"images of 1 channel, got some for 3\. rgb_to_gray=True"):
         load(place, image_channels=1)
@@ -191,7 +192,7 @@ def test_an_address_is_downloaded_once(server, nano, tmp_path):
         assert load(f"{address}/b/w.safetensors")[0].config.image_size == 64
     assert len(requests) == 2
     initial_variables(f"{address}/b/w.safetensors", nano[0], ())
-    assert main([f"{address}/b/w.safetensors", str(tmp_path / "out.safetensors")]) == 0
+    main([f"{address}/b/w.safetensors", str(tmp_path / "out.safetensors")])
     assert len(requests) == 2
 
 
@@ -203,7 +204,7 @@ def test_an_address_of_something_else_is_told_and_not_kept(server, tmp_path):
     with pytest.raises(UserError, match=r"Could not download .*none\.pth"):
         load(f"{address}/none.pth")
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
-    for wrong in (address, f"{address}/"):
+    for wrong in (address, f"{address}/", "http://[::1/w.pth", f"{address}/two%0Alines.pth", f"{address}/%00.pth"):
         with pytest.raises(UserError, match="the address of a file of weights"):
             load(wrong)
 
@@ -212,7 +213,8 @@ def test_an_address_of_something_else_is_told_and_not_kept(server, tmp_path):
 def test_other_addresses_are_told_in_one_sentence(place, tmp_path, capsys):
     with pytest.raises(UserError, match=r"Expected a path"):
         load(place)
-    assert main([place, str(tmp_path / "out.safetensors")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main([place, str(tmp_path / "out.safetensors")])
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -221,5 +223,5 @@ def test_a_home_folder_is_expanded(tmp_path, nano, monkeypatch):
     write_state_dict("~/w.safetensors", nano[2], NANO)
     assert (tmp_path / "w.safetensors").is_file()
     assert load("~/w.safetensors")[0] == nano[0]
-    assert main(["~/w.safetensors", "~/run"]) == 0
+    main(["~/w.safetensors", "~/run"])
     assert load("~/run")[0] == nano[0]

@@ -1,6 +1,9 @@
 """Workdirs, and the checkpoints of a run in them."""
 
 import dataclasses
+import json
+import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +15,12 @@ from jax.sharding import SingleDeviceSharding
 import paca_jax
 from paca_jax.checkpoints.manager import Checkpoints
 from paca_jax.checkpoints.workdir import read_variables, write_variables
+from paca_jax.cli import convert
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.train.state import TrainState, state_of
 from tests import golden
+from tests.runs import environment, run
 
 SIZES = {"embed_dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "clusters": (4, 4, 0, 0)}
 RECIPE = {"name": "pacavit_nano", "num_classes": 5, **SIZES}
@@ -78,3 +83,112 @@ def test_a_workdir_under_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         Checkpoints(tmp_path / "file" / "run", 1, "eval/accuracy")
+
+
+def _write(workdir):
+    write_variables(workdir, golden.random_variables(create_model(**RECIPE)), {"model": RECIPE, "class_names": list("abcde")})
+    return workdir
+
+
+@pytest.mark.parametrize("name", ["7", "123"])
+def test_a_checkpoint_whose_folder_was_renamed_is_told(tmp_path, name):
+    checkpoints = _write(tmp_path / "run") / "checkpoints"
+    (checkpoints / "0").rename(checkpoints / name)
+    with pytest.raises(UserError, match=rf"Expected the checkpoint of step {name} in .*/{name}, got that of step 0"):
+        paca_jax.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"text"',
+        b"\xff\xfe",
+        b'{"model": 3}',
+        b'{"model": {"name": null}}',
+        b'{"model": {"name": "pacavit_nano", "implementation": "xla"}}',
+        b'{"model": {"name": "pacavit_nano"}, "class_names": "abcde"}',
+        b'{"model": {"name": "pacavit_nano"}, "class_names": [1, 2]}',
+        b'{"model": {"name": "pacavit_nano"}, "config": []}',
+        b'{"model": {"name": "pacavit_nano"}, "step": "0"}',
+        b'{"model": {"name": "pacavit_nano"}, "step": 1' + b"0" * 5000 + b"}",
+        b"[" * 100_000,
+    ],
+    ids=lambda content: str(content[-40:]),
+)
+def test_metadata_that_is_not_what_was_written_is_told(tmp_path, content):
+    file = _write(tmp_path / "run") / "checkpoints" / "0" / "metadata" / "metadata"
+    assert json.loads(file.read_text())["step"] == 0
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="checkpoints/0"):
+        paca_jax.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("left", ["folder", "incomplete"])
+def test_what_a_killed_conversion_leaves_does_not_hinder_the_next(tmp_path, left):
+    _write(tmp_path / "source")
+    _write(tmp_path / ".run.incomplete")
+    if left == "folder":
+        (tmp_path / "run").mkdir()
+    convert.main([str(tmp_path / "source"), str(tmp_path / "run")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "source"]
+    assert paca_jax.load(tmp_path / "run")[0] == create_model(**RECIPE)
+
+
+@pytest.mark.parametrize("destination", ["run", "w.safetensors"])
+@pytest.mark.parametrize("room", [0, 100, 20_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, destination, room):
+    _write(tmp_path / "source")
+    code = f"""
+import resource
+from paca_jax.cli.convert import main
+resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+main([{str(tmp_path / "source")!r}, {str(tmp_path / destination)!r}])
+"""
+    done = run([sys.executable, "-c", code], environment())
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert str(tmp_path / destination) in lines[0]
+    convert.main([str(tmp_path / "source"), str(tmp_path / destination)])
+    assert paca_jax.load(tmp_path / destination)[0] == create_model(**RECIPE)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_conversion_replaces_a_file_only_when_asked_and_a_folder_never(tmp_path, name, capsys):
+    if name == "w.pth":
+        pytest.importorskip("torch")
+    _write(tmp_path / "source")
+    (tmp_path / name).write_bytes(b"mine")
+    _write(tmp_path / "taken")
+    for destination, flags in ((name, []), ("taken", []), ("taken", ["--overwrite"])):
+        with pytest.raises(SystemExit, match="2"):
+            convert.main([str(tmp_path / "source"), str(tmp_path / destination), *flags])
+        assert f"{destination} exists already" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == b"mine"
+    convert.main([str(tmp_path / "source"), str(tmp_path / name), "--overwrite"])
+    assert paca_jax.load(tmp_path / name)[0] == create_model(**RECIPE)
+
+
+@pytest.mark.parametrize("name", ["metadata/metadata", "variables/manifest.ocdbt", "_CHECKPOINT_METADATA"])
+def test_a_pipe_in_a_checkpoint_is_told(tmp_path, name):
+    file = _write(tmp_path / "run") / "checkpoints" / "0" / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(UserError, match=rf"Expected a file at .*{name}, got a pipe"):
+        paca_jax.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.3, 0.6, 0.9])
+def test_every_cut_file_of_arrays_is_told(tmp_path, kept):
+    for file in sorted((_write(tmp_path / "run") / "checkpoints" / "0" / "variables" / "d").iterdir()):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: int(kept * len(whole))])
+        with pytest.raises(UserError, match=r"checkpoints/0 is damaged"):
+            paca_jax.load(tmp_path / "run")
+        file.write_bytes(whole)
+    paca_jax.load(tmp_path / "run")

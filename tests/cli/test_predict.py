@@ -1,5 +1,6 @@
 """`paca predict` with a classifier, a segmentor and a detector."""
 
+import hashlib
 import json
 import shutil
 import sys
@@ -55,10 +56,18 @@ def places(tmp_path_factory):
     return root, pictures
 
 
+def _found(out):
+    """Returns {picture: entries}, after a look at the list of files."""
+    found = json.loads((out / "predictions.json").read_text())
+    files = {entry["name"]: entry["sha256"] for entry in found.pop("files/")}
+    assert files == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("*.*.png")}
+    return found
+
+
 def test_a_classifier(places, tmp_path, capsys):
     root, pictures = places
     main(["--checkpoint", str(root / "run"), *map(str, pictures), "--out", str(tmp_path / "out")])
-    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    found = _found(tmp_path / "out")
     assert list(found) == [str(path) for path in pictures]
     for answer in found.values():
         assert {entry["name"] for entry in answer} == {"ant", "bee", "cat", "dog"}
@@ -72,7 +81,7 @@ def test_a_classifier(places, tmp_path, capsys):
 def test_a_segmentor(places, tmp_path):
     root, pictures = places
     main(["--checkpoint", str(root / "segmentor.safetensors"), *map(str, pictures), "--out", str(tmp_path)])
-    found = json.loads((tmp_path / "predictions.json").read_text())
+    found = _found(tmp_path)
     for path, name in zip(pictures, ("photo", "photo_2"), strict=True):
         mask = Image.open(tmp_path / f"{name}.mask.png")
         assert (mask.mode, mask.size) == ("P", Image.open(path).size)
@@ -85,7 +94,7 @@ def test_a_segmentor(places, tmp_path):
 def test_a_detector(places, tmp_path, capsys):
     root, pictures = places
     main(["--checkpoint", str(root / "detector.safetensors"), str(pictures[1]), "--out", str(tmp_path)])
-    (found,) = json.loads((tmp_path / "predictions.json").read_text()).values()
+    (found,) = _found(tmp_path).values()
     assert found
     for entry in found:
         assert entry["name"] in {"class 0", "class 1", "class 2"}
@@ -136,7 +145,7 @@ def test_a_picture_that_cannot_be_read_keeps_the_predictions_before_it(places, t
         error = capsys.readouterr().err
         assert str(bad) in error
         assert reason in error
-        assert list(json.loads((out / "predictions.json").read_text())) == [str(pictures[0])]
+        assert list(_found(out)) == [str(pictures[0])]
 
 
 def test_a_checkpoint_that_is_not_there_ends_with_one_line(places, tmp_path):
@@ -149,7 +158,7 @@ def test_a_checkpoint_that_is_not_there_ends_with_one_line(places, tmp_path):
 
 def _predict(place, pictures, out, *flags):
     main(["--checkpoint", str(place), *map(str, pictures), "--out", str(out), *flags])
-    return json.loads((out / "predictions.json").read_text())
+    return _found(out)
 
 
 @pytest.mark.parametrize("form", ["w.safetensors", "w.pth", "folder"])
@@ -160,7 +169,7 @@ def test_a_converted_model_answers_the_same(places, tmp_path, form):
     recipe = CLASSIFIER | {"image_size": 64, "crop": 0.7}
     names = {"model": recipe, "class_names": ["Käfer", "bee", "cat", "dog"]}
     write_variables(tmp_path / "run", golden.random_variables(create_model(**recipe)), names)
-    assert convert.main([str(tmp_path / "run"), str(tmp_path / form)]) == 0
+    convert.main([str(tmp_path / "run"), str(tmp_path / form)])
     before, after = (_predict(tmp_path / place, pictures, tmp_path / f"{place}-out") for place in ("run", form))
     assert before == after
     assert {entry["name"] for entry in before[str(pictures[0])]} == set(names["class_names"])
@@ -173,7 +182,7 @@ def test_without_its_description_a_file_says_what_is_missing(places, tmp_path, c
     write_variables(
         tmp_path / "run", golden.random_variables(create_model(**recipe)), {"model": recipe, "class_names": list("abcd")}
     )
-    assert convert.main([str(tmp_path / "run"), str(tmp_path / "w.pth")]) == 0
+    convert.main([str(tmp_path / "run"), str(tmp_path / "w.pth")])
     assert "Keep w.pth.json beside it" in capsys.readouterr().out
     expected = _predict(tmp_path / "w.pth", pictures, tmp_path / "a")
     (tmp_path / "w.pth.json").unlink()
@@ -182,16 +191,19 @@ def test_without_its_description_a_file_says_what_is_missing(places, tmp_path, c
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\n", "utf-16")
     flags = ["--image-size=64", f"--class-names={tmp_path / 'names.txt'}"]
     assert _predict(tmp_path / "w.pth", pictures, tmp_path / "c", *flags) == expected
-    assert convert.main([str(tmp_path / "w.pth"), str(tmp_path / "w.safetensors"), *flags]) == 0
+    convert.main([str(tmp_path / "w.pth"), str(tmp_path / "w.safetensors"), *flags])
     assert _predict(tmp_path / "w.safetensors", pictures, tmp_path / "d") == expected
 
 
-def test_a_wrong_number_of_names_is_told(places, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("lines", "told"), [("a\nb\n", "Expected the names of 4 classes, got 2"), ("a\n\nc\nd\n", r"got an empty one (number 2)")]
+)
+def test_wrong_names_are_told(places, tmp_path, capsys, lines, told):
     root, pictures = places
-    (tmp_path / "names.txt").write_text("a\nb\n")
+    (tmp_path / "names.txt").write_text(lines)
     with pytest.raises(SystemExit):
         _predict(root / "run", pictures, tmp_path / "out", f"--class-names={tmp_path / 'names.txt'}")
-    assert "Expected the names of 4 classes, got 2" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("count", "names"), [(80, "class "), (150, "class "), (1000, None)])

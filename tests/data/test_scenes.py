@@ -14,7 +14,7 @@ from PIL import Image
 from paca_jax.data import open_dataset
 from paca_jax.data.prepare import main
 from paca_jax.data.scenes.compose import MIN_VISIBLE_PIXELS, Garment, Piece, compose, cut_out, paint, resample, settle
-from paca_jax.data.sources.tfds import find_builder
+from paca_jax.data.sources.tfds_files import find_builder
 from paca_jax.errors import UserError
 from tests.data.tiny import DATASETS, encode
 

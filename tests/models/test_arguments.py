@@ -77,26 +77,50 @@ def test_methods_are_known(model, variables, method, near):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"clusters": 16}, "clusters to be a tuple with a whole number for each stage, got 16"),
-        ({"clusters": (1.5, 2, 2, 2)}, "whole number for each stage, got"),
-        ({"clusters": (True, 2, 2, 2)}, "whole number for each stage, got"),
-        ({"mlp_ratios": "4444"}, "mlp_ratios to be a tuple with a number for each stage, got '4444'"),
-        ({"depths": (1, 0, 1, 1)}, "depths of at least 1"),
-        ({"num_heads": (0, 1, 1, 1)}, "num_heads of at least 1"),
-        ({"clustering_kernel_sizes": (-1, 3, 3, 3)}, "clustering_kernel_sizes of at least 1"),
-        ({"embed_dims": ()}, r"embed_dims of at least 1, got \(\)"),
-        ({"num_classes": "10"}, "num_classes to be a whole number, got '10'"),
-        ({"num_classes": 2.0}, "num_classes to be a whole number, got 2.0"),
-        ({"drop_path_rate": "0.1"}, "drop_path_rate to be a number, got '0.1'"),
-        ({"drop_path_rate": float("nan")}, r"drop_path_rate in \[0, 1\), got nan"),
+        ({"clusters": 16}, "clusters to be a tuple of values, each a whole number from 0 to 65536, 1 to 8 of them, got 16"),
+        ({"clusters": (1.5, 2, 2, 2)}, "each a whole number from 0 to 65536, .*, got"),
+        ({"clusters": (True, 2, 2, 2)}, "each a whole number from 0 to 65536, .*, got"),
+        ({"mlp_ratios": "4444"}, "mlp_ratios to be a tuple of values, each a number above 0, up to 64, .*, got '4444'"),
+        ({"depths": (1, 0, 1, 1)}, "depths to be a tuple of values, each a whole number from 1 to 1000"),
+        ({"num_heads": (0, 1, 1, 1)}, "num_heads to be a tuple of values, each a whole number from 1"),
+        (
+            {"clustering_kernel_sizes": (-1, 3, 3, 3)},
+            "clustering_kernel_sizes to be a tuple of values, each a whole number from 1",
+        ),
+        ({"embed_dims": ()}, r"embed_dims to be .*, 1 to 8 of them, got \(\)"),
+        ({"num_classes": "10"}, "num_classes to be a whole number from 0 to 1000000, got '10'"),
+        ({"num_classes": 2.0}, "num_classes to be a whole number from 0 to 1000000, got 2.0"),
+        ({"drop_path_rate": "0.1"}, "drop_path_rate to be a number from 0 to below 1, got '0.1'"),
+        ({"drop_path_rate": float("nan")}, "drop_path_rate to be a number from 0 to below 1, got nan"),
         ({"cluster_norm": 1}, "cluster_norm to be True or False, got 1"),
         ({"teacher": True}, "teacher to be a TeacherConfig or None, got True"),
-        ({"layer_scale": "1"}, "layer_scale to be a number or None, got '1'"),
-        ({"image_size": 0}, "image_size of at least 1, got 0"),
-        ({"crop": 90}, "crop above 0 and up to 1, got 90"),
+        ({"layer_scale": "1"}, "layer_scale to be a number from 0 to 1000 or None, got '1'"),
+        ({"image_size": 0}, "image_size to be a whole number from 1 to 16384, got 0"),
+        ({"crop": 90}, "crop to be a number above 0, up to 1, got 90"),
         ({"dtype": "bf16"}, "floating-point dtype, got 'bf16'.* 'bfloat16'"),
         ({"dtype": jnp.int32}, "floating-point dtype, got .*int32"),
         ({"dtype": None}, "floating-point dtype, got None"),
+        ({"remat": "yes"}, "remat to be True or False, got 'yes'"),
+        ({"implementation": 0}, "implementation to be a text or None, got 0"),
+        ({"clustering": "dense"}, "clustering to be one of conv, mlp, linear, got 'dense'"),
+        ({"teacher": None, "mlp_ratios": (0.001, 2, 2, 2)}, "mlp_ratios that give each MLP a hidden channel"),
+        # as in a recorded recipe that is damaged
+        ({"num_heads": None}, "num_heads to be a tuple of values, .*, got None"),
+        ({"num_heads": [1, None, 4, 5]}, "num_heads to be"),
+        ({"depths": [1, float("nan"), 1, 1]}, "depths to be"),
+        ({"mlp_ratios": [2, 2, 2, float("inf")]}, "mlp_ratios to be"),
+        ({"layer_scale": float("nan")}, "layer_scale to be"),
+        ({"clustering": ["conv"]}, "clustering to be"),
+        # sizes that would exhaust any machine
+        ({"num_classes": 10**12}, "num_classes to be a whole number from 0 to 1000000, got 1000000000000"),
+        ({"num_classes": 10**5000}, "num_classes to be .*, got a huge int"),
+        ({"clusters": (10**9, 100, 100, 0)}, "clusters to be"),
+        ({"embed_dims": (32, 64, 128, 10**7)}, "embed_dims to be"),
+        ({"embed_dims": (32,) * 10**6}, r"embed_dims to be .*, 1 to 8 of them, got \(32, .*\.\.\."),
+        ({"depths": (1, 2, 2, 10**6)}, "depths to be"),
+        ({"clustering_kernel_sizes": (7, 7, 7, 10**6 + 1)}, "clustering_kernel_sizes to be"),
+        ({"image_size": 10**6}, "image_size to be"),
+        ({"image_channels": 10**6}, "image_channels to be"),
     ],
 )
 def test_options_have_their_types(overrides, message):
@@ -106,10 +130,20 @@ def test_options_have_their_types(overrides, message):
 
 @pytest.mark.parametrize(
     ("name", "overrides"),
-    [("pacahead_nano", {"head_channels": 8.5}), ("mask_rcnn_nano", {"detections": "100"}), ("upernet_nano", {"clusters": 9})],
+    [
+        ("pacahead_nano", {"head_channels": 8.5}),
+        ("mask_rcnn_nano", {"detections": "100"}),
+        ("upernet_nano", {"clusters": 9}),
+        ("pacahead_nano", {"num_classes": 256}),
+        ("upernet_nano", {"long_side": 10**9}),
+        ("pacahead_nano", {"head_dropout_rate": float("nan")}),
+        ("mask_rcnn_nano", {"proposals": 10**9}),
+        ("mask_rcnn_nano", {"num_classes": 0}),
+        ("mask_rcnn_nano", {"score_threshold": 1}),
+    ],
 )
 def test_options_of_downstream_models_have_their_types(name, overrides):
-    with unchecked(), pytest.raises(UserError, match=f"Expected {next(iter(overrides))} to be a"):
+    with unchecked(), pytest.raises(UserError, match=f"Expected {next(iter(overrides))} to be "):
         create_model(name, **overrides)
 
 

@@ -3,17 +3,31 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.proof import kernels, kills, processes, starts
+from tests.proof import fuzz, inputs, interruptions, kernels, kills, processes, starts
 
-# The runs to kill, and the number of times.
-KILLS = {
-    "classification": (starts.classification, 20),
-    "segmentation": (starts.segmentation, 4),
-    "detection": (starts.detection, 4),
+# Takes the folder of its files and the seed.
+Campaign = Callable[[Path, int], dict[str, Any]]
+
+
+def _kills(start: starts.Start, count: int) -> Campaign:
+    return lambda folder, seed: kills.campaign(start, folder, count, seed)
+
+
+# Each with the function that makes a table of its result.
+CAMPAIGNS: dict[str, tuple[Campaign, Callable[[dict[str, Any]], str]]] = {
+    "classification": (_kills(starts.classification, 20), kills.as_table),
+    "segmentation": (_kills(starts.segmentation, 4), kills.as_table),
+    "detection": (_kills(starts.detection, 4), kills.as_table),
+    "processes": (processes.campaign, processes.as_table),
+    "interruptions": (interruptions.campaign, interruptions.as_table),
+    "inputs": (inputs.campaign, inputs.as_table),
+    "fuzz": (fuzz.campaign, fuzz.as_table),
+    "kernels": (lambda folder, seed: kernels.campaign(folder), kernels.as_table),
 }
-CAMPAIGNS = (*KILLS, "processes", "kernels")
 
 
 def main() -> None:
@@ -28,17 +42,9 @@ def main() -> None:
 
     holds = True
     for name in [arguments.only] if arguments.only else CAMPAIGNS:
-        folder = arguments.out / name
-        if name in KILLS:
-            start, count = KILLS[name]
-            result = kills.campaign(start, folder, count, arguments.seed)
-            table = kills.as_table(result)
-        elif name == "kernels":
-            result = kernels.campaign(folder)
-            table = kernels.as_table(result)
-        else:
-            result = processes.campaign(folder, arguments.seed)
-            table = processes.as_table(result)
+        campaign, as_table = CAMPAIGNS[name]
+        result = campaign(arguments.out / name, arguments.seed)
+        table = as_table(result)
         (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
         (arguments.out / f"{name}.md").write_text(table)
         print(table)

@@ -18,7 +18,7 @@ from tests.runs import scalars, small_config
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
 
 ONE = jax.devices()[:1]
-WILD = {"learning_rate": 1e30, "min_learning_rate": 1e30, "warmup_steps": 0}
+WILD = {"learning_rate": 1e3, "min_learning_rate": 1e3, "weight_decay": 1e3, "warmup_steps": 0}
 
 
 class At(logging.Handler):
@@ -85,8 +85,8 @@ def test_a_step_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(finis
     shutil.copytree(finished_run, workdir)
     for step in (8, 12):
         shutil.rmtree(workdir / "checkpoints" / str(step))
-    with pytest.raises(UserError, match=r"got infinity or NaN in step 8; .* on_nonfinite=skip"):
-        train(small_config(**WILD), workdir, devices=ONE)
+    with pytest.raises(UserError, match=r"got infinity or NaN in step 9; .* on_nonfinite=skip"):
+        train(small_config(**WILD, checkpoint_every_steps=12), workdir, devices=ONE)
     assert [path.name for path in (workdir / "checkpoints").iterdir()] == ["6"]
     train(small_config(), workdir, devices=ONE)
     assert scalars(workdir) == scalars(finished_run)
@@ -95,14 +95,14 @@ def test_a_step_that_is_not_finite_stops_the_run_and_keeps_its_checkpoints(finis
 def test_steps_that_are_not_finite_can_be_skipped_and_are_counted(tmp_path, caplog):
     train(small_config(**WILD, on_nonfinite="skip"), tmp_path, devices=ONE)
     lines = scalars(tmp_path)
-    assert [line["train/nonfinite"] for line in lines] == [1, 3, 5, 7, 9, 11]
+    assert [line["train/nonfinite"] for line in lines] == [0, 2, 4, 6, 8, 10]
     assert lines[-1]["train/grad_norm"] is None
-    assert "Step 12 changed nothing: its loss or gradient is not finite (11 such steps so far)" in caplog.text
+    assert "Step 12 changed nothing: its loss, gradient or update is not finite (10 such steps so far)" in caplog.text
     _, variables = paca_jax.load(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 
 
-def test_a_full_disk_is_reported_and_earlier_checkpoints_stay_whole(finished_run, tmp_path, at):
+def test_a_full_disk_is_reported_and_earlier_checkpoints_stay_whole(finished_run, tmp_path, at, capfd, caplog):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     at("step 8/12", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)))
     try:
@@ -110,6 +110,7 @@ def test_a_full_disk_is_reported_and_earlier_checkpoints_stay_whole(finished_run
             train(small_config(), tmp_path, devices=ONE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in caplog.text + capfd.readouterr().err
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     assert "4" in kept <= {"4", "6"}
     train(small_config(), tmp_path, devices=ONE)

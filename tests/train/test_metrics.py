@@ -1,8 +1,11 @@
 import json
 import math
+import os
 
+import pytest
 from etils import epath
 
+from paca_jax.errors import UserError
 from paca_jax.train.metrics import JsonLinesWriter, best_evaluation, read_metrics
 
 
@@ -48,3 +51,44 @@ def test_a_resumed_run_drops_the_lines_of_later_steps(tmp_path):
     writer.write_scalars(3, {"a": 3})
     writer.close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+DAMAGED = [
+    b"",
+    b'{"step": 2, "a',
+    b'{"step": 2, "a{"step": 3, "a": 1.0}',
+    b"\0" * 100,
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b"null",
+    b"[2]",
+    b'{"a": 1.0}',
+    b'{"step": null}',
+    b'{"step": "2"}',
+    b'{"step": true}',
+    b'{"step": 2, "a": "1.0"}',
+    b'{"step": 2, "a": [1.0]}',
+    b'{"step": 2, "a": 1' + b"0" * 400 + b"}",
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED, ids=range(len(DAMAGED)))
+def test_damaged_lines_are_named_kept_aside_and_stop_nothing(tmp_path, caplog, damaged):
+    first, last = b'{"step": 1, "a": 1.0}\n', b'{"step": 3, "a": 3.0}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(first + damaged + b"\n" + last)
+    assert [line["step"] for line in read_metrics(epath.Path(tmp_path))] == [1, 3]
+    if damaged:
+        assert f"Leaves out 1 damaged lines of {tmp_path / 'metrics.jsonl'}: 2." in caplog.text
+    for _ in range(2):
+        writer = JsonLinesWriter(epath.Path(tmp_path), start_step=3)
+        writer.write_scalars(4, {"a": 4})
+        writer.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == first + last + b'{"step": 4, "a": 4.0}\n'
+    aside = tmp_path / "metrics.damaged.jsonl"
+    assert (aside.read_bytes() if aside.exists() else b"") == (damaged + b"\n" if damaged else b"")
+
+
+def test_a_pipe_holds_no_metrics(tmp_path):
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, got a pipe"):
+        read_metrics(epath.Path(tmp_path))

@@ -109,6 +109,21 @@ def test_a_step_that_is_not_finite_changes_only_its_count(classifier, poison):
     assert int(good.nonfinite) == 0
 
 
+@pytest.mark.parametrize("rate", [3e38, np.nan])
+@pytest.mark.parametrize("action", ["stop", "skip"])
+def test_a_finite_gradient_whose_update_is_not_counts_and_is_skipped(classifier, rate, action):
+    model, variables = classifier
+    task = SimpleNamespace(augment=lambda b, rng: b, loss=lambda v, b, rng: cross_entropy(model, v, b, rng))
+    optimizer = optax.chain(optax.scale_by_sign(), optax.scale(rate), optax.scale(2.0))
+    step = jax.jit(make_train_step(task, optimizer, lambda _: rate, config_of(on_nonfinite=action)))
+    state, scalars = step(state_of(variables, optimizer, averaged=False), batch_of(12))
+    assert np.isfinite(scalars["loss"])
+    assert np.isfinite(scalars["grad_norm"])
+    assert (int(state.step), int(state.nonfinite), int(scalars["nonfinite"])) == (1, 1, 1)
+    if action == "skip":
+        assert jax.tree.all(jax.tree.map(np.array_equal, state.params, variables["params"]))
+
+
 def test_only_the_head_of_a_frozen_backbone_learns(classifier):
     frozen, scalars = one_step(classifier, batch_of(12), freeze_backbone=True)
     free, free_scalars = one_step(classifier, batch_of(12))

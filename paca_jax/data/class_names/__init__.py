@@ -12,6 +12,8 @@ Sources:
 from collections.abc import Sequence
 from importlib import resources
 
+from paca_jax.errors import UserError
+
 
 def _lines(file: str) -> tuple[str, ...]:
     return tuple(resources.files(__package__).joinpath(file).read_text("utf-8").splitlines())
@@ -27,5 +29,11 @@ COCO_CLASSES = _lines("coco_classes.txt")
 
 
 def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
-    """Returns ImageNet's words if the names are its WordNet ids in label order, and any other names unchanged."""
+    """Returns ImageNet's words if the names are its WordNet ids in label order, and any other names unchanged.
+
+    Raises:
+        UserError: the names are one text rather than several.
+    """
+    if isinstance(class_names, str | bytes) or not isinstance(class_names, Sequence):
+        raise UserError(f"Expected a sequence with the name of each class, got {class_names!r}. Pass a tuple.")
     return IMAGENET_CLASSES if tuple(class_names) == IMAGENET_SYNSETS else tuple(class_names)

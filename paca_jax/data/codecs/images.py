@@ -128,11 +128,17 @@ def convert_image(image: Image.Image, channels: int) -> Image.Image:
 
     Raises:
         ImageKindError: (a UserError) the pixels are floating point numbers or 32-bit integers, which have no known range, or
-            the mode has no such conversion, or one color of 16 bits stands for transparency.
-        UserError: `channels` is neither 1 nor 3.
+            the mode has no such conversion, one color of 16 bits stands for transparency, or there are no pixels.
+        UserError: `channels` is neither 1 nor 3, or `image` no Pillow image.
     """
-    if channels not in (1, 3):
+    if not isinstance(channels, int) or channels not in (1, 3):
         raise UserError(f"Expected 1 (gray) or 3 (color) image channels, got {channels!r}. Correct image_channels.")
+    if not isinstance(image, Image.Image):
+        raise UserError(f"Expected a Pillow image, got a value of type {type(image).__name__}. Decode the file first.")
+    if 0 in image.size:
+        raise ImageKindError(
+            f"Expected an image with pixels, got one of {image.width}x{image.height} (width x height). Leave it out."
+        )
     mode = "RGB" if channels == 3 else "L"
     if image.mode == "F" or (image.mode == "I" and image.format not in _SIXTEEN_BITS_IN_MODE_I):
         raise ImageKindError(
@@ -200,6 +206,8 @@ def _image_errors(data: bytes) -> Iterator[None]:
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Reads the header of an image file."""
+    if not isinstance(data, bytes | bytearray):
+        raise UserError(f"Expected the bytes of an image file, got a value of type {type(data).__name__}. Read the file first.")
     limit = os.environ.get(MAX_PIXELS)
     if limit is not None:
         if not limit.isdecimal() or int(limit) == 0:

@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from paca_jax.errors import UserError
+
 _ZERO = 48  # the code of the character for 0
 _DATA_BITS, _SIGN, _MORE = 5, 0x10, 0x20
 _MAX_BITS = 64  # of a count
+# Pixels of the outline of a polygon: drawing takes some 100 bytes for each.
+LONGEST = 2_000_000
 
 
 def parse_counts(text: str) -> list[int]:
@@ -42,8 +46,18 @@ def parse_counts(text: str) -> list[int]:
 
 def encode_bitmap(bitmap: np.ndarray) -> dict[str, Any]:
     """Returns the run-length encoding of a (H, W) bitmap in COCO's compressed form, {"size": [H, W], "counts": str}."""
+    if not isinstance(bitmap, np.ndarray) or bitmap.ndim != 2:
+        raise UserError(f"Expected a bitmap of shape (H, W), got {np.shape(bitmap)}. Pass one NumPy array for each object.")
     encoded = coco_mask.encode(np.asfortranarray(bitmap, np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def is_drawable(polygon: np.ndarray) -> bool:
+    """Returns whether the edges of a polygon, each at least one pixel, are `LONGEST` pixels or less in all."""
+    points = polygon.reshape(-1, 2)
+    if len(points) * max(float(np.ptp(polygon)), 1.0) <= LONGEST:  # true of almost all, and fast
+        return True
+    return float(np.maximum(np.abs(points - np.roll(points, 1, 0)).max(1), 1).sum()) <= LONGEST
 
 
 def encode_polygons(polygons: list[np.ndarray], size: tuple[int, int]) -> dict[str, Any]:
@@ -52,7 +66,12 @@ def encode_polygons(polygons: list[np.ndarray], size: tuple[int, int]) -> dict[s
     Args:
         polygons: one or more, each (2k,) x, y, ... in pixels with k >= 3; parts outside the picture are cut off.
         size: (height, width) of the picture in pixels.
+
+    Raises:
+        UserError: an outline is too long to be drawn.
     """
+    if not all(map(is_drawable, polygons)):
+        raise UserError(f"Expected polygons whose outlines are at most {LONGEST} pixels long, got longer ones. Simplify them.")
     return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
 
 

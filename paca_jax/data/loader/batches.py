@@ -21,6 +21,7 @@ from paca_jax.data.loader.workers import Batches, iterate
 from paca_jax.data.sources.dataset import Dataset
 from paca_jax.data.transforms.padding import Shape
 from paca_jax.errors import UserError
+from paca_jax.fields import check_value
 
 # The epoch of an example, and its index in the data set. None is a row that pads the last batch.
 Sample = tuple[int, int] | None
@@ -69,6 +70,8 @@ def train_batches(
             image cannot be decoded, a file of the data set is damaged or the transform rejects an example, which is then named.
     """
     rows = _checked_rows(dataset, batch_size, rows, num_workers)
+    for number, value in {"seed": seed, "start_step": start_step, "num_steps": num_steps}.items():
+        check_value(number, value, int)
     if start_step < 0:
         raise UserError(f"Expected start_step to be 0 or more, got {start_step}. Correct it.")
     order = len(dataset), batch_size, rows, seed
@@ -253,10 +256,17 @@ def _in_batches(indices: Sequence[int], batch_size: int) -> np.ndarray:
 
 
 def _checked_rows(dataset: Dataset, batch_size: int, rows: Sequence[int] | None, num_workers: int) -> Sequence[int]:
-    """Checks the numbers, and returns the rows of this process."""
+    """Checks the arguments, and returns the rows of this process."""
+    check_value("dataset", dataset, Dataset)
+    check_value("batch_size", batch_size, int)
+    check_value("num_workers", num_workers, int)
     if batch_size < 1:
         raise UserError(f"Expected batch_size to be 1 or more, got {batch_size}. Correct it.")
-    rows = range(batch_size) if rows is None else tuple(int(row) for row in rows)
+    if rows is None:
+        rows = range(batch_size)
+    elif not isinstance(rows, range):
+        check_value("rows", rows := tuple(rows) if isinstance(rows, Sequence | np.ndarray) else rows, tuple[int, ...])
+        rows = tuple(map(int, rows))
     ascending = all(low < high for low, high in itertools.pairwise(rows))
     if not rows or not ascending or rows[0] < 0 or rows[-1] >= batch_size:
         raise UserError(

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from paca_jax.data.codecs.images import ImageError, ImageKindError, image_size
+from paca_jax.fields import check_value
 
 # Files that are read at once if only their headers are wanted: remote files are slow one by one.
 READERS = 16
@@ -83,7 +84,9 @@ def image_sizes(dataset: Dataset) -> list[tuple[int, int] | None]:
 
     Raises:
         ImageKindError: (a UserError) an image is too large.
+        UserError: `dataset` is no data set.
     """
+    check_value("dataset", dataset, Dataset)
 
     def size(index: int) -> tuple[int, int] | None:
         try:

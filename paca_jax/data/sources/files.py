@@ -1,4 +1,4 @@
-"""Folders of image files: listing them, keeping the list small, and reading a file."""
+"""Folders of image files: listing them, keeping the list small, and reading lines of text."""
 
 import codecs
 import itertools
@@ -12,7 +12,8 @@ import numpy as np
 from etils import epath
 
 from paca_jax.data.sources.dataset import quoted
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, one_line
+from paca_jax.files import read_file
 from paca_jax.paths import user_path
 
 logger = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class LeftOut(Counter[str]):
 
     def add(self, names: Iterable[str]) -> None:
         """Counts files."""
-        self.update(PurePosixPath(name).suffix.lower() or "without an ending" for name in names)
+        self.update(one_line(PurePosixPath(name).suffix.lower()) or "without an ending" for name in names)
 
     def __str__(self) -> str:
         """Returns "80 .heic, 1 .txt", or "none"."""
@@ -152,19 +153,6 @@ def log_beside(root: epath.Path, folders: Sequence[str], splits: Mapping[str, st
     loose = LeftOut()
     loose.add(loose_files(root))
     loose.log(root)
-
-
-def read_file(path: str) -> bytes:
-    """Returns the bytes of a file of a data set.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return epath.Path(path).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"Expected the file {path} to be readable, got: {reason}. Restore it or start again.") from error
 
 
 def read_lines(path: str) -> list[str]:

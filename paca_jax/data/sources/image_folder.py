@@ -24,11 +24,11 @@ from paca_jax.data.sources.files import (
     list_files,
     log_beside,
     loose_files,
-    read_file,
     split_folders,
     subfolders,
 )
 from paca_jax.errors import UserError
+from paca_jax.files import read_file
 
 HELD_OUT = 0.1
 

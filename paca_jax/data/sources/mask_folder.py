@@ -8,6 +8,7 @@ A mask has the relative path of its image, with a suffix of `MASK_SUFFIXES`. `an
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,12 +26,12 @@ from paca_jax.data.sources.files import (
     checked_root,
     list_files,
     log_beside,
-    read_file,
     read_lines,
     split_folders,
     subfolders,
 )
 from paca_jax.errors import UserError
+from paca_jax.files import read_file
 
 _IMAGES = "images"
 _MASKS = ("masks", "annotations")
@@ -85,7 +86,7 @@ class MaskFolder(Dataset):
         """The lines of the folder's `classes.txt`, or ADE20K's classes if its own table is there instead.
 
         Raises:
-            UserError: there is no such file, it is not text in UTF-8 or marked UTF-16, or a line is empty.
+            UserError: there is no such file, it is not text in UTF-8 or marked UTF-16, a line is empty, or a name occurs twice.
         """
         path = epath.Path(self.data_dir) / _CLASSES
         if not path.exists():
@@ -97,6 +98,9 @@ class MaskFolder(Dataset):
             raise UserError(
                 f"Expected one name of a class on each line of {path}, line {names.index('') + 1} is empty. Fill it."
             )
+        name, count = Counter(names).most_common(1)[0]
+        if count > 1:
+            raise UserError(f"Expected a different name on each line of {path}, got {name!r} on {count} lines. Correct it.")
         return names
 
     def where(self, index: int) -> str:

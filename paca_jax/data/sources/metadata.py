@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from paca_jax.data.class_names import ADE20K_CLASSES, COCO_CLASSES, IMAGENET_SYNSETS
+from paca_jax.fields import check_value
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,6 @@ def published_classes(name: str) -> tuple[str, ...] | None:
     Args:
         name: "name", "name/config" or "name:version".
     """
+    check_value("the name of a data set", name, str)
     plain = name.split(":")[0].split("/")[0]
     return next((metadata.class_names for (known, _), metadata in PUBLISHED.items() if known == plain), None)

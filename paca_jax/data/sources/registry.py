@@ -13,6 +13,7 @@ from paca_jax.data.sources.mask_folder import Ade20kFolder, MaskFolder
 from paca_jax.data.sources.metadata import PUBLISHED, DatasetMetadata
 from paca_jax.data.sources.tfds import TfdsDataset
 from paca_jax.errors import UserError
+from paca_jax.fields import check_value
 from paca_jax.paths import user_path
 
 # The data sets that are folders, by the features of their examples. All other names are those of TFDS.
@@ -56,6 +57,9 @@ def open_dataset(
             the folder is not laid out as the modules `image_folder`, `mask_folder` (with masks) or `coco.layout` (with
             objects) describe.
     """
+    check_value("the name of a data set", name, str)
+    check_value("the split", split, str)
+    check_value("features", tuple(features) if isinstance(features, list) else features, tuple[str, ...])
     data_dir = None if data_dir is None else os.fspath(user_path(data_dir))
     if name not in _FOLDERS:
         if set(features) == {"image", "objects"}:
@@ -80,4 +84,5 @@ def describe_dataset(
 
     Arguments and errors are those of `open_dataset`.
     """
-    return PUBLISHED.get((name, split)) or open_dataset(name, split, data_dir, features, skip_missing)
+    published = PUBLISHED.get((name, split)) if isinstance(name, str) and isinstance(split, str) else None
+    return published or open_dataset(name, split, data_dir, features, skip_missing)

@@ -4,22 +4,25 @@ They are opened from their files alone: no builder code runs, nothing is downloa
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from paca_jax.data.sources.dataset import Dataset, quoted
 from paca_jax.data.sources.metadata import published_classes
+from paca_jax.data.sources.tfds_files import Shards, check_format, class_names, find_builder, malformed_errors, one_line
 from paca_jax.errors import UserError
 
 
 class _Opened(NamedTuple):
     """The open files of a split, and how to decode a record."""
 
+    shards: Shards
     records: Any  # random access to serialized tf.train.Example
     parse: Any  # bytes -> tf.train.Example
     fields: dict[str, str]  # feature -> the list of the Example that holds its value, if it is not decoded
+    labels: dict[str, int]  # feature -> the number of its classes
     sequences: dict[str, dict[str, "_Leaf"]]  # feature -> the leaves of its elements, if it is a sequence of dicts of numbers
     decoder: Any  # TFDS's decoder of the other features, or None
     class_names: tuple[str, ...] | None
@@ -31,6 +34,7 @@ class _Leaf(NamedTuple):
     kind: str  # the list of the Example that holds it
     dtype: np.dtype
     shape: tuple[int, ...]
+    classes: int | None  # if it is a label
 
 
 class TfdsDataset(Dataset):
@@ -50,7 +54,12 @@ class TfdsDataset(Dataset):
         self, name: str, split: str, data_dir: str | None = None, features: Sequence[str] = ("image", "label")
     ) -> None:
         self.name, self.split, self.data_dir, self.features = name, split, data_dir, tuple(features)
-        len(self)
+        try:
+            differences = self._opened.shards.differences()
+        except RuntimeError as error:
+            raise self._damaged(one_line(error)) from error
+        if differences:
+            raise self._damaged(differences[0])
 
     @functools.cached_property
     def _opened(self) -> _Opened:
@@ -64,26 +73,30 @@ class TfdsDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns example `index`; see `Dataset`."""
-        records, parse, fields, sequences, decoder, _ = self._opened
-        if not 0 <= index < len(records):
-            raise IndexError(f"{self.name} {self.split} has examples 0 to {len(records) - 1}, not {index}")
+        opened = self._opened
+        if not 0 <= index < len(opened.records):
+            raise IndexError(f"{self.name} {self.split} has examples 0 to {len(opened.records) - 1}, not {index}")
         try:
-            record = records[index]
+            record = opened.records[index]
+            example = _decode(opened, record)
         except RuntimeError as error:  # array_record raises it for every problem with a file
+            raise self._damaged(one_line(error)) from error
+        except malformed_errors() as error:
+            where = f"record of example {index} in {opened.shards.file(index)}"
+            raise self._damaged(f"the {where} is no example of this data set ({one_line(error)})") from error
+        wrong = [(label, count) for labels, count in _labels(opened, example) for label in labels if not 0 <= label < count]
+        for label, count in wrong:
             raise UserError(
-                f"Expected intact files of data set {self.name!r}, reading split {self.split!r} failed with: "
-                f"{' '.join(str(error).split())}. Prepare the data set again."
-            ) from error
-        values = parse(record).features.feature
-        example: dict[str, Any] = {name: getattr(values[name], kind).value[0] for name, kind in fields.items()}
-        for name, leaves in sequences.items():
-            example[name] = {
-                leaf: np.array(getattr(values[f"{name}/{leaf}"], kind).value, dtype).reshape(-1, *shape)
-                for leaf, (kind, dtype, shape) in leaves.items()
-            }
-        if decoder is not None:
-            example.update(decoder.deserialize_example_np(record))
+                f"Expected labels from 0 to {count - 1} in data set {self.name!r}, got {label} in example {index} of split "
+                f"{self.split!r} ({opened.shards.file(index)}). Correct the data set, or choose a split with labels."
+            )
         return example
+
+    def _damaged(self, reason: str) -> UserError:
+        return UserError(
+            f"Expected intact files of data set {self.name!r}, reading split {self.split!r} failed with: {reason}. Prepare the "
+            "data set again."
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -103,45 +116,35 @@ class TfdsDataset(Dataset):
         return self._opened.class_names
 
 
-def find_builder(name: str, data_dir: str | None) -> Any:
-    """Returns TFDS's builder of a prepared data set, made from its files; None if there are none.
-
-    Args:
-        name: as for `open_dataset`.
-        data_dir: as for `open_dataset`.
-
-    Raises:
-        UserError: `name` does not look like the name of a data set.
-    """
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import read_only_builder
-
-    try:
-        return read_only_builder.builder_from_files(name, **({} if data_dir is None else {"data_dir": data_dir}))
-    except tfds.core.DatasetNotFoundError:
-        return None
-    except ValueError as error:  # TFDS raises it for a malformed name
-        raise UserError(
-            f"Expected a data set's name such as 'imagenet2012' or 'coco/2017', got {name!r}. Correct dataset.name."
-        ) from error
+def _decode(opened: _Opened, record: bytes) -> dict[str, Any]:
+    """Returns the example in a record."""
+    values = opened.parse(record).features.feature
+    example: dict[str, Any] = {}
+    for name, kind in opened.fields.items():
+        found = getattr(values[name], kind).value
+        if len(found) != 1:
+            raise ValueError(f"{len(found)} values of {name!r}")
+        example[name] = found[0]
+    for name, leaves in opened.sequences.items():
+        example[name] = {
+            leaf: np.array(getattr(values[f"{name}/{leaf}"], kind).value, dtype).reshape(-1, *shape)
+            for leaf, (kind, dtype, shape, _) in leaves.items()
+        }
+        if len(set(map(len, example[name].values()))) > 1:
+            raise ValueError(f"parts of {name!r} of different lengths")
+    if opened.decoder is not None:
+        example.update(opened.decoder.deserialize_example_np(record))
+    return example
 
 
-def check_format(name: str, builder: Any) -> None:
-    """Raises an error if a prepared data set is not ArrayRecord.
-
-    Args:
-        name: the data set's name, for the message.
-        builder: the builder that `find_builder` returned.
-
-    Raises:
-        UserError: it is prepared in another format; the message says how to convert it.
-    """
-    formats = sorted(available.value for available in builder.info.available_file_formats())
-    if "array_record" not in formats:
-        raise UserError(
-            f"Expected data set {name!r} to be prepared as array_record, {builder.data_dir} holds {quoted(formats)}. "
-            f"Convert it with: python -m paca_jax.data.convert_records {builder.data_dir}"
-        )
+def _labels(opened: _Opened, example: dict[str, Any]) -> Iterator[tuple[Sequence[int], int]]:
+    """Yields the labels of each feature of an example, and the number of their classes."""
+    for name, count in opened.labels.items():
+        yield [example[name]], count
+    for name, leaves in opened.sequences.items():
+        for leaf, (*_, classes) in leaves.items():
+            if classes is not None:
+                yield example[name][leaf].ravel().tolist(), classes
 
 
 def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]) -> _Opened:
@@ -162,31 +165,35 @@ def _open(name: str, split: str, data_dir: str | None, features: tuple[str, ...]
     labels = [feature for feature in features if isinstance(info.features[feature], tfds.features.ClassLabel)]
     images = [feature for feature in features if isinstance(info.features[feature], tfds.features.Image)]
     fields = dict.fromkeys(labels, "int64_list") | dict.fromkeys(images, "bytes_list")
-    masks = [feature for feature in images if _has_names(info.features[feature])]
-    named = "label" if "label" in labels else next(iter(masks), None)
     sequences = {feature: _leaves(info.features[feature]) for feature in features}
     sequences = {feature: leaves for feature, leaves in sequences.items() if leaves}
-    objects = next((feature for feature in sequences if "label" in sequences[feature]), None)
     others = {feature: info.features[feature] for feature in features if feature not in fields.keys() | sequences.keys()}
-    names = info.features[named] if named else info.features[objects].feature["label"] if objects else None
+    named = {feature: info.features[feature] for feature in ("label", *images) if feature in features}
+    named |= {
+        f"{feature}-label": info.features[feature].feature["label"] for feature in sequences if "label" in sequences[feature]
+    }
+    names = (class_names(builder, key, feature) for key, feature in named.items() if _has_classes(feature))
     source = builder.as_data_source(
         split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
     )
     return _Opened(
+        shards=Shards(builder, split),
         records=source.data_source,
         parse=tf_example_pb2.Example.FromString,
         fields=fields,
+        labels={feature: info.features[feature].num_classes for feature in labels if _has_classes(info.features[feature])},
         sequences=sequences,
         decoder=tfds.features.FeaturesDict(others) if others else None,
-        class_names=published_classes(name) if names is None else tuple(names.names),
+        class_names=next(names, published_classes(name)),
     )
 
 
-def _has_names(feature: Any) -> bool:
-    """Returns whether a feature is a mask whose classes have names."""
+def _has_classes(feature: Any) -> bool:
+    """Returns whether a feature is a label, or a mask, and its classes are known."""
     import tensorflow_datasets as tfds
 
-    return isinstance(feature, tfds.features.LabeledImage) and bool(feature.num_classes)
+    kinds = (tfds.features.ClassLabel, tfds.features.LabeledImage)
+    return isinstance(feature, kinds) and feature.num_classes is not None
 
 
 def _leaves(feature: Any) -> dict[str, _Leaf]:
@@ -201,7 +208,8 @@ def _leaves(feature: Any) -> dict[str, _Leaf]:
         if not number:
             return {}
         kind = "float_list" if np.dtype(leaf.np_dtype).kind == "f" else "int64_list"
-        leaves[name] = _Leaf(kind, np.dtype(leaf.np_dtype), tuple(leaf.shape))
+        classes = leaf.num_classes if isinstance(leaf, tfds.features.ClassLabel) else None
+        leaves[name] = _Leaf(kind, np.dtype(leaf.np_dtype), tuple(leaf.shape), classes)
     return leaves
 
 
@@ -226,7 +234,7 @@ def _check_split(name: str, split: str, splits: Any) -> None:
     expected = f"Expected one of the splits of data set {name!r}, {quoted(splits)}, or a slice such as 'train[:90%]'"
     try:
         length = sum(instruction.take for instruction in splits[split].file_instructions)
-    except ValueError as error:  # TFDS raises it for an unknown name, a malformed slice, and a slice that ends before it starts
+    except (KeyError, ValueError) as error:  # no split at all; an unknown name, a malformed slice, or one that ends too early
         raise UserError(f"{expected}, got {split!r}. Correct the split.") from error
     if length <= 0:
         raise UserError(f"{expected}, got {split!r}, which has no examples. Correct the split.")

@@ -10,9 +10,14 @@ from PIL import Image, ImageEnhance
 
 from paca_jax.data.codecs.images import decode_image
 from paca_jax.data.transforms.randaugment import MAX_MAGNITUDE, rand_augment
+from paca_jax.data.transforms.resize_geometry import check_memory
 from paca_jax.errors import UserError
+from paca_jax.fields import check_types
 
 _ATTEMPTS = 10
+_MOST_OPERATIONS = 100
+# Pixels: pictures that are so elongated that they have more once their short side is resized are cropped as they are resized.
+_MOST_RESIZED = 1 << 26
 # The enhancements of color jitter; the last one, saturation, does not change gray images.
 _JITTERED = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
 
@@ -56,14 +61,15 @@ class TrainTransform:
     color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_size_and_channels(self.image_size, self.channels)
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise UserError(f"Expected crop_scale to be two numbers, 0 < low <= high <= 1, got {self.crop_scale}. Correct it.")
-        if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+        if len(self.crop_ratio) != 2 or not 0 < self.crop_ratio[0] <= self.crop_ratio[1] < math.inf:
             raise UserError(f"Expected crop_ratio to be two numbers, 0 < low <= high, got {self.crop_ratio}. Correct it.")
-        if not isinstance(self.rand_operations, int) or self.rand_operations < 0:
+        if not 0 <= self.rand_operations <= _MOST_OPERATIONS:
             raise UserError(
-                f"Expected rand_operations to be a whole number, 0 or more, got {self.rand_operations}. Correct it."
+                f"Expected rand_operations to be from 0 to {_MOST_OPERATIONS}, got {self.rand_operations}. Correct it."
             )
         if not 0 <= self.rand_magnitude <= MAX_MAGNITUDE:
             raise UserError(f"Expected rand_magnitude to be 0 to {MAX_MAGNITUDE:g}, got {self.rand_magnitude}. Correct it.")
@@ -85,6 +91,7 @@ class TrainTransform:
             ImageError: (a UserError) the image cannot be decoded.
         """
         image = decode_image(example["image"], self.channels)
+        check_memory((image.height, image.width), (self.image_size, self.image_size, self.channels))
         image = image.crop(self._box(image.width, image.height, rng))
         image = image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC)
         if self.flip and rng.random() < 0.5:
@@ -129,6 +136,7 @@ class EvalTransform:
     crop: float = 0.9
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_size_and_channels(self.image_size, self.channels)
         if not 0 < self.crop <= 1:
             raise UserError(f"Expected crop to be above 0 and at most 1, got {self.crop}. Correct it.")
@@ -154,13 +162,22 @@ class EvalTransform:
         """Returns the view of a Pillow image of mode "RGB" or "L"."""
         short = math.floor(self.image_size / self.crop)
         width, height = image.size
+        check_memory((height, width), (self.image_size, self.image_size, self.channels))
         size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+        left, top = round((size[0] - self.image_size) / 2), round((size[1] - self.image_size) / 2)
+        if math.prod(size) > _MOST_RESIZED:
+            kept = _scaled((left, top, left + self.image_size, top + self.image_size), width / size[0], height / size[1])
+            return _pixels(image.resize((self.image_size, self.image_size), Image.Resampling.BICUBIC, kept))
         if size != image.size:
             image = image.resize(size, Image.Resampling.BICUBIC)
-        left, top = round((size[0] - self.image_size) / 2), round((size[1] - self.image_size) / 2)
         if size != (self.image_size, self.image_size):
             image = image.crop((left, top, left + self.image_size, top + self.image_size))
         return _pixels(image)
+
+
+def _scaled(box: tuple[int, int, int, int], x: float, y: float) -> tuple[float, float, float, float]:
+    left, top, right, bottom = box
+    return left * x, top * y, right * x, bottom * y
 
 
 def _check_size_and_channels(image_size: int, channels: int) -> None:

@@ -18,8 +18,9 @@ from paca_jax.data.sources.objects import ObjectDataset, Objects, left_out_of_tr
 from paca_jax.data.transforms.object_masks import packed_masks
 from paca_jax.data.transforms.padding import Shape, first_holding, object_rows, pad_picture, shapes_both_ways
 from paca_jax.data.transforms.placement import DETR_CROP, Placement, RandomCrop, check_sides, draw_placement
-from paca_jax.data.transforms.resize_geometry import check_box_and_channels, fitted_size
+from paca_jax.data.transforms.resize_geometry import check_box_and_channels, check_memory, fitted_size
 from paca_jax.errors import UserError
+from paca_jax.fields import check_types
 
 # Padded sides are multiples of this, the coarsest stride of the backbone.
 _MULTIPLE = 32
@@ -54,6 +55,7 @@ class DetectionTrainTransform:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_sides(self.short_sides, self.long_side)
         check_box_and_channels(max(self.short_sides), self.long_side, self.channels)
         check_sides(self.bucket_sides, self.long_side)
@@ -88,6 +90,8 @@ class DetectionTrainTransform:
         placement = draw_placement(size, self.short_sides, self.long_side, self.crop, self.flip, rng)
         if shape is None:
             shape = self._shape(placement, int(np.count_nonzero(~objects["crowd"])))
+        check_memory(size, (*shape[:2], self.channels))
+        check_memory(size, (shape.objects, shape.height, shape.width // 8))
         placement = placement.within(shape[:2])
         boxes = placement.boxes(objects["boxes"])
         is_seen = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
@@ -165,6 +169,7 @@ class DetectionEvalTransform:
     channels: int = 3
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_box_and_channels(self.short_side, self.long_side, self.channels)
 
     def __call__(self, example: dict[str, Any], rng: np.random.Generator | None = None) -> dict[str, Any]:
@@ -208,9 +213,10 @@ class DetectionEvalTransform:
 
     def _view(self, pixels: UInt8[np.ndarray, "H W C"]) -> dict[str, np.ndarray]:
         original = (pixels.shape[0], pixels.shape[1])
-        size = fitted_size(original, self.short_side, self.long_side)
+        size, shape = fitted_size(original, self.short_side, self.long_side), self.group(original)
+        check_memory(original, (*shape, self.channels))
         return {
-            "image": pad_picture(Placement.of_whole(original, size).pixels(pixels), self.group(original)),
+            "image": pad_picture(Placement.of_whole(original, size).pixels(pixels), shape),
             "size": np.array(size, np.int32),
             "original_size": np.array(original, np.int32),
         }

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 from paca_jax.data.codecs.rle import decode, encode_polygons
 from paca_jax.data.sources.objects import Segments
 from paca_jax.data.transforms.placement import Placement
+from paca_jax.errors import UserError
 
 PACKED = 8
 # Corners of polygons are clipped to this many widths or heights around the picture: so far that its inside does not change.
@@ -63,6 +64,8 @@ def unpack_masks(packed: Any) -> Any:
     Returns:
         (..., W) uint8 of zeros and ones.
     """
+    if getattr(packed, "dtype", None) != np.uint8:
+        raise UserError(f"Expected packed masks, an array of uint8, got a value of type {type(packed).__name__}. Pass masks.")
     bits = (packed[..., None] >> np.arange(PACKED - 1, -1, -1, dtype=np.uint8)) & np.uint8(1)
     return bits.reshape(*packed.shape[:-1], PACKED * packed.shape[-1])
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from paca_jax.fields import check_value
 from paca_jax.ops import MEAN
 
 # Objects are padded to this many rows, or to 4, 16, ... times as many if these are too few.
@@ -60,6 +61,7 @@ def pad_picture(pixels: UInt8[np.ndarray, "h w C"], shape: tuple[int, int]) -> U
 
 def object_rows(objects: int) -> int:
     """Returns how many rows a number of objects is padded to: 32, 128, 512, ..."""
+    check_value("the number of objects", objects, int)
     rows = _MIN_ROWS
     while rows < objects:
         rows *= _ROWS_STEP

@@ -10,6 +10,7 @@ from jaxtyping import Float64, Num, Shaped, UInt8
 from paca_jax.data.transforms.resampling import Box, bilinear, nearest
 from paca_jax.data.transforms.resize_geometry import check_whole, fitted_size
 from paca_jax.errors import UserError
+from paca_jax.fields import check_types
 
 
 class Placement(NamedTuple):
@@ -106,6 +107,7 @@ class RandomCrop:
     most: int = 600
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_sides(self.short_sides, self.long_side)
         check_whole("least", self.least)
         if self.most < self.least:

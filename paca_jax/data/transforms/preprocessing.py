@@ -11,6 +11,7 @@ from paca_jax.data.transforms.classification import EvalTransform
 from paca_jax.data.transforms.detection import DetectionEvalTransform
 from paca_jax.data.transforms.segmentation import SegmentationEvalTransform
 from paca_jax.errors import UserError
+from paca_jax.files import read_file
 from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
 from paca_jax.ops import normalize
 from paca_jax.paths import user_path
@@ -34,7 +35,12 @@ def eval_transform(config: Any, **options: Any) -> Any:
 
     Returns:
         The `EvalTransform`, `SegmentationEvalTransform` or `DetectionEvalTransform` of the config's sizes and channels.
+
+    Raises:
+        UserError: `config` is none of these.
     """
+    if not isinstance(config, PaCaConfig | SegmentorConfig | DetectorConfig):
+        raise UserError(f"Expected the config of a model, got a value of type {type(config).__name__}. Pass model.config.")
     channels = config.image_channels
     if isinstance(config, SegmentorConfig):
         return SegmentationEvalTransform(config.num_classes, channels, config.short_side, config.long_side, **options)
@@ -87,11 +93,7 @@ def _read(image: Picture, channels: int) -> Image.Image:
             f"Expected a path, bytes, a Pillow image or a uint8 NumPy array of shape (H, W, C), got {type(image).__name__}. "
             "Pass one picture as one of these."
         )
-    try:
-        data = user_path(image).read_bytes()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"Expected an image file at {os.fspath(image)}, got: {reason}. Check the path.") from error
+    data = read_file(user_path(image))
     try:
         return decode_image(data, channels)
     except (ImageError, ImageKindError) as error:

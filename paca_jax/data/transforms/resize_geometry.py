@@ -4,7 +4,12 @@ A picture becomes as large as fits into a box of `long_side` by `short_side` pix
 rounded to whole pixels.
 """
 
+import math
+
 from paca_jax.errors import UserError
+
+_MOST_BYTES = 1 << 30
+_MOST_BYTES_PER_PIXEL = 16
 
 
 def fitting_scale(size: tuple[int, ...], short_side: int, long_side: int) -> tuple[int, int]:
@@ -23,6 +28,23 @@ def fitted_size(size: tuple[int, ...], short_side: int, long_side: int) -> tuple
     above, below = fitting_scale(size, short_side, long_side)
     height, width = (max(1, (2 * length * above + below) // (2 * below)) for length in size)
     return height, width
+
+
+def check_memory(size: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Checks that a picture's view, or its label, is not too large for memory.
+
+    Args:
+        size: (height, width) in pixels of the picture.
+        shape: of the array of bytes that it becomes.
+
+    Raises:
+        UserError: that has more than 1 GiB, and more than 16 bytes for each pixel of the picture.
+    """
+    if math.prod(shape) > max(_MOST_BYTES, _MOST_BYTES_PER_PIXEL * math.prod(size)):
+        raise UserError(
+            f"Expected pictures that take at most 1 GiB once they are resized, got one of {size[1]}x{size[0]} (width x height) "
+            f"that becomes an array of {'x'.join(map(str, shape))}. Crop it, or choose smaller sizes and scales."
+        )
 
 
 def check_whole(name: str, value: int) -> None:

@@ -17,8 +17,15 @@ from paca_jax.data.codecs.label_maps import IGNORED, MaskError, decode_labels
 from paca_jax.data.transforms.padding import pad_picture, round_up
 from paca_jax.data.transforms.photometric import photometric_distortion
 from paca_jax.data.transforms.resampling import Box, bilinear, nearest
-from paca_jax.data.transforms.resize_geometry import check_box_and_channels, check_whole, fitted_size, fitting_scale
+from paca_jax.data.transforms.resize_geometry import (
+    check_box_and_channels,
+    check_memory,
+    check_whole,
+    fitted_size,
+    fitting_scale,
+)
 from paca_jax.errors import UserError
+from paca_jax.fields import check_types
 
 # How often a crop with too much of one class is drawn again.
 _ATTEMPTS = 10
@@ -77,6 +84,7 @@ class SegmentationTrainTransform:
     mask_feature: str = "mask"
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_whole("crop_size", self.crop_size)
         _check_common(self)
         if len(self.resize_range) != 2 or not 0 < self.resize_range[0] <= self.resize_range[1] < math.inf:
@@ -99,6 +107,7 @@ class SegmentationTrainTransform:
             MaskError: (a UserError) the mask is not an index map, or does not fit the image or the classes.
         """
         pixels, labels = _decode(self, example)
+        check_memory(labels.shape, (self.crop_size, self.crop_size, self.channels))
         size = fitted_size(labels.shape, *_sides(rng.uniform(*self.resize_range), self.short_side, self.long_side))
         box = self._box(size, rng)
         for _ in range(_ATTEMPTS if self.category_limit < 1 else 0):
@@ -156,6 +165,7 @@ class SegmentationEvalTransform:
     mask_feature: str = "mask"
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_common(self)
         check_whole("size_multiple", self.size_multiple)
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
@@ -197,13 +207,19 @@ class SegmentationEvalTransform:
         return self._views(_pixels(image))
 
     def group(self, size: tuple[int, int]) -> Group:
-        """Returns the group of a picture of a (height, width) in pixels; equal groups have equal padded shapes."""
+        """Returns the group of a picture of a (height, width) in pixels; equal groups have equal padded shapes.
+
+        Raises:
+            UserError: the picture is too elongated for memory.
+        """
         above, below = fitting_scale(size, self.short_side, self.long_side)
         height, width = (round_up(-(-length * above // below), self.size_multiple) for length in size)
         factor = 1
         while factor * height < size[0] or factor * width < size[1]:
             factor *= 2
-        return Group(height, width, factor)
+        group = Group(height, width, factor)
+        check_memory(size, self.label_shape(group))
+        return group
 
     def resized_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
         """Returns the (height, width) in pixels, at a scale, of a picture of a (height, width) in pixels."""
@@ -224,8 +240,9 @@ class SegmentationEvalTransform:
         views = {}
         for index, scale in enumerate(self.scales):
             size = self.resized_size(original, scale)
-            resized = bilinear(pixels, size, (0, 0, *size))
-            views[f"image_{index}"] = pad_picture(resized, self.padded_shape(group, scale))
+            shape = self.padded_shape(group, scale)
+            check_memory(original, (*shape, pixels.shape[2]))
+            views[f"image_{index}"] = pad_picture(bilinear(pixels, size, (0, 0, *size)), shape)
             views[f"size_{index}"] = np.array(size, np.int32)
         return views
 

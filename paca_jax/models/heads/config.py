@@ -1,16 +1,22 @@
 """The configurations of segmentors and detectors."""
 
 import dataclasses
+from typing import Annotated
 
 from paca_jax.errors import check
-from paca_jax.fields import check_types
-from paca_jax.models.config import PaCaConfig
+from paca_jax.fields import OneOf, Range, check_types
+from paca_jax.models.config import Channels, PaCaConfig, Rate, Side
 
 HEADS = ("paca", "upernet")
+Count = Annotated[int, Range(1, 100_000)]
 
 
 def _check_backbone(config: PaCaConfig) -> None:
     check(config.num_classes == 0, f"Expected a backbone without classes, got {config.num_classes}. Set num_classes=0.")
+
+
+def _check_sides(short: int, long: int) -> None:
+    check(short <= long, f"Expected a short_side of at most long_side, got {(short, long)}. Correct them.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,26 +34,17 @@ class SegmentorConfig:
     """
 
     backbone: PaCaConfig
-    head: str = "paca"
-    head_channels: int = 256
-    head_dropout_rate: float = 0.1
-    num_classes: int = 150
-    short_side: int = 512
-    long_side: int = 2048
+    head: Annotated[str, OneOf(*HEADS)] = "paca"
+    head_channels: Channels = 256
+    head_dropout_rate: Rate = 0.1
+    num_classes: Annotated[int, Range(1, 255)] = 150
+    short_side: Side = 512
+    long_side: Side = 2048
 
     def __post_init__(self) -> None:
         check_types(self)
         _check_backbone(self.backbone)
-        check(self.head in HEADS, f"Expected a known head, got {self.head!r}. Choose one of {', '.join(HEADS)}.")
-        check(self.head_channels >= 1, f"Expected head_channels of at least 1, got {self.head_channels}. Correct it.")
-        rate = self.head_dropout_rate
-        check(0 <= rate < 1, f"Expected head_dropout_rate in [0, 1), got {rate}. Correct it.")
-        check(1 <= self.num_classes <= 255, f"Expected num_classes from 1 to 255, got {self.num_classes}. Correct it.")
-        sides = (self.short_side, self.long_side)
-        check(
-            1 <= self.short_side <= self.long_side,
-            f"Expected short_side from 1 and at most long_side, got {sides}. Correct them.",
-        )
+        _check_sides(self.short_side, self.long_side)
 
     @property
     def image_channels(self) -> int:
@@ -77,30 +74,24 @@ class DetectorConfig:
     """
 
     backbone: PaCaConfig
-    num_classes: int = 80
-    head_channels: int = 256
-    box_channels: int = 1024
-    train_candidates: int = 2000
-    candidates: int = 1000
-    proposals: int = 1000
-    detections: int = 100
-    score_threshold: float = 0.05
-    rpn_samples: int = 256
-    box_samples: int = 512
-    mask_samples: int = 128
-    short_side: int = 800
-    long_side: int = 1333
+    num_classes: Count = 80
+    head_channels: Channels = 256
+    box_channels: Channels = 1024
+    train_candidates: Count = 2000
+    candidates: Count = 1000
+    proposals: Count = 1000
+    detections: Count = 100
+    score_threshold: Rate = 0.05
+    rpn_samples: Count = 256
+    box_samples: Count = 512
+    mask_samples: Count = 128
+    short_side: Side = 800
+    long_side: Side = 1333
 
     def __post_init__(self) -> None:
         check_types(self)
         _check_backbone(self.backbone)
-        for field in dataclasses.fields(self):
-            if field.type is int:
-                value = getattr(self, field.name)
-                check(value >= 1, f"Expected {field.name} of at least 1, got {value}. Correct it.")
-        check(0 <= self.score_threshold < 1, f"Expected score_threshold in [0, 1), got {self.score_threshold}. Correct it.")
-        sides = (self.short_side, self.long_side)
-        check(self.short_side <= self.long_side, f"Expected a short_side of at most long_side, got {sides}. Correct them.")
+        _check_sides(self.short_side, self.long_side)
 
     @property
     def image_channels(self) -> int:

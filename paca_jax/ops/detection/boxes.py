@@ -8,6 +8,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from paca_jax.ops.detection.arguments import check_shapes
+
 _LARGEST_LOG_RATIO = abs(math.log(16 / 1000))
 _SMALLEST_SIDE = 1e-3  # pixels; what an encoded box's sides are at least, so that no delta is infinite
 _SMALLEST_UNION = 1e-6  # square pixels
@@ -21,6 +23,7 @@ def box_area(boxes: Float[Array, "*N 4"]) -> Float[Array, "*N"]:
 
 def box_iou(a: Float[Array, "N 4"], b: Float[Array, "M 4"]) -> Float[Array, "N M"]:
     """Returns the intersection over the union of every pair; 0 where both boxes are empty."""
+    check_shapes({"a": (a, "N 4"), "b": (b, "M 4")})
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     intersection = _overlap(a, b, 0) * _overlap(a, b, 1)
     union = box_area(a)[:, None] + box_area(b) - intersection

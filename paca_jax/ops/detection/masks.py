@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from paca_jax.ops.detection.arguments import check_shapes
 from paca_jax.ops.detection.boxes import clip_boxes
 from paca_jax.ops.detection.roi_align import sampling_weights
 
@@ -24,6 +25,7 @@ def paste_masks(masks: Float[Array, "N R R"], boxes: Float[Array, "N 4"], size: 
         boxes: (x1, y1, x2, y2) in pixels; empty ones paste nothing.
         size: the image's height and width in pixels.
     """
+    check_shapes({"masks": (masks, "N R R"), "boxes": (boxes, "N 4")})
     y, x = (_pasting_weights(boxes[:, axis], boxes[:, axis + 2], size[1 - axis], masks.shape[2 - axis]) for axis in (1, 0))
     return jnp.einsum("nhr,nrs,nws->nhw", y, masks.astype(jnp.float32), x, precision="highest")
 
@@ -48,6 +50,9 @@ def mask_targets(
         indices: the bitmap of each box.
         out: R, bins along each axis.
     """
+    check_shapes({"bitmaps": (bitmaps, "G H W"), "boxes": (boxes, "N 4"), "indices": (indices, "N")})
+    if not len(boxes) or not len(bitmaps):
+        return jnp.zeros((len(boxes), out, out), bool)
     shape = bitmaps.shape[1:]
     boxes = clip_boxes(boxes.astype(jnp.float32), jnp.asarray(shape))
 

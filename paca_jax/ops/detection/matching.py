@@ -41,7 +41,8 @@ def assign_boxes(
     iou = jax.lax.optimization_barrier(jnp.where(gt_valid[:, None] & valid, iou, -1.0))
     largest = jnp.max(iou, axis=0, initial=-1.0)
     assigned = jnp.where(largest < negative, BACKGROUND, IGNORED)
-    assigned = jnp.where(largest >= positive, jnp.argmax(iou, axis=0) + 1, assigned)
+    if len(iou):
+        assigned = jnp.where(largest >= positive, jnp.argmax(iou, axis=0) + 1, assigned)
     if low_quality:
         best = jnp.max(iou, axis=1, keepdims=True, initial=-1.0)
         taken = (iou == best) & (best >= min_positive)
@@ -65,6 +66,8 @@ def sample(
     Returns:
         The indices of the drawn boxes, which of the entries were drawn (there may be too few boxes), and which are positive.
     """
+    if not len(positive):
+        return jnp.zeros(count, jnp.int32), jnp.zeros(count, bool), jnp.zeros(count, bool)
     priorities = jax.random.uniform(rng, positive.shape)
     most = min(int(count * positive_fraction), len(positive))
     positives, positive_indices = jax.lax.top_k(jnp.where(positive, priorities, -1), most)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from paca_jax.ops.detection.arguments import check_number, check_shapes
 from paca_jax.ops.detection.boxes import box_iou
 
 _TILE = 256
@@ -24,7 +25,12 @@ def nms(
         scores: of equal ones the first comes first.
         valid: which boxes exist; the others neither remain nor suppress.
         iou_threshold: suppresses above it, not at it.
+
+    Raises:
+        UserError: the arrays have other shapes.
     """
+    check_shapes({"boxes": (boxes, "N 4"), "scores": (scores, "N"), "valid": (valid, "N")})
+    check_number("iou_threshold", iou_threshold)
     order = _by_score(scores, valid)
     kept = _settle(order, boxes, jnp.zeros(len(order), jnp.int32), valid, iou_threshold, len(order))
     return jnp.zeros_like(valid).at[order].set(kept)
@@ -50,8 +56,15 @@ def batched_nms(
 
     Returns:
         Indices of the boxes by falling score, 0 where there are no more, and which of these entries there are.
+
+    Raises:
+        UserError: the arrays have other shapes.
     """
+    check_shapes({"boxes": (boxes, "N 4"), "scores": (scores, "N"), "groups": (groups, "N"), "valid": (valid, "N")})
+    check_number("iou_threshold", iou_threshold)
     order = _by_score(scores, valid)
+    if not len(order):
+        return jnp.zeros(max_outputs, order.dtype), jnp.zeros(max_outputs, bool)
     kept = _settle(order, boxes, groups, valid, iou_threshold, max_outputs)
     (positions,) = jnp.nonzero(kept, size=max_outputs, fill_value=len(order))
     return order.at[positions].get(mode="fill", fill_value=0), positions < len(order)
@@ -74,7 +87,7 @@ def _settle(
     boxes, groups, valid = (jnp.asarray(x)[order] for x in (boxes, groups, valid))
     count = len(boxes)
     tile = min(_TILE, max(count, 1))
-    padding = -count % tile
+    padding = max(-count % tile, tile - count)  # there is a tile even without boxes
     boxes = jnp.pad(boxes, ((0, padding), (0, 0)))
     groups, valid = jnp.pad(groups, (0, padding)), jnp.pad(valid, (0, padding))
 

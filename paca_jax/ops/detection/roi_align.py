@@ -19,6 +19,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from paca_jax.errors import UserError
+from paca_jax.ops.detection.arguments import check_number, check_shapes
+
 _CHUNK = 64  # boxes at a time: their rows or columns of a whole level are in memory
 _FINEST_SIDE = 56  # pixels: boxes of twice this side leave the finest level
 _NEAR_SAMPLES = 6  # two samples or more in a bin are over half a cell apart: at most 4 touch a cell, and rounding may skip one
@@ -34,7 +37,11 @@ def roi_align(features: Float[Array, "H W C"], boxes: Float[Array, "N 4"], strid
         boxes: (x1, y1, x2, y2) in pixels of the image.
         stride: pixels in a cell of the map.
         out: P, bins along each axis.
+
+    Raises:
+        UserError: the arrays have other shapes, or there are no bins.
     """
+    check_shapes({"features": (features, "H W C"), "boxes": (boxes, "N 4")})
     valid = jnp.ones((1, len(boxes)), bool)
     return pyramid_roi_align([features[None]], boxes[None], valid, out, (stride,))[0]
 
@@ -54,7 +61,20 @@ def pyramid_roi_align(
         valid: which boxes exist; the others give 0, whatever they hold.
         out: P, bins along each axis.
         strides: pixels in a cell of each level.
+
+    Raises:
+        UserError: the arrays have other shapes, there are not as many levels as strides, or there are no bins.
     """
+    maps = {f"levels[{index}]": (features, f"B H{index} W{index} C") for index, features in enumerate(levels)}
+    check_shapes({"boxes": (boxes, "B N 4"), "valid": (valid, "B N"), **maps})
+    if not 0 < len(levels) == len(strides):
+        raise UserError(f"Expected a level for each of {len(strides)} strides, got {len(levels)} levels. Correct the strides.")
+    for stride in strides:
+        check_number("strides", stride, above=0)
+    if isinstance(out, bool) or not isinstance(out, int) or out < 1:
+        raise UserError(f"Expected out to be a whole number of bins above 0, got {out!r}. Correct it.")
+    if not boxes.shape[1]:
+        return jnp.zeros((len(boxes), 0, out, out, levels[0].shape[-1]), levels[0].dtype)
     boxes = jnp.where(valid[..., None], boxes, 0).astype(jnp.float32)
     level = jnp.where(valid, pyramid_level(boxes, len(levels)), len(levels))
     return _pyramid(out, tuple(strides), tuple(levels), boxes, level)

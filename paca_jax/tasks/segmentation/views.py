@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from paca_jax import ops
 from paca_jax.errors import check
+from paca_jax.fields import check_types
 
 STRIDE = 4
 _ROWS_AT_ONCE = 64
@@ -40,6 +41,7 @@ class Viewing:
     window_stride: int = 341
 
     def __post_init__(self) -> None:
+        check_types(self)
         check(
             self.window >= 0,
             f"Expected test.window to be 0 (whole pictures) or a side in pixels, got {self.window}. Correct it.",

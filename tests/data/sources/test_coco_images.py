@@ -135,7 +135,7 @@ def test_a_folder_without_any_of_the_images_is_refused(folder):
 def test_an_image_that_vanishes_later_is_named(folder):
     dataset = open_dataset("coco", "train", str(folder), FEATURES)
     (folder / "train2017" / NAMES[1]).unlink()
-    with pytest.raises(UserError, match=r"Expected the file .*train2017/0002\.png to be readable, got: No such file"):
+    with pytest.raises(UserError, match=r"Expected a file at .*train2017/0002\.png, got: No such file"):
         dataset[1]
 
 

@@ -1,5 +1,8 @@
 """What image folders leave out of a data set, and that they say so."""
 
+import os
+import stat
+
 import numpy as np
 import pytest
 
@@ -75,3 +78,35 @@ def test_classes_too_small_to_hold_out_are_unseen_in_validation(single):
     fill(single, ["cat/1.png", "dog/1.png"])
     unseen = {split: open_dataset("folder", split, str(single)).unseen_classes() for split in ("train", "validation", "all")}
     assert unseen == {"train": (), "validation": ("cat", "dog"), "all": ()}
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a socket", "a device"])
+@pytest.mark.parametrize("file", ["images/train/0.png", "masks/train/0.png", "classes.txt"])
+def test_only_regular_files_of_a_folder_are_opened(tmp_path, kind, file):
+    for folder in ("images/train", "masks/train", "images/val", "masks/val"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0.png").write_bytes(encode(np.zeros((2, 3), np.uint8)))
+    (tmp_path / "classes.txt").write_text("ant\nbee\n")
+    path = tmp_path / file
+    path.unlink()
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    dataset = open_dataset("folder", "train", str(tmp_path), ("image", "mask"))
+    with pytest.raises(UserError, match=f"Expected a file at .*{file}, got {kind}"):
+        dataset.class_names if file == "classes.txt" else dataset[0]
+
+
+def test_names_that_are_no_text_are_logged(tmp_path, caplog):
+    for name in (b"ant/1.png", b"ant/2.png", b"bee/1.png", b"bee/2.png", b"bee/\xff.png", b"bee/3.\xff", b"bee/4.x\ny"):
+        path = os.path.join(os.fsencode(tmp_path), name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(encode(np.zeros((2, 3), np.uint8)))
+    assert len(open_dataset("folder", "all", str(tmp_path))) == 5
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.isprintable()
+    assert "1 .\\udcff" in line

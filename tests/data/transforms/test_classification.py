@@ -191,7 +191,7 @@ def test_normalize_is_the_same_on_the_device(channels):
         (lambda: TrainTransform(32, crop_scale=(0.0, 1.0)), "Expected crop_scale"),
         (lambda: TrainTransform(32, crop_scale=(0.5, 1.5)), "Expected crop_scale"),
         (lambda: TrainTransform(32, crop_ratio=(2.0, 1.0)), "Expected crop_ratio"),
-        (lambda: TrainTransform(32, rand_operations=-1), "Expected rand_operations to be a whole number, 0 or more, got -1"),
+        (lambda: TrainTransform(32, rand_operations=-1), "Expected rand_operations to be from 0 to 100, got -1"),
         (lambda: TrainTransform(32, rand_operations=1.5), "Expected rand_operations"),
         (lambda: TrainTransform(32, rand_magnitude=11.0), "Expected rand_magnitude to be 0 to 10, got 11"),
         (lambda: TrainTransform(32, rand_magnitude=-1.0), "Expected rand_magnitude"),

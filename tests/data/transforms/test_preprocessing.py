@@ -43,8 +43,8 @@ def test_preprocess_takes_paths_bytes_images_and_arrays(tmp_path):
         (np.zeros((0, 4, 3), np.uint8), r"got uint8 of shape \(0, 4, 3\)"),
         (b"nothing", "Expected an image file, Pillow cannot decode these 7 bytes"),
         (3, "Expected a path, bytes, a Pillow image or a uint8 NumPy array .* got int"),
-        ("no/such.png", "Expected an image file at no/such.png, got: No such file or directory. Check the path"),
-        (".", "Expected an image file at ., got: Is a directory"),
+        ("no/such.png", "Expected a file at no/such.png, got: No such file or directory. Check the path"),
+        (".", "Expected a file at ., got a folder"),
     ],
 )
 def test_preprocess_refuses(given, message):

@@ -12,9 +12,9 @@ from paca_jax.data.codecs.rle import mask_area, mask_box
 from paca_jax.data.sources.coco.fields import CocoFields, named
 from paca_jax.data.sources.coco.masks import MaskPacker, PackedMasks
 from paca_jax.data.sources.dataset import quoted
-from paca_jax.data.sources.files import read_file
 from paca_jax.data.sources.objects import Segments
 from paca_jax.errors import UserError
+from paca_jax.files import read_file
 
 _LISTS = ("images", "annotations", "categories")
 

@@ -10,9 +10,10 @@ from jaxtyping import Float64
 
 from paca_jax.data.sources.coco.annotations import read_coco
 from paca_jax.data.sources.coco.layout import find_annotations, find_images, images_of_split
-from paca_jax.data.sources.files import Paths, checked_root, read_file
+from paca_jax.data.sources.files import Paths, checked_root
 from paca_jax.data.sources.objects import ObjectDataset, Objects, left_out_of_training
 from paca_jax.errors import UserError
+from paca_jax.files import read_file
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from paca_jax.data.codecs.rle import parse_counts
+from paca_jax.data.codecs.rle import LONGEST, is_drawable, parse_counts
 from paca_jax.data.sources.coco.fields import FAR, CocoFields, named, shown, whole
 from paca_jax.data.sources.objects import Segments
 
@@ -141,6 +141,9 @@ class MaskPacker:
         for polygon in given:
             points = self._points(annotation, polygon)
             if len(points) >= _MIN_NUMBERS and len(points) % 2 == 0 and _overlaps(points, size):
+                if not is_drawable(points):
+                    expected = f"polygons whose outlines are at most {LONGEST} pixels long of {named(annotation)}"
+                    self._fields.refuse(expected, "a longer one", "Simplify it")
                 kept.append(points)
             elif polygon:  # an empty one is how exporters write a box without a mask
                 self._first_left_out = self._first_left_out or named(annotation)

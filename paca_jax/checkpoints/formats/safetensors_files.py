@@ -10,6 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from paca_jax.errors import UserError
+from paca_jax.files import parse_json
 
 LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
 
@@ -28,7 +29,7 @@ def parse_safetensors(path: str | os.PathLike[str], data: bytes) -> dict[str, np
 
     Raises:
         UserError: if an array is of a type that no weights have.
-        SafetensorError: if the file is damaged.
+        SafetensorError, ValueError: if the file is damaged.
     """
     state = {}
     for key, entry in safetensors.deserialize(data):
@@ -64,17 +65,14 @@ def read_shards(
     Raises:
         UserError: if it is no such index, or a file has other arrays than it says.
     """
-    try:
-        places = json.loads(data)["weight_map"]
-        files = sorted(set(places.values()))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f'Expected an index of weights, {{"weight_map": {{name: file}}}}, in {path}. Fetch it again.'
-        ) from error
-    state: dict[str, np.ndarray] = {}
-    for file in files:
-        if not isinstance(file, str) or file in ("", ".", "..") or "/" in file or "\\" in file:
+    places = parse_json(data, os.fspath(path)).get("weight_map")
+    if not isinstance(places, dict):
+        raise UserError(f'Expected an index of weights, {{"weight_map": {{name: file}}}}, in {path}. Fetch it again.')
+    for file in places.values():
+        if not isinstance(file, str) or file in ("", ".", "..") or not file.isprintable() or "/" in file or "\\" in file:
             raise UserError(f"Expected names of files beside {path} in it, got {file!r}. Fetch it again.")
+    state: dict[str, np.ndarray] = {}
+    for file in sorted(set(places.values())):
         part = read(file)
         expected = {key for key, place in places.items() if place == file}
         if wrong := sorted(expected ^ part.keys()):

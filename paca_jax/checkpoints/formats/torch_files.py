@@ -8,6 +8,7 @@ import pickletools
 import re
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from types import ModuleType
@@ -26,6 +27,7 @@ ON_DAMAGE = (
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
     NotImplementedError,
     OverflowError,
     RuntimeError,
@@ -33,7 +35,12 @@ ON_DAMAGE = (
     ValueError,
     struct.error,
     zipfile.BadZipFile,
+    zlib.error,
 )
+
+_MOST_COMPRESSED = 10  # times the size of an archive, of all that is in it; PyTorch itself does not compress
+# Elements of tensors beyond four for each stored byte, as views that repeat few values have.
+_MOST_REPEATED = 2**24
 
 
 def parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[str, Any]:
@@ -47,6 +54,8 @@ def parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[str, Any]:
         One of `ON_DAMAGE`: if it is damaged.
     """
     torch = _import_torch(path)
+    if data.startswith(ZIP_START):
+        _check_archive(data)
     allowed = torch.serialization.get_safe_globals()
     try:
         stand_ins = _stand_ins(_main_pickle(data))
@@ -63,6 +72,18 @@ def parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise UserError(f"{path} holds no state dict but a {type(checkpoint).__name__}. Save the model's state_dict().")
     return checkpoint
+
+
+def check_extent(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Raises a `UserError` if tensors are views that would take far more memory than the values that are stored."""
+    tensors = {key: value for key, value in state.items() if hasattr(value, "untyped_storage")}
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    if sum(tensor.numel() for tensor in tensors.values()) > 4 * sum(stored.values()) + _MOST_REPEATED:
+        largest = max(tensors, key=lambda key: tensors[key].numel())
+        raise UserError(
+            f"Expected tensors in {path} whose values are stored, got views that repeat them, such as {largest} of shape "
+            f"{tuple(tensors[largest].shape)}. Save the model's state_dict()."
+        )
 
 
 def torch_bytes(path: str | os.PathLike[str], state: Mapping[str, np.ndarray]) -> bytes:
@@ -86,6 +107,16 @@ def _import_torch(path: str | os.PathLike[str]) -> ModuleType:
             "Run pip install paca-jax[torch], or use a .safetensors file."
         ) from error
     return torch
+
+
+def _check_archive(data: bytes) -> None:
+    """Raises a ValueError if a checksum of a zip archive is wrong, which PyTorch does not test, or its content is too large."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+        if size > _MOST_COMPRESSED * len(data):
+            raise ValueError(f"it unpacks to {size:,} bytes")
+        if damaged := archive.testzip():
+            raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def _main_pickle(data: bytes) -> IO[bytes]:
@@ -141,13 +172,15 @@ def _stand_ins(stream: IO[bytes]) -> list[type]:
     bases: dict[str, type] = {}
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    marks: list[int] = []
     mark = pickletools.markobject
     for opcode, operand, _ in pickletools.genops(stream):
         argument: Any = operand
         kinds = opcode.stack_before
         if mark in kinds:
-            start = len(stack) - 1 - stack[::-1].index(mark)
-            del stack[start:]
+            while marks[-1] >= len(stack) or stack[marks[-1]] is not mark:
+                marks.pop()
+            del stack[marks.pop() :]
             kinds = kinds[: kinds.index(mark)]
         taken = [stack.pop() for _ in kinds]
         lowest: Any = taken[-1] if taken else None
@@ -162,6 +195,7 @@ def _stand_ins(stream: IO[bytes]) -> list[type]:
             bases[lowest] = _FILLING[opcode.name]
         elif opcode.name == "MARK":
             lowest = mark
+            marks.append(len(stack))
         elif opcode.name not in ("REDUCE", "NEWOBJ", "BUILD", *_FILLING):
             lowest = None
         stack.extend([lowest] * len(opcode.stack_after))

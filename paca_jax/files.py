@@ -1,0 +1,104 @@
+"""Files that a user names: read whole, if they are regular ones; written whole or not at all."""
+
+import json
+import os
+import stat
+import tempfile
+from typing import Any
+
+from etils import epath
+
+from paca_jax.errors import UserError
+from paca_jax.paths import is_remote
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+_JSON: dict[type, str] = {dict: "object", list: "array"}
+
+
+def read_file(path: epath.PathLike) -> bytes:
+    """Returns the bytes of a regular file, local or on a bucket; a pipe or a device is never opened.
+
+    Raises:
+        UserError: if it is missing, of another kind, or cannot be read.
+    """
+    try:
+        if not is_remote(path):
+            check_regular(path)
+        return epath.Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"Expected a file at {path}, got: {reason(error)}. Check the path.") from error
+
+
+def check_regular(path: epath.PathLike) -> None:
+    """Checks that there is a regular file at a path on this machine, without opening it.
+
+    Raises:
+        UserError: if it is missing or of another kind.
+    """
+    try:
+        kind = stat.S_IFMT(os.stat(path).st_mode)
+    except OSError as error:
+        raise UserError(f"Expected a file at {path}, got: {reason(error)}. Check the path.") from error
+    if kind != stat.S_IFREG:
+        raise UserError(f"Expected a file at {path}, got {_KINDS.get(kind, 'a device')}. Check the path.")
+
+
+def read_json(path: epath.PathLike) -> dict[str, Any]:
+    """Returns the JSON object in a file.
+
+    Raises:
+        UserError: if it cannot be read, or holds something else.
+    """
+    return parse_json(read_file(path), os.fspath(path))
+
+
+def parse_json(text: str | bytes, place: str, kind: type = dict) -> Any:
+    """Returns the JSON value, a dict or a list, that is the text at a place, which messages name.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    expected = f"a JSON {_JSON[kind]} in {place}"
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"Expected {expected}, got something else ({error}). Restore the file.") from error
+    if not isinstance(found, kind):
+        raise UserError(f"Expected {expected}, got {type(found).__name__}. Restore the file.")
+    return found
+
+
+def write_file(path: epath.PathLike, data: bytes | str) -> None:
+    """Writes a file, local or on a bucket, completely or not at all; text in UTF-8. Its folder is made if needed.
+
+    Raises:
+        UserError: if it cannot be written; what was there before is unchanged.
+    """
+    content, place = data.encode() if isinstance(data, str) else data, epath.Path(path)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if is_remote(place):
+            place.write_bytes(content)  # a bucket shows an object once it is complete
+        else:
+            _replace(os.fspath(place), content)
+    except OSError as error:
+        raise UserError(f"Expected to write {path}, got: {reason(error)}. Nothing was changed; correct that.") from error
+
+
+def reason(error: OSError) -> str:
+    """Returns why the system refused, without the path."""
+    return error.strerror or type(error).__name__
+
+
+def _replace(path: str, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=f".{os.path.basename(path)[:200]}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,1 @@
+"""Weights, what is recorded with them, and workdirs."""
