@@ -142,10 +142,6 @@ def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         UserError: if it is damaged, or the checkpoint is of another step than its folder says.
     """
     folder = epath.Path(manager.directory) / str(step)
-    if not is_remote(folder):
-        for place, _, files in os.walk(folder):
-            for file in files:
-                check_regular(os.path.join(place, file))  # Orbax would wait for the other end of a pipe
     with damage_as_user_error(folder):
         found = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))["metadata"]
         if not isinstance(found, dict) or not isinstance(found.get("config", {}), dict):
@@ -172,7 +168,7 @@ def check_workdir(workdir: epath.PathLike) -> None:
     """Checks that a workdir's folder of checkpoints, if there is one, is that of a run.
 
     Raises:
-        UserError: if it holds something else.
+        UserError: if it holds something else, or pipes and devices among the files, for which Orbax would wait without end.
     """
     folder = user_path(workdir) / FOLDER
     if not folder.exists():
@@ -189,3 +185,7 @@ def check_workdir(workdir: epath.PathLike) -> None:
                 f"{entry} is not a checkpoint of a run of this library; nothing was deleted. Choose another workdir, or "
                 "move it away."
             )
+    for place, _, names in () if is_remote(folder) else os.walk(folder):
+        for file in (os.path.join(place, name) for name in names):
+            if os.path.exists(file) and not os.path.isfile(file):  # one that a running job removes meanwhile is none
+                check_regular(file)

@@ -27,7 +27,7 @@ def cases(world: Path, rng: random.Random) -> Iterator[Case]:
         (train("--config.augment={}"), ("augment",)),
         (train("--config.augment.crop_scale=0.5"), ("crop_scale",)),
         (train("--config.augment.crop_scale=(0.1"), ("crop_scale",)),
-        (train("--config.model.depths=2"), ("depths",)),
+        (train("--config.model.depths=two"), ("depths",)),
         (train("--config.decay_epochs=__import__('os')"), ("decay_epochs",)),
         (train("more"), ("more",)),
         (train("--mode=test"), ("mode",)),

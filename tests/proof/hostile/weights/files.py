@@ -46,6 +46,15 @@ def _damaged(world: Path, rng: random.Random) -> Iterator[Case]:
             run,
             ("w.pth",),
         )
+
+    def mark() -> None:
+        data = bytearray((world / "classifier.pth").read_bytes())
+        entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"/data/0"))
+        data[entry + 38] ^= 0x10  # in the directory of the archive: PyTorch takes the tensor for a folder, and reads nothing
+        Path("w.pth").write_bytes(data)
+
+    _, run = commands("w.pth")[1]
+    yield Case("bit flips in a .pth", "convert, a tensor that is marked as a folder", mark, run, ("w.pth",))
     for source in ("classifier.safetensors", "classifier.pth", "legacy.pth"):
         for index in range(4):
             part = rng.random()
