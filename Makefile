@@ -3,8 +3,8 @@
 # make demo-detection      trains a small Mask R-CNN on the same scenes, and draws its predictions
 # make test                lint, types and every test
 # make lint                lint and types only
-# make proof               long runs that are killed at random moments, or use other meshes, and every kernel compiled for every TPU;
-#                          writes runs/proof/*.json and tables
+# make proof               long campaigns: runs that are killed or interrupted at any moment, or use other meshes; malformed inputs and
+#                          mutated files; every kernel compiled for every TPU; writes runs/proof/*.json and tables
 # make clean               removes the environment and everything in runs/
 #
 # Each sets up a virtual environment in .venv first; PYTHON chooses the interpreter (3.11 or later).

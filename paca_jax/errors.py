@@ -24,6 +24,11 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(known)}"
 
 
+def shorten(text: str, longest: int = 300) -> str:
+    """Returns the first characters of a text, at most `longest` of them and a mark that there are more."""
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
 def one_line(text: str) -> str:
     """Returns a text with everything escaped that is not printable, such as line breaks and bytes of undecodable file names."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -11,13 +11,12 @@ import types
 import typing
 from typing import Any, TypeAlias
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, shorten
 
 Hint: TypeAlias = Any  # a class, a union, a tuple of hints, or `Annotated` with restrictions
 
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
 _NUMBERS: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real}
-_LONGEST = 200  # characters of a wrong value in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,4 +150,4 @@ def _show(value: Any) -> str:
         text = repr(value)
     except ValueError:  # a number of thousands of digits
         return f"a huge {type(value).__name__}"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return shorten(text)

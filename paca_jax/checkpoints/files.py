@@ -28,11 +28,11 @@ from paca_jax.checkpoints.formats.safetensors_files import (
 )
 from paca_jax.checkpoints.formats.torch_files import ON_DAMAGE, PICKLE_START, ZIP_START, check_extent, parse_torch, torch_bytes
 from paca_jax.convert.arrays import check_dense, to_numpy
-from paca_jax.convert.checkpoint import find_state_dict
+from paca_jax.convert.checkpoint import check_state_dict, find_state_dict
 from paca_jax.errors import UserError
 from paca_jax.fields import check_value
 from paca_jax.files import read_file, write_file
-from paca_jax.paths import user_path
+from paca_jax.paths import is_remote, user_path
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pth", ".pt")
@@ -119,10 +119,11 @@ def write_state_dict(
             plain state dict for the official code, so they go to a file beside it, `x.pth.json`.
 
     Raises:
-        UserError: if the path has another suffix or is on a bucket, it cannot be written, or the file needs PyTorch, which is
-            not installed.
+        UserError: if the path has another suffix or is on a bucket, the state is no mapping of names to arrays of numbers, the
+            file cannot be written, or it needs PyTorch, which is not installed.
     """
     place = _place_to_write(path)
+    check_state_dict(state)
     names = tuple(class_names) if isinstance(class_names, list) else class_names
     check_value("class_names", names, tuple[str, ...] | None)
     description = Description(dict(recipe) if recipe else None, names or None)
@@ -141,12 +142,11 @@ def sidecar(path: epath.Path) -> epath.Path:
 
 
 def _place_to_write(path: str | os.PathLike[str]) -> epath.Path:
-    text = os.fspath(path)
-    if "://" in text:
-        raise UserError(f"Expected a path on this machine for a file of weights, got {text!r}. Write it here and copy it.")
-    place = user_path(text)
+    place = user_path(path)
+    if is_remote(place):
+        raise UserError(f"Expected a path on this machine for a file of weights, got {place}. Write it here and copy it.")
     if place.suffix not in SUFFIXES:
-        raise UserError(f"Expected a file of weights that ends in {', '.join(SUFFIXES)}, got {text!r}. Choose another name.")
+        raise UserError(f"Expected a file of weights that ends in {', '.join(SUFFIXES)}, got {place}. Choose another name.")
     return place
 
 

@@ -96,6 +96,8 @@ def read_model(
     The arguments and errors are those of `load`. If `pretrained` is None, an official model's name is accepted without it.
     `class_names` are the names of the model's outputs, instead of those that the source has.
     """
+    for option, value in (("rgb_to_gray", rgb_to_gray), ("allow_nonfinite", allow_nonfinite)):
+        check_value(option, value, bool)
     opened = open_source(source, model, pretrained=pretrained, weights=weights)
     gray = {"image_channels": 1} if rgb_to_gray else {}
     recipe = _resized(opened.recipe | gray | overrides)

@@ -8,7 +8,6 @@ import argparse
 import os
 import re
 import runpy
-import textwrap
 import traceback
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -16,11 +15,10 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from paca_jax.errors import UserError, nearest
+from paca_jax.errors import UserError, nearest, shorten
 from paca_jax.files import check_regular
 from paca_jax.paths import is_remote, user_path
 
-_LONGEST = 300  # characters of what another library says
 _FLAG = re.compile(r"--?(no)?config\.([^=]*)(=.*)?", re.DOTALL)
 
 
@@ -47,6 +45,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
         help="a file of configs/, and :VARIANT if the file has variants",
     )
     values, rest = parser.parse_known_args(argv)
+    if not values.config.strip():
+        raise UserError("Expected --config=FILE[:VARIANT], got no file. Name one of configs/, or one of your own.")
     config = read_config(values.config)
     overrides = _by_key(rest, [key for key, _, _ in flat_items(config)])
     optional = {key for key, value, _ in flat_items(default_config()) if value is None}
@@ -131,4 +131,4 @@ def _failure(error: BaseException, path: str) -> str:
 def _one_line(error: BaseException) -> str:
     text = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
     text = text.partition(" Other fields present")[0]  # and a whole page of ml_collections about them
-    return textwrap.shorten(text.rstrip("."), _LONGEST, placeholder=" ...")
+    return shorten(" ".join(text.split()).rstrip("."))

@@ -10,8 +10,11 @@ from paca_jax.errors import UserError
 
 
 def is_array(value: object) -> bool:
-    """Returns whether a value is an array or a tensor, of whatever library and layout."""
-    return hasattr(type(value), "shape")  # of the class, for a nested tensor has no shape to give
+    """Returns whether a value is an array or a tensor of numbers, of whatever library and layout."""
+    if not hasattr(type(value), "shape"):  # of the class, for a nested tensor has no shape to give
+        return False
+    dtype = getattr(value, "dtype", None)
+    return not isinstance(dtype, np.dtype) or any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
 
 
 def check_dense(name: str, value: Any) -> None:

@@ -50,6 +50,28 @@ def check_mapping(name: str, value: object) -> None:
     check(isinstance(value, Mapping), f"Expected {name} as a dict, got {type(value).__name__}. Pass one, and the model second.")
 
 
+def check_state_dict(state: Mapping[str, Any]) -> None:
+    """Checks that a mapping is a state dict.
+
+    Raises:
+        UserError: if it is no mapping, is empty, or has something else than printable names and arrays of numbers.
+    """
+    check(isinstance(state, Mapping), f"Expected a state dict, got {type(state).__name__}. Pass a mapping of names to arrays.")
+    strangers = [repr(key) for key, value in state.items() if not (isinstance(key, str) and is_array(value))]
+    if strangers or not state:
+        wrong = f"{', '.join(strangers[:_LISTED])} hold no array of numbers" if strangers else "it is empty"
+        raise UserError(
+            f"A state dict maps names to arrays, directly or under one of {', '.join(_WRAPPERS)}, but {wrong}. "
+            "Give the model's state_dict()."
+        )
+    for name in state:
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise UserError(
+                f"Expected printable names of at most {_LONGEST_NAME} characters for arrays, got {name[:_LONGEST_NAME]!r}. "
+                "Save the state dict again."
+            )
+
+
 def find_state_dict(checkpoint: Mapping[str, Any], weights: str | None = None) -> StateDict:
     """Returns the state dict inside a training checkpoint of timm, DeiT, mmengine, Lightning or `torch.compile`.
 
@@ -69,19 +91,7 @@ def find_state_dict(checkpoint: Mapping[str, Any], weights: str | None = None) -
     check_weights(weights)
     notes: list[str] = []
     state, kind = _unwrap(checkpoint, weights, notes)
-    strangers = [repr(key) for key, value in state.items() if not (isinstance(key, str) and is_array(value))]
-    if strangers or not state:
-        wrong = f"{', '.join(strangers[:_LISTED])} hold no array" if strangers else "it is empty"
-        raise UserError(
-            f"A state dict maps names to arrays, directly or under one of {', '.join(_WRAPPERS)}, but {wrong}. "
-            "Give the model's state_dict()."
-        )
-    for name in state:
-        if len(name) > _LONGEST_NAME or not name.isprintable():
-            raise UserError(
-                f"Expected printable names of at most {_LONGEST_NAME} characters for arrays, got {name[:_LONGEST_NAME]!r}. "
-                "Save the state dict again."
-            )
+    check_state_dict(state)
     state, kind = _strip_prefix(state, kind, weights, notes)
     if weights not in (None, kind or RAW):
         other = "averaged" if weights == EMA else "raw"

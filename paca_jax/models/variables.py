@@ -102,8 +102,8 @@ def check_fit(
     Raises:
         UserError: listing every missing, unexpected and misshapen name.
     """
-    if isinstance(allow_new, str) or not set(allow_new) <= set(GROUPS):
-        raise UserError(f"Expected allow_new to be a tuple of some of {GROUPS}, got {allow_new!r}.")
+    if not isinstance(allow_new, tuple | list | set | frozenset) or any(group not in GROUPS for group in allow_new):
+        raise UserError(f"Expected allow_new to be a tuple of some of {GROUPS}, got {allow_new!r}. Correct it.")
     missing, misshapen, fresh = [], [], set()
     wrong_groups = set()
     for name, shape, group in places:

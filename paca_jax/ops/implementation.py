@@ -67,7 +67,8 @@ def choose(operation: str, asked: Implementation | None, refusals: Refusals) -> 
         UserError: if there is no implementation of that name, or the operation has it and it does not take these arrays or
             this platform. An operation that has no such form at all takes "xla".
     """
-    asked = check_implementation(asked) or _of_model.get() or check_implementation(os.environ.get(IMPLEMENTATION_VARIABLE))
+    of_environment = os.environ.get(IMPLEMENTATION_VARIABLE) or None
+    asked = check_implementation(asked) or _of_model.get() or check_implementation(of_environment)
     platform = "tpu" if _interpreter.get() else target_platform()
     reason = None
     chosen: Implementation = "xla"
@@ -103,7 +104,7 @@ def check_implementation(name: str | None) -> Implementation | None:
     Raises:
         UserError: if there is no such implementation.
     """
-    if not name:
+    if name is None:
         return None
     for known in IMPLEMENTATIONS:
         if name == known:

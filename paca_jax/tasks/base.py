@@ -14,6 +14,7 @@ from PIL import Image
 
 from paca_jax import data, explain
 from paca_jax.errors import UserError
+from paca_jax.files import write_file
 from paca_jax.models import create_model, model_config
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class Task(abc.ABC):
         """
         path = workdir / self._report_file
         if remake or not path.exists():
-            path.write_bytes(explain.to_png(self._draw_report(variables)))
+            write_file(path, explain.to_png(self._draw_report(variables)))
         return [path]
 
     @abc.abstractmethod

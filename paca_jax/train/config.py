@@ -5,7 +5,6 @@ A file in `configs/` starts from `default_config()` and changes values. Unknown 
 
 import dataclasses
 import re
-import textwrap
 import typing
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from paca_jax.convert.checkpoint import WEIGHTS
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, shorten
 from paca_jax.fields import ASCENDING, Hint, Length, OneOf, Range, check_value, plain_type
 from paca_jax.models import DetectorConfig, PaCaConfig, SegmentorConfig
 from paca_jax.models.config import Rate, Side
@@ -201,7 +200,7 @@ def check_keys(config: ConfigDict, place: str) -> None:
     keys = {key for key, _, _ in flat_items(config)}
     for lack, names in (("without", VALUES.keys() - keys), ("that also has", keys - VALUES.keys())):
         if names:
-            found = textwrap.shorten(", ".join(sorted(names)), 300, placeholder=" ...")
+            found = shorten(", ".join(sorted(names)))
             raise UserError(
                 f"Expected the keys of default_config() in {place}, got a config {lack} {found}. Start from that one."
             )

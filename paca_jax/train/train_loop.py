@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from paca_jax.checkpoints.manager import Checkpoints
 from paca_jax.errors import UserError
+from paca_jax.files import write_file
 from paca_jax.paths import user_path
 from paca_jax.sharding import stop_together
 from paca_jax.train.evaluation import evaluate
@@ -214,5 +215,5 @@ def _write_overview(state: TrainState, workdir: epath.Path) -> None:
     overview = parameter_overview.get_parameter_overview(state.params, include_stats="sharding")
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     if jax.process_index() == 0:
-        (workdir / "parameters.txt").write_text(overview + "\n")
+        write_file(workdir / "parameters.txt", overview + "\n")
     logger.info("%s parameters; their shapes and shardings are in %s.", f"{count:,}", workdir / "parameters.txt")

@@ -90,8 +90,34 @@ def test_a_flipped_bit_in_a_pth_is_found(tmp_path, entry, bit):
     data = bytearray(path.read_bytes())
     data[_data_of(path, entry) + 5] ^= 1 << bit
     path.write_bytes(data)
-    with pytest.raises(UserError, match=rf"w\.pth is no PyTorch file, or a damaged one \(the checksum of .*{entry} is wrong"):
+    with pytest.raises(UserError, match=rf"w\.pth is no PyTorch file, or a damaged one \(Bad CRC-32 .*{entry}'"):
         read_state_dict(path)
+
+
+def test_a_member_that_is_marked_as_a_folder_is_read_whole(tmp_path):
+    """PyTorch takes it for an empty one, and leaves the memory of the tensor as it was."""
+    pytest.importorskip("torch")
+    path = tmp_path / "w.pth"
+    write_state_dict(path, STATE)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02", 0, data.rindex(b"/data/0"))
+    data[entry + 38] ^= 0x10  # the external attributes in the directory of the archive
+    path.write_bytes(data)
+    found = read_state_dict(path)
+    assert all(np.array_equal(found[name], array) for name, array in STATE.items())
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused(tmp_path):
+    pytest.importorskip("torch")
+    write_state_dict(tmp_path / "w.pth", STATE)
+    with zipfile.ZipFile(tmp_path / "w.pth", "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/0"))
+        archive.writestr(name, archive.read(name))
+    with pytest.raises(
+        UserError, match=r"w\.pth is no PyTorch file, or a damaged one \(an archive with two members of one name"
+    ):
+        read_state_dict(tmp_path / "w.pth")
 
 
 def test_an_archive_that_unpacks_to_far_more_is_not_unpacked(tmp_path):

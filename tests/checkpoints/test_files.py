@@ -172,6 +172,32 @@ def test_missing_files_and_other_endings_are_told(tmp_path):
         read_state_dict(tmp_path / "eight.safetensors")
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (None, "Expected a state dict, got NoneType"),
+        ({}, "it is empty"),
+        ({1: np.zeros(3)}, "1 hold no array"),
+        ({"a": "text"}, "'a' hold no array"),
+        ({"a": np.array([object()])}, "'a' hold no array of numbers"),
+        ({"a": np.array(["text"])}, "'a' hold no array of numbers"),
+        ({"a\nb": np.zeros(3)}, "Expected printable names"),
+    ],
+)
+def test_only_state_dicts_are_written(tmp_path, suffix, state, told):
+    path = tmp_path / f"w{suffix}"
+    with unchecked(), pytest.raises(UserError, match=told):
+        write_state_dict(path, state)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("path", [None, 7, b"w.safetensors", "", "gs://bucket/w.safetensors"])
+def test_weights_are_written_to_paths_on_this_machine(path):
+    with unchecked(), pytest.raises(UserError, match="Expected a path"):
+        write_state_dict(path, STATE)
+
+
 def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
     true_import = builtins.__import__
 

@@ -55,7 +55,8 @@ def test_the_last_flag_of_a_key_counts():
     [
         (["--config.batch_size"], "does not fit its key: Missing value"),
         (["--config.batch_size=1.5"], "does not fit its key"),
-        (["--config.batch_size=" + "9" * 5000], "does not fit its key"),
+        (["--config.batch_size=" + "9" * 5000], "does not fit its key: .*batch_size"),
+        (["--config.batch_size=" + "many" * 1000], "does not fit its key: .*batch_size"),
         (["--config.augment.crop_scale=" + "(" * 5000], "augment.crop_scale to be"),
         (["--config.augment.crop_scale=(0.1,"], "does not fit its key"),
         (["--config.augment.crop_scale=(1,2,3,4)"], "augment.crop_scale to be a tuple of a number"),
@@ -129,6 +130,12 @@ def test_a_config_must_be_a_file_on_this_machine(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             config_flags.read_config(str(path))
+
+
+@pytest.mark.parametrize("typed", ["", " "])
+def test_an_empty_config_is_told(typed):
+    with pytest.raises(UserError, match=r"Expected --config=FILE\[:VARIANT\], got no file"):
+        config_flags.parse(argparse.ArgumentParser(prog="test"), [f"--config={typed}"])
 
 
 def test_a_config_file_runs_once(tmp_path, capsys):

@@ -18,6 +18,9 @@ NANO = create_model("pacavit_nano")
         (lambda: convert.to_torch(NANO, {}), "variables as a dict, got PaCaViT"),
         (lambda: convert.to_torch({"params": {}}, "pacavit_nano"), "a model of create_model or load, got str"),
         (lambda: load(None), "a path or a name to load from, got NoneType"),
+        (lambda: load("x.safetensors", rgb_to_gray="yes"), "rgb_to_gray to be True or False, got 'yes'"),
+        (lambda: load("x.safetensors", allow_nonfinite=1), "allow_nonfinite to be True or False, got 1"),
+        (lambda: convert.from_torch({"a": 1}, NANO), "'a' hold no array"),
         (lambda: load(NANO), "a path or a name to load from, got PaCaViT"),
     ],
 )

@@ -12,6 +12,7 @@ from paca_jax.errors import UserError
 from paca_jax.models import TeacherConfig, create_model
 from paca_jax.sharding import make_mesh, parameter_shardings
 from tests import golden
+from tests.shapes import unchecked
 
 TEACHER = TeacherConfig(depths=(1, 1, 1, 1), kernel_size=3)
 
@@ -212,9 +213,9 @@ def test_a_wrong_backbone_is_never_forgiven(nano):
     assert "head" not in str(caught.value)
 
 
-@pytest.mark.parametrize("allow_new", ["head", ("heads",)])
+@pytest.mark.parametrize("allow_new", ["head", ("heads",), 5, [None], [["head"]]])
 def test_unknown_groups_are_told(nano, allow_new):
-    with pytest.raises(UserError, match="Expected allow_new to be a tuple"):
+    with unchecked(), pytest.raises(UserError, match="Expected allow_new to be a tuple"):
         from_torch(nano[2], nano[0], allow_new=allow_new)
 
 

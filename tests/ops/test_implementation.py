@@ -87,8 +87,9 @@ def test_a_model_has_one_implementation_and_counts_its_blocks():
     assert {choice.implementation for choice in recorded} == {"xla"}
     assert "attention: xla in 6 blocks" in ops.describe_choices(recorded)
     assert choices(create_model("pacavit_nano").apply, variables, images)[0].implementation == "xla_cpu"
-    with pytest.raises(UserError, match="got 'pallas'"):
-        create_model("pacavit_nano", implementation="pallas")
+    for unknown in ("pallas", ""):
+        with pytest.raises(UserError, match=f"got '{unknown}'"):
+            create_model("pacavit_nano", implementation=unknown)
 
 
 def test_pallas_tpu_needs_a_tpu_or_its_interpreter():

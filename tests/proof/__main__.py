@@ -1,12 +1,12 @@
 """Runs the campaigns and writes their results: `python -m tests.proof --out DIR [--only NAME] [--seed S]`."""
 
-import argparse
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paca_jax.command_line import Parser
 from tests.proof import fuzz, inputs, interruptions, kernels, kills, processes, starts
 
 # Takes the folder of its files and the seed.
@@ -31,7 +31,7 @@ CAMPAIGNS: dict[str, tuple[Campaign, Callable[[dict[str, Any]], str]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="python -m tests.proof", description=__doc__)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for the runs and the .json and .md file of each campaign"
     )
