@@ -63,6 +63,9 @@ def command_line(advice: str = "") -> Iterator[None]:
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except BrokenPipeError:  # whoever read the output has read enough
+        _discard_output()
+        sys.exit(1)
     except (OSError, MemoryError, RecursionError, *_errors_of_xla()) as error:
         explanation = _explain(error)
         if explanation is None:
@@ -111,7 +114,7 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, OSError):
         place = "" if error.filename is None else f" at {os.fsdecode(error.filename)}"
         reason = error.strerror or str(error) or type(error).__name__
-        return f"Expected the system to do what the command needs, got: {reason}{place}. Correct that and run it again."
+        return f"The operating system reported: {reason}{place}. Correct that and run the command again."
     if isinstance(error, RecursionError):
         return f"Expected files and values that are not nested so deeply, got: {error}. Correct them."
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
@@ -120,12 +123,17 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
+def _discard_output() -> None:
+    """Ends all output. Without this, Python would try to write the rest at its exit, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(message: str) -> NoReturn:
     """Ends the program with an error in one line."""
     try:
         sys.stdout.flush()
-    except OSError:  # nothing reads it, or its disk is full: without this, Python would try again and complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        _discard_output()
     print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
 

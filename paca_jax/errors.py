@@ -1,7 +1,10 @@
 """The error that bad input raises anywhere in the library."""
 
 import difflib
+import unicodedata
 from collections.abc import Sequence
+
+_DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 class UserError(ValueError):
@@ -29,6 +32,18 @@ def shorten(text: str, longest: int = 300) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
+def summary(error: BaseException, longest: int = 300) -> str:
+    """Returns the message of another library's error on one line, or the name of its class, cut to `longest` characters."""
+    return shorten(" ".join(str(error).split()) or type(error).__name__, longest)
+
+
 def one_line(text: str) -> str:
-    """Returns a text with everything escaped that is not printable, such as line breaks and bytes of undecodable file names."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    """Returns a text with everything escaped that would break a line or deceive its reader.
+
+    These are control characters, line breaks, bytes of undecodable file names, and marks that reverse the direction of writing.
+    """
+    return "".join(repr(letter)[1:-1] if _breaks(letter) else letter for letter in text)
+
+
+def _breaks(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(letter) in _DIRECTIONS

@@ -1,6 +1,6 @@
 """The types and ranges of options, written as annotations: one schema for the config of a run and for models.
 
-`Annotated[int, Range(1, 8)]` is a whole number from 1 to 8, `Annotated[str, OneOf("a", "b")]` one of two texts, and
+`Annotated[int, Range(1, 8)]` is a whole number from 1 to 8, `Annotated[str, OneOf("a", "b")]` one of two strings, and
 `Annotated[tuple[float, float], ASCENDING]` two numbers in order. A number with a `Range` is finite.
 """
 
@@ -15,7 +15,7 @@ from paca_jax.errors import UserError, shorten
 
 Hint: TypeAlias = Any  # a class, a union, a tuple of hints, or `Annotated` with restrictions
 
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", type(None): "None"}
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "True or False", type(None): "None"}
 _NUMBERS: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real}
 
 
@@ -34,8 +34,10 @@ class Range:
 
     def __str__(self) -> str:
         """Returns the range in words."""
-        low = f"above {self.low}, up to" if self.ends[0] == "(" else f"from {self.low} to"
-        return f" {low} {'below ' if self.ends[1] == ')' else ''}{self.high}"
+        if self.ends == "[]":
+            return f" from {self.low} to {self.high}"
+        low, high = "above" if self.ends[0] == "(" else "at least", "below" if self.ends[1] == ")" else "at most"
+        return f" {low} {self.low} and {high} {self.high}"
 
 
 class OneOf:
@@ -66,7 +68,7 @@ class Length:
 
     def __str__(self) -> str:
         """Returns the lengths in words."""
-        return f", {self.low} to {self.high} of them"
+        return f"{self.low} to {self.high}"
 
 
 class _Ascending:
@@ -133,7 +135,13 @@ def _describe(hint: Hint) -> str:
         return " or ".join(map(_describe, typing.get_args(hint)))
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return str(parts[1]) if isinstance(parts[1], OneOf) else _describe(parts[0]) + "".join(map(str, parts[1:]))
+        if isinstance(parts[1], OneOf):
+            return str(parts[1])
+        if isinstance(parts[1], Length):
+            return f"a tuple of {parts[1]} values, each {_describe(typing.get_args(parts[0])[0])}" + "".join(
+                map(str, parts[2:])
+            )
+        return _describe(parts[0]) + "".join(map(str, parts[1:]))
     if origin is tuple and parts[-1:] == (...,):
         return f"a tuple of values, each {_describe(parts[0])}"
     if origin is tuple:

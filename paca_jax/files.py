@@ -2,8 +2,10 @@
 
 import json
 import os
+import secrets
+import shutil
 import stat
-import tempfile
+from pathlib import Path
 from typing import Any
 
 from etils import epath
@@ -71,8 +73,11 @@ def parse_json(text: str | bytes, place: str, kind: type = dict) -> Any:
 def write_file(path: epath.PathLike, data: bytes | str) -> None:
     """Writes a file, local or on a bucket, completely or not at all; text in UTF-8. Its folder is made if needed.
 
+    A file that is replaced keeps its permissions, and a link to it stays one.
+
     Raises:
-        UserError: if it cannot be written; what was there before is unchanged.
+        UserError: if there is no regular file at the path, but something else, or it cannot be written; what was there before
+            is unchanged.
     """
     content, place = data.encode() if isinstance(data, str) else data, epath.Path(path)
     try:
@@ -80,7 +85,7 @@ def write_file(path: epath.PathLike, data: bytes | str) -> None:
         if is_remote(place):
             place.write_bytes(content)  # a bucket shows an object once it is complete
         else:
-            _replace(os.fspath(place), content)
+            _replace(os.path.realpath(place), content)
     except OSError as error:
         raise UserError(f"Expected to write {path}, got: {reason(error)}. Nothing was changed; correct that.") from error
 
@@ -91,14 +96,19 @@ def reason(error: OSError) -> str:
 
 
 def _replace(path: str, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=f".{os.path.basename(path)[:200]}.")
+    replaces = os.path.exists(path)
+    if replaces:
+        check_regular(path)
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        if replaces:
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise

@@ -77,10 +77,9 @@ def ended(capsys, error):
     ("error", "expected"),
     [
         (UserError("Expected a cat."), "Expected a cat."),
-        (OSError(28, "No space left on device", "a/b"), "got: No space left on device at a/b."),
-        (PermissionError(13, "Permission denied", b"a\xff"), "got: Permission denied at a\\udcff."),
-        (BrokenPipeError(32, "Broken pipe"), "got: Broken pipe."),
-        (ConnectionError("no route"), "got: no route."),
+        (OSError(28, "No space left on device", "a/b"), "reported: No space left on device at a/b."),
+        (PermissionError(13, "Permission denied", b"a\xff"), "reported: Permission denied at a\\udcff."),
+        (ConnectionError("no route"), "reported: no route."),
         (MemoryError("Unable to allocate 1 TiB\nfor x"), "enough memory, got: Unable to allocate 1 TiB."),
         (MemoryError(), "enough memory, got: none left."),
         (RecursionError("maximum recursion depth exceeded"), "not nested so deeply"),
@@ -90,13 +89,15 @@ def ended(capsys, error):
 def test_errors_that_a_user_can_cause_are_one_line(error, expected, capsys):
     text, status = ended(capsys, error)
     assert status == 2
-    assert text.startswith("error: Expected ")
+    assert text.startswith("error: ")
     assert text.endswith("\n")
     assert text.count("\n") == 1
     assert expected in text
 
 
-@pytest.mark.parametrize("name", ["a\nerror: forged", "a\rerror: forged", "a\u2028error: forged", "\x1b[2Ka", "a\udcff\x85b\0"])
+@pytest.mark.parametrize(
+    "name", ["a\nerror: forged", "a\rerror: forged", "a\u2028error: forged", "\x1b[2Ka", "a\udcff\x85b\0", "\u202egnp.a"]
+)
 def test_no_name_forges_a_line(name, capsys):
     text, status = ended(capsys, UserError(f"Expected a file, got {name}."))
     assert status == 2
@@ -137,6 +138,21 @@ def test_output_that_cannot_be_written_is_one_line():
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert done.stderr.startswith("error: ")
     assert "No space left on device" in done.stderr
+
+
+def test_output_that_nobody_reads_any_more_ends_the_program_silently():
+    program = "from paca_jax.command_line import command_line\nwith command_line():\n    for _ in range(10**5): print('line')"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout.readline() == "line\n"
+        running.stdout.close()
+        assert (running.wait(), running.stderr.read()) == (1, "")
+
+
+@pytest.mark.parametrize("name", ["虫.png", "a\u00a0b", "\u3000", "a\u200cb", "👩\u200d🔬"])
+def test_names_of_all_languages_are_printed_as_they_are(name, capsys):
+    assert name in ended(capsys, UserError(f"Expected a file, got {name}."))[0]
 
 
 def test_names_that_are_no_text_can_be_printed():

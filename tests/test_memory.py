@@ -26,4 +26,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
 def test_a_step_asks_the_system_for_no_memory_that_the_last_one_had():
     returned, kept = (int(run_code(CODE.format(call=call))) for call in ("", "keep_freed_memory()"))
-    assert kept < returned / 10
+    assert kept < returned / 2  # a loaded machine may need another array of 64 MiB in a later step

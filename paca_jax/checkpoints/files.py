@@ -29,7 +29,7 @@ from paca_jax.checkpoints.formats.safetensors_files import (
 from paca_jax.checkpoints.formats.torch_files import ON_DAMAGE, PICKLE_START, ZIP_START, check_extent, parse_torch, torch_bytes
 from paca_jax.convert.arrays import check_dense, to_numpy
 from paca_jax.convert.checkpoint import check_state_dict, find_state_dict
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, summary
 from paca_jax.fields import check_value
 from paca_jax.files import read_file, write_file
 from paca_jax.paths import is_remote, user_path
@@ -185,8 +185,7 @@ def _parse(path: str, data: bytes) -> Mapping[str, Any]:
     except UserError:
         raise
     except on_damage as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is no {kind} file, or a damaged one ({first_line}). Fetch or write it again.") from error
+        raise UserError(f"{path} is no {kind} file, or a damaged one ({summary(error)}). Fetch or write it again.") from error
 
 
 def _is_safetensors(data: bytes) -> bool:

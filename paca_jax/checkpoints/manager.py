@@ -9,12 +9,15 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from paca_jax.checkpoints.lock import Lock
-from paca_jax.checkpoints.orbax_errors import damage_as_user_error, write_errors_as_user_error
+from paca_jax.checkpoints.orbax_errors import damage_as_user_error, silence_background, write_errors_as_user_error
 from paca_jax.checkpoints.workdir import FOLDER, open_manager, read_metadata
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: written in the background, and all removed but the newest ones and the best one."""
+    """The checkpoints of a workdir: written in the background, and all removed but the newest ones and the best one.
+
+    Converted weights, which are at step 0, are never removed.
+    """
 
     def __init__(self, workdir: epath.PathLike, keep: int, metric: str, lock: Lock | None = None) -> None:
         """Opens or creates the workdir's checkpoints.
@@ -31,7 +34,9 @@ class Checkpoints:
         self._lock = lock
         self.folder = epath.Path(workdir) / FOLDER
         best = policies.BestN(get_metric_fn=lambda metrics: metrics[metric], n=1, keep_checkpoints_without_metrics=False)
-        self._manager = open_manager(workdir, policies.AnyPreservationPolicy([policies.LatestN(keep), best]))
+        kept = [policies.LatestN(keep), best, policies.CustomSteps([0])]
+        silence_background()
+        self._manager = open_manager(workdir, policies.AnyPreservationPolicy(kept))
 
     @property
     def latest_step(self) -> int | None:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,11 +10,12 @@ from typing import Any
 
 from etils import epath
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, summary
 
 logger = logging.getLogger(__name__)
 
 # What they raise on missing, truncated, altered or differently shaped files.
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _ON_DAMAGE = (ValueError, OSError, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -25,8 +27,13 @@ def damage_as_user_error(step_folder: epath.Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, _ON_DAMAGE) and type(error) is not Exception:  # which Orbax raises around those of TensorStore
             raise
+        if isinstance(error, OSError) and not isinstance(error, _ABSENT):
+            raise UserError(
+                f"The checkpoint {step_folder} cannot be read ({summary(error)}); nothing was deleted. Run the same command "
+                "again."
+            ) from error
         raise UserError(
-            f"The checkpoint {step_folder} is damaged or belongs to another model ({_first_line(error)[:200]}); nothing was "
+            f"The checkpoint {step_folder} is damaged or belongs to another model ({summary(error)}); nothing was "
             "deleted. Move that folder away to resume from the checkpoint before it, or choose another workdir."
         ) from error
 
@@ -41,7 +48,7 @@ def write_errors_as_user_error(folder: epath.Path) -> Iterator[None]:
     except (OSError, ValueError) as error:
         _FROM_THREADS.lines.clear()
         raise UserError(
-            f"A checkpoint cannot be written to {folder} ({_first_line(error)[:300]}); those that are there are whole. Free "
+            f"A checkpoint cannot be written to {folder} ({summary(error)}); those that are there are intact. Free "
             "some space or make the folder writable, and run the same command again."
         ) from error
     while _FROM_THREADS.lines:
@@ -73,6 +80,8 @@ def silence_background() -> None:
     Writes that are still under way then end in a closed event loop, or in tasks and coroutines that nothing awaits.
     """
     logging.getLogger("absl").addFilter(_FROM_THREADS)
+    left = "coroutine '.*(serialize|CheckpointHandler|cancellable).*' was never awaited"
+    warnings.filterwarnings("ignore", left, RuntimeWarning)
     words = ("async_serialize", "tensorstore")
     logging.getLogger("asyncio").addFilter(lambda record: not any(word in record.getMessage() for word in words))
     print_unraisable = sys.unraisablehook
@@ -82,7 +91,3 @@ def silence_background() -> None:
             print_unraisable(found)
 
     sys.unraisablehook = on_unraisable
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -84,8 +84,8 @@ class Source:
         found = f"NaN or infinity in {len(names)} arrays: {', '.join(names[:_LISTED])}{more}"
         if not allowed:
             raise UserError(
-                f"Expected finite weights in {self.place}, got {found}. Take others; load, convert and predict accept these "
-                "with allow_nonfinite=True (--allow-nonfinite)."
+                f"Expected finite weights in {self.place}, got {found}. Use other weights; load, convert and predict accept "
+                "these with allow_nonfinite=True (--allow-nonfinite)."
             )
         return [f"{self.place} has {found}."]
 

@@ -30,6 +30,7 @@ from paca_jax.paths import is_remote, user_path
 logger = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
+INCOMPLETE = ".incomplete"  # what is being written, in a workdir of converted weights
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _PARTS = {"variables", "ema", "training", "metadata", "metrics", "_CHECKPOINT_METADATA", "commit_success.txt"}
 
@@ -52,14 +53,13 @@ def open_manager(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written ({error}). Choose another with --workdir.") from error
-    silence_background()
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy))
 
 
 def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dict[str, Any]) -> None:
     """Writes variables as a workdir that `paca_jax.load` and `--config.init_from` read (a checkpoint at step 0).
 
-    They are complete or not there at all: on a file system they are written beside the folder and renamed.
+    They are complete or not there at all: on a file system they are written under another name and renamed.
 
     Args:
         workdir: the folder to create.
@@ -76,11 +76,10 @@ def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dic
     if is_remote(place):  # where Orbax marks a complete checkpoint
         _write(place, place, variables, metadata)
         return
-    incomplete = place.with_name(f".{place.name}.incomplete")
+    incomplete = place / INCOMPLETE
     try:
         if incomplete.exists():
             incomplete.rmtree()  # left by a process that was killed
-        place.mkdir(parents=True, exist_ok=True)
         _write(incomplete, place, variables, metadata)
         (incomplete / FOLDER).replace(place / FOLDER)
     except OSError as error:
@@ -91,6 +90,7 @@ def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dic
 
 def _write(workdir: epath.Path, named: epath.Path, variables: Variables, metadata: dict[str, Any]) -> None:
     """Writes a checkpoint of step 0; errors name another folder, which it is to become."""
+    silence_background()
     items = {"variables": ocp.args.StandardSave(variables), "metadata": ocp.args.JsonSave({**metadata, "step": 0})}
     with write_errors_as_user_error(named), open_manager(workdir) as manager:
         manager.save(0, args=ocp.args.Composite(**items))

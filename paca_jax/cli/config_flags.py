@@ -50,7 +50,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> tuple[
     config = read_config(values.config)
     overrides = _by_key(rest, [key for key, _, _ in flat_items(config)])
     optional = {key for key, value, _ in flat_items(default_config()) if value is None}
-    unset = [key for key, given in overrides.items() if key in optional and re.search("=(None)?$", "=".join(given))]
+    unset = [key for key, given in overrides.items() if key in optional and _value(given) in ("", "None")]
     line = [parser.prog, *(part for key, given in overrides.items() if key not in unset for part in given)]
     config_only = flags.FlagValues()
     try:
@@ -111,6 +111,14 @@ def _by_key(arguments: Sequence[str], keys: Collection[str]) -> dict[str, list[s
         separate = value is None and rest and not rest[0].startswith(("--", "-config."))
         found[key] = [argument, rest.pop(0)] if separate else [argument]
     return found
+
+
+def _value(given: Sequence[str]) -> str | None:
+    """Returns the value of a flag, which may be an argument of its own; None if it has none."""
+    if len(given) > 1:
+        return given[1]
+    _, equals, value = given[0].partition("=")
+    return value if equals else None
 
 
 def _stray(argument: str) -> UserError:

@@ -53,7 +53,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     if destination.suffix in SUFFIXES:
         write_state_dict(destination, state, loaded.recipe, loaded.class_names)
     else:
-        from paca_jax.checkpoints.workdir import write_variables  # Orbax takes seconds to import
+        from paca_jax.checkpoints.workdir import write_variables
 
         names = {} if loaded.class_names is None else {"class_names": list(loaded.class_names)}
         write_variables(destination, loaded.variables, {"model": loaded.recipe, **names})
@@ -68,7 +68,11 @@ def _checked_destination(typed: str, overwrite: bool) -> epath.Path:
             raise UserError(
                 f"Expected a destination that ends in {', '.join(SUFFIXES)}, or a new folder, got {str(destination)!r}."
             )
-        if destination.exists() and not (destination.is_dir() and not any(destination.iterdir())):
+        from paca_jax.checkpoints.workdir import INCOMPLETE  # Orbax takes seconds to import
+
+        if destination.exists() and not (
+            destination.is_dir() and {path.name for path in destination.iterdir()} <= {INCOMPLETE}
+        ):
             raise UserError(f"{destination} exists already and is not empty. Choose another destination, or delete it.")
         return destination
     for path in (destination, *([sidecar(destination)] if destination.suffix in TORCH_SUFFIXES else [])):

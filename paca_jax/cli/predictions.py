@@ -46,8 +46,8 @@ class Predictions:
         self._earlier, listed = _read(folder / PREDICTIONS_FILE, overwrite)
         if not overwrite:
             _check_same_pictures(folder, self._earlier, [str(path) for path in pictures])
-        self._files = {name: checksum for name, checksum in listed.items() if _checksum(folder / name) == checksum}
-        others = [path for path in outputs if path.name not in self._files and path.exists()]
+        self._files = {name: checksum for name, checksum in listed.items() if (folder / name).exists()}
+        others = [path for path in outputs if path.exists() and _checksum(path) != self._files.get(path.name)]
         if others and not overwrite:
             raise UserError(
                 f"Expected no other files where predictions go, got {others[0]} ({len(others)} in all), which "
@@ -88,8 +88,7 @@ def _check_no_input(outputs: Mapping[epath.Path, epath.Path], pictures: Collecti
     for output, picture in outputs.items():
         if os.path.realpath(output) in places:
             raise UserError(
-                f"Expected pictures that no prediction replaces, got {output}, where that for {picture} goes. Choose another "
-                "--out."
+                f"Expected outputs that do not replace an input picture, got {output} for {picture}. Choose another --out."
             )
 
 
@@ -119,5 +118,5 @@ def _read(path: epath.Path, overwrite: bool) -> tuple[dict[str, Entries], dict[s
     return found, {name: checksum for name, checksum in files if isinstance(name, str) and name == os.path.basename(name)}
 
 
-def _checksum(path: epath.Path) -> str | None:
-    return hashlib.sha256(read_file(path)).hexdigest() if path.is_file() else None
+def _checksum(path: epath.Path) -> str:
+    return hashlib.sha256(read_file(path)).hexdigest()

@@ -11,9 +11,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from etils import epath
+
 from paca_jax.command_line import Parser, command_line
-from paca_jax.data.sources.tfds_files import check_format, find_builder, log_interrupted, one_line
-from paca_jax.errors import UserError
+from paca_jax.data.sources.tfds_files import INFO, check_format, find_builder, log_interrupted
+from paca_jax.errors import UserError, summary
 from paca_jax.fields import check_value
 from paca_jax.paths import user_path
 
@@ -43,12 +45,14 @@ def prepare(name: str, data_dir: str | None = None) -> str:
     try:
         builder.download_and_prepare()
     except AssertionError as error:  # TFDS raises it if files must be downloaded by hand
-        raise UserError(f"Expected files of {name!r} that must be downloaded by hand, found none: {one_line(error)}") from error
+        raise UserError(
+            f"Expected files of {name!r} that must be downloaded by hand, found none: {summary(error, 5000)}"
+        ) from error
     except ImportError as error:
         raise UserError(
             f"Expected the packages that preparing {name!r} needs, {error.name} is missing. Install it and run this again."
         ) from error
-    if find_builder(name, data_dir) is None:  # TFDS takes any folder for a prepared one
+    if not (epath.Path(builder.data_dir) / INFO).exists():  # TFDS takes any folder for a prepared one
         raise UserError(f"Expected no part of a data set in {builder.data_dir}, found one. Delete it and run this again.")
     return str(builder.data_dir)
 
@@ -68,13 +72,7 @@ def _builder(name: str, data_dir: str | None) -> Any:
         hint = f"The nearest are {', '.join(near)}" if near else "tfds.list_builders() lists them"
         raise UserError(f"Expected the name of a TFDS data set, got {name!r}. {hint}.") from error
     except (ValueError, RuntimeError) as error:  # an unknown config or version
-        raise UserError(
-            f"Expected a TFDS data set or data set/config, got {name!r} ({_first_line(error)}). Correct it."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"Expected a TFDS data set or data set/config, got {name!r} ({summary(error)}). Correct it.") from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

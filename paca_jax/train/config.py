@@ -215,12 +215,16 @@ def check_values(config: ConfigDict) -> None:
     check_keys(config, "the config")
     values = {key: value for key, value, _ in flat_items(config)}
     for key, hint in VALUES.items():
-        check_value(key, values[key], hint)
+        check_value(key, _with_tuples(values[key]), hint)
     for key, pattern in [("no_decay", config.no_decay or ""), *(("rate_scales", pattern) for pattern, _ in config.rate_scales)]:
         try:
             re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise UserError(f"Expected a regular expression in {key}, got {pattern!r} ({error}). Correct it.") from error
+
+
+def _with_tuples(value: Any) -> Any:
+    return tuple(map(_with_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def flat_items(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any, type]]:

@@ -15,7 +15,7 @@ from paca_jax.paths import user_path
 from paca_jax.sharding import stop_together
 from paca_jax.train.metrics import format_scalars
 from paca_jax.train.run import Run, log_implementations, prepare
-from paca_jax.train.start import initialized_state, open_checkpoints, resumed_state
+from paca_jax.train.start import converted_state, initialized_state, open_checkpoints, resumed_state
 from paca_jax.train.state import TrainState
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,10 @@ def evaluate_only(
     with jax.set_mesh(run.mesh), stop_together():
         if workdir is not None and (user_path(workdir) / FOLDER).exists():
             with open_checkpoints(run, workdir) as checkpoints:
-                state = resumed_state(run, checkpoints)
-            variables = None if state is None else _chosen(state, weights, workdir)
+                if resumed := resumed_state(run, checkpoints):
+                    variables = _chosen(resumed, weights, workdir)
+                elif converted := converted_state(run, checkpoints, allow_new=(), weights=weights):
+                    variables = converted.variables
         if variables is None:
             missing = "no --workdir" if workdir is None else f"no checkpoint in {workdir}"
             nothing = f"There is nothing to evaluate: {missing}"

@@ -46,18 +46,16 @@ def locked_checkpoints(run: Run, workdir: epath.Path) -> Iterator[Checkpoints]:
 def starting_state(run: Run, checkpoints: Checkpoints) -> TrainState:
     """Returns the state of the newest checkpoint, else one with the weights of `init_from`, else one with random weights."""
     allow_new = run.config.init_allow_new
-    return resumed_state(run, checkpoints, allow_new) or initialized_state(run, allow_new) or run.fresh_state()
+    return (
+        resumed_state(run, checkpoints)
+        or converted_state(run, checkpoints, allow_new)
+        or initialized_state(run, allow_new)
+        or run.fresh_state()
+    )
 
 
-def resumed_state(run: Run, checkpoints: Checkpoints, allow_new: Collection[str] = ()) -> TrainState | None:
-    """Returns the state of the newest checkpoint, or None if there is none.
-
-    If it holds converted weights, which are of no run, the state is that of a run that starts from them.
-
-    Args:
-        run: the run.
-        checkpoints: the checkpoints of the workdir.
-        allow_new: layers that may start from scratch where converted weights do not have them.
+def resumed_state(run: Run, checkpoints: Checkpoints) -> TrainState | None:
+    """Returns the state of the newest checkpoint, or None if there is none or it holds converted weights.
 
     Raises:
         UserError: if the checkpoint is damaged, belongs to another model or optimizer, or is not finite.
@@ -67,15 +65,28 @@ def resumed_state(run: Run, checkpoints: Checkpoints, allow_new: Collection[str]
         return None
     folder, saved = checkpoints.folder / str(step), checkpoints.metadata(step)
     if "config" not in saved:
-        logger.info("Starting from the converted weights in %s, which are of no run.", folder)
-        gray = run.config.init_rgb_to_gray
-        return run.start_from(initial_variables(str(folder), run.task.model, allow_new, rgb_to_gray=gray))
+        return None
     _check_same_run(run, checkpoints, saved)
     logger.info("Going on from the checkpoint at step %d in %s.", step, checkpoints.folder)
     state = TrainState.from_parts(checkpoints.restore(step, run.abstract.parts))
     check_step(folder, step, int(state.step))
     _check_finite(folder, state)
     return state
+
+
+def converted_state(
+    run: Run, checkpoints: Checkpoints, allow_new: Collection[str], weights: str | None = None
+) -> TrainState | None:
+    """Returns the state that starts from the newest checkpoint, which holds converted weights; None if there is none.
+
+    The arguments and errors are those of `initialized_state`.
+    """
+    if checkpoints.latest_step is None:
+        return None
+    folder = checkpoints.folder / str(checkpoints.latest_step)
+    logger.info("Starting from the converted weights in %s.", folder)
+    gray = run.config.init_rgb_to_gray
+    return run.start_from(initial_variables(str(folder), run.task.model, allow_new, weights, rgb_to_gray=gray))
 
 
 def initialized_state(run: Run, allow_new: Collection[str], weights: str | None = None) -> TrainState | None:

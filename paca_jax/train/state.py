@@ -25,8 +25,7 @@ class TrainState:
         opt_state: the state of the optimizer.
         ema: {"params", "batch_stats"} averaged over the steps, or None.
         skipped: the number of images skipped so far because they could not be read.
-        nonfinite: the number of steps so far that changed nothing because their loss, gradient or update was infinite or
-            NaN.
+        nonfinite: the number of steps so far whose loss, gradient or new parameters were infinite or NaN.
     """
 
     step: Int[Array, ""]

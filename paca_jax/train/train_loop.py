@@ -78,12 +78,12 @@ def train_loop(run: Run, state: TrainState, checkpoints: Checkpoints, workdir: e
         Stopped: (a `SystemExit`) after SIGTERM or Ctrl-C, once the state is saved.
     """
     config, total, start_step = run.config, run.steps.total, int(state.step)
+    writer = make_writer(workdir, start_step)
     earlier = [line for line in read_metrics(workdir) if line["step"] <= start_step]
     best = best_evaluation(earlier, run.best_metric)
     highest = best[run.best_metric] if best else -math.inf
     seconds_before = seconds_so_far(earlier)
     nonfinite = _Nonfinite(config.on_nonfinite, int(state.nonfinite))
-    writer = make_writer(workdir, start_step)
     batches = run.task.train_batches(start_step, total, run.rows)
     train_step = _CompiledStep(run.train_step)
     progress = Progress(num_steps=total, batch_size=config.batch_size)

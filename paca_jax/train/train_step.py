@@ -28,8 +28,8 @@ def make_train_step(
 
     The scalars are `loss`, `grad_norm` (before clipping), `parameter_norm` (before the step), `learning_rate`, the sums of the
     task's `LossOutput`, and `nonfinite`: the number of steps so far whose loss, gradient or new parameters were infinite or
-    NaN. Such a step changes nothing but that count and the step number. Only new parameters stay if `on_nonfinite` is "stop":
-    the run ends then, before it saves them.
+    NaN. Such a step changes nothing but that count and the step number; but with `on_nonfinite="stop"`, new parameters that
+    are not finite stay in the state, and the run ends before it saves them.
 
     Args:
         task: the task, for its augmentation and loss.
@@ -86,11 +86,13 @@ def make_train_step(
             finite &= _all_finite((params, output.batch_stats))
         updated = dataclasses.replace(state, params=params, batch_stats=output.batch_stats, opt_state=opt_state, ema=ema)
         kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        if config.on_nonfinite != "skip":
+            finite &= _all_finite((kept.params, kept.batch_stats))
         new_state = dataclasses.replace(
             kept,
             step=state.step + 1,
             skipped=state.skipped + jnp.sum(batch["valid"] == 0, dtype=jnp.int32),
-            nonfinite=state.nonfinite + ~(finite & _all_finite((kept.params, kept.batch_stats))),
+            nonfinite=state.nonfinite + ~finite,
         )
         scalars = {
             "loss": loss,

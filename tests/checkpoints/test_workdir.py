@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.sharding import SingleDeviceSharding
 
 import paca_jax
 from paca_jax.checkpoints.manager import Checkpoints
+from paca_jax.checkpoints.orbax_errors import damage_as_user_error
 from paca_jax.checkpoints.workdir import read_variables, write_variables
 from paca_jax.cli import convert
 from paca_jax.errors import UserError
@@ -57,6 +59,26 @@ def test_the_newest_are_kept_and_the_best_one_and_each_can_be_loaded(tmp_path):
         np.testing.assert_array_equal(found["params"]["head"]["kernel"], kernel * factor)
     with pytest.raises(UserError, match="checkpoints/3"):
         paca_jax.load(tmp_path / "checkpoints" / "3")
+
+
+def test_converted_weights_are_never_removed(tmp_path):
+    variables = golden.random_variables(create_model(**RECIPE))
+    write_variables(tmp_path, variables, {"model": RECIPE})
+    state = state_of(variables, optax.sgd(0.1), averaged=False)
+    with closing(Checkpoints(tmp_path, 1, "eval/accuracy")) as checkpoints:
+        for step in (1, 2, 3):
+            parts = dataclasses.replace(state, step=jnp.asarray(step)).parts
+            checkpoints.save(step, parts, {"model": RECIPE}, None)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0", "3"]
+
+
+def test_what_cannot_be_read_for_a_moment_is_not_called_damaged(tmp_path):
+    def fail():
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    told = r"cannot be read \(.*Connection reset.*Run the same command again"
+    with pytest.raises(UserError, match=told), damage_as_user_error(tmp_path / "checkpoints" / "7"):
+        fail()
 
 
 def test_a_state_comes_back_from_its_parts(tmp_path):
@@ -130,11 +152,12 @@ def test_metadata_that_is_not_what_was_written_is_told(tmp_path, content):
 @pytest.mark.parametrize("left", ["folder", "incomplete"])
 def test_what_a_killed_conversion_leaves_does_not_hinder_the_next(tmp_path, left):
     _write(tmp_path / "source")
-    _write(tmp_path / ".run.incomplete")
     if left == "folder":
         (tmp_path / "run").mkdir()
+    else:
+        _write(tmp_path / "run" / ".incomplete")
     convert.main([str(tmp_path / "source"), str(tmp_path / "run")])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "source"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
     assert paca_jax.load(tmp_path / "run")[0] == create_model(**RECIPE)
 
 
@@ -154,6 +177,8 @@ main([{str(tmp_path / "source")!r}, {str(tmp_path / destination)!r}])
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("error: ")
     assert str(tmp_path / destination) in lines[0]
+    assert not (tmp_path / destination / "checkpoints").exists()
+    assert not (tmp_path / destination).is_file()
     convert.main([str(tmp_path / "source"), str(tmp_path / destination)])
     assert paca_jax.load(tmp_path / destination)[0] == create_model(**RECIPE)
 

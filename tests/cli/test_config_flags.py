@@ -21,6 +21,12 @@ def test_no_text_means_none(flag):
     assert _parse("--config.init_from", "None").init_from is None
 
 
+@pytest.mark.parametrize("path", ["/runs/decay=", "/runs/decay=None"])
+def test_a_path_may_end_as_a_flag_that_unsets(path):
+    assert _parse(f"--config.init_from={path}").init_from == path
+    assert _parse("--config.init_from", path).init_from == path
+
+
 @pytest.mark.parametrize("key", ["num_steps", "model.clusters", "model.layer_scale", "dataset.ignore_zero", "dataset.data_dir"])
 def test_every_key_that_may_be_none_can_be_unset(key):
     config = _parse(f"--config.{key}=None", "--config.batch_size=8")

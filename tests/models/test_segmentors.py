@@ -167,8 +167,8 @@ def test_a_frozen_backbone_keeps_its_teachers_statistics():
     [
         ({"num_classes": 0}, "1 to 255"),
         ({"num_classes": 256}, "1 to 255"),
-        ({"head_channels": 0}, "at least 1"),
-        ({"head_dropout_rate": 1.0}, r"\[0, 1\)"),
+        ({"head_channels": 0}, "head_channels to be a whole number from 1 to"),
+        ({"head_dropout_rate": 1.0}, "a number at least 0 and below 1"),
         ({"short_side": 64, "long_side": 32}, "at most long_side"),
         ({"image_size": 64}, "no option 'image_size'"),
         ({"head_chanels": 64}, "nearest are head_channels"),

@@ -83,6 +83,8 @@ def test_a_converted_workdir_starts_a_run_as_init_from_does(finished_run, tmp_pa
     devices = jax.devices()[:1]
     expected = evaluate_only(small_config(), finished_run, devices)
     assert evaluate_only(small_config(), tmp_path / "converted", devices) == expected
+    with pytest.raises(UserError, match="Expected averaged variables"):
+        evaluate_only(small_config(ema_decay=0.5), tmp_path / "converted", devices, weights="ema")
     with caplog.at_level("INFO", logger="paca_jax"):
         train(small_config(**short), tmp_path / "converted", devices)
     assert "Starting from the converted weights in" in caplog.text

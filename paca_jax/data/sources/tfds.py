@@ -11,8 +11,8 @@ import numpy as np
 
 from paca_jax.data.sources.dataset import Dataset, quoted
 from paca_jax.data.sources.metadata import published_classes
-from paca_jax.data.sources.tfds_files import Shards, check_format, class_names, find_builder, malformed_errors, one_line
-from paca_jax.errors import UserError
+from paca_jax.data.sources.tfds_files import Shards, check_format, class_names, find_builder, malformed_errors
+from paca_jax.errors import UserError, summary
 
 
 class _Opened(NamedTuple):
@@ -57,7 +57,7 @@ class TfdsDataset(Dataset):
         try:
             differences = self._opened.shards.differences()
         except RuntimeError as error:
-            raise self._damaged(one_line(error)) from error
+            raise self._damaged(summary(error)) from error
         if differences:
             raise self._damaged(differences[0])
 
@@ -80,10 +80,10 @@ class TfdsDataset(Dataset):
             record = opened.records[index]
             example = _decode(opened, record)
         except RuntimeError as error:  # array_record raises it for every problem with a file
-            raise self._damaged(one_line(error)) from error
+            raise self._damaged(summary(error)) from error
         except malformed_errors() as error:
             where = f"record of example {index} in {opened.shards.file(index)}"
-            raise self._damaged(f"the {where} is no example of this data set ({one_line(error)})") from error
+            raise self._damaged(f"the {where} is no example of this data set ({summary(error)})") from error
         wrong = [(label, count) for labels, count in _labels(opened, example) for label in labels if not 0 <= label < count]
         for label, count in wrong:
             raise UserError(

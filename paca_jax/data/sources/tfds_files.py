@@ -11,7 +11,7 @@ from etils import epath
 
 from paca_jax.data.sources.dataset import READERS, quoted
 from paca_jax.data.sources.files import read_lines
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, summary
 from paca_jax.files import check_regular, read_json
 from paca_jax.paths import is_remote
 
@@ -45,7 +45,7 @@ def find_builder(name: str, data_dir: str | None) -> Any:
         with error_utils.record_error_context():  # where the function below notes what it looked for
             folder = read_only_builder._find_builder_dir(name, **({} if data_dir is None else {"data_dir": data_dir}))
     except (OSError, ValueError) as error:  # several folders have the data set, or the name of its default config is damaged
-        raise UserError(f"Expected one data set {name!r}, got: {one_line(error)} Correct that or dataset.data_dir.") from error
+        raise UserError(f"Expected one data set {name!r}, got: {summary(error)} Correct that or dataset.data_dir.") from error
     return None if folder is None else open_builder(folder)
 
 
@@ -60,7 +60,7 @@ def open_builder(folder: epath.PathLike) -> Any:
     folder = epath.Path(folder)
     if not is_remote(folder):
         for entry in os.scandir(folder):
-            if not entry.is_dir():
+            if not (entry.is_file() or entry.is_dir()) and os.path.exists(entry.path):
                 check_regular(entry.path)
     for file in (INFO, _FEATURES):
         read_json(folder / file)
@@ -69,7 +69,7 @@ def open_builder(folder: epath.PathLike) -> Any:
     except malformed_errors() as error:
         raise UserError(
             f"Expected the metadata of a TFDS data set in {folder / INFO} and {folder / _FEATURES}, got others "
-            f"({one_line(error)}). Prepare the data set again."
+            f"({summary(error)}). Prepare the data set again."
         ) from error
 
 
@@ -169,8 +169,3 @@ def malformed_errors() -> tuple[type[Exception], ...]:
 
     own = (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError, AssertionError, ImportError)
     return (json_format.Error, message.Error, *own)
-
-
-def one_line(error: Exception) -> str:
-    """Returns the message of an error on one line."""
-    return " ".join(str(error).split())

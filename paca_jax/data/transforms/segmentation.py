@@ -210,7 +210,7 @@ class SegmentationEvalTransform:
         """Returns the group of a picture of a (height, width) in pixels; equal groups have equal padded shapes.
 
         Raises:
-            UserError: the picture is too elongated for memory.
+            UserError: the picture's view would be too large for memory.
         """
         above, below = fitting_scale(size, self.short_side, self.long_side)
         height, width = (round_up(-(-length * above // below), self.size_multiple) for length in size)

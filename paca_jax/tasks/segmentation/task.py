@@ -84,7 +84,13 @@ class Segmentation(Task):
     @functools.cached_property
     def _eval_groups(self) -> list[Hashable]:
         sizes = data.image_sizes(self._eval_set)
-        return [None if size is None else self._eval_transform.group(size) for size in sizes]
+        return [None if size is None else self._eval_group(index, size) for index, size in enumerate(sizes)]
+
+    def _eval_group(self, index: int, size: tuple[int, int]) -> Hashable:
+        try:
+            return self._eval_transform.group(size)
+        except UserError as error:
+            raise UserError(f"{self._eval_set.where(index)}: {error}") from error
 
     def augment(self, batch: dict[str, Array], rng: jax.Array) -> dict[str, Array]:
         """Returns the batch with normalized images; all else was done on the host."""

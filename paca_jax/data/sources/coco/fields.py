@@ -46,7 +46,7 @@ class CocoFields:
         """Returns a text that is not blank."""
         value = entry.get(key)
         if not isinstance(value, str) or not value.strip() or "\0" in value or not _is_unicode(value):
-            self.refuse(f"a text as {key!r} of {named(entry, kind)}", shown(value))
+            self.refuse(f"a string as {key!r} of {named(entry, kind)}", shown(value))
         return value
 
     def side(self, image: dict[str, Any], key: str) -> int:
