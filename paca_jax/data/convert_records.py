@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from paca_jax.command_line import Parser, command_line
+from paca_jax.data.sources.dataset import quoted
 from paca_jax.data.sources.tfds_files import INFO, log_interrupted, open_builder
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, one_line
 from paca_jax.files import read_json, write_file
 from paca_jax.paths import is_remote, user_path
 
@@ -32,8 +33,8 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None =
         The new version folder.
 
     Raises:
-        UserError: `folder` is not such a folder or is damaged, or `out` exists or does not end with NAME/[CONFIG/]VERSION, or
-            one of them is not on this machine.
+        UserError: `folder` is not such a folder, is damaged or has no examples, or `out` exists or does not end with
+            NAME/[CONFIG/]VERSION, or one of them is not on this machine.
     """
     folder = _local_path(folder)
     if not (folder / INFO).exists():
@@ -46,6 +47,9 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None =
     if found is None or found.value != "tfrecord":
         kind = found.value if found else "an unknown format"
         raise UserError(f"Expected a data set that is prepared as tfrecord, {folder} holds {kind}. Give another folder.")
+    splits = builder.info.splits.values()
+    records = {os.fspath(path) for split in splits for path in split.filepaths}
+    _check_splits(folder.absolute(), sum(split.num_examples for split in splits), records)
     if out is None:
         data_dir = _data_dir(folder.absolute(), folder)
         target = data_dir.with_name(f"{data_dir.name}_array_record") / folder.absolute().relative_to(data_dir)
@@ -58,9 +62,9 @@ def convert(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None =
     log_interrupted(target.parent)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix="incomplete."))
     try:
-        for split in builder.info.splits.values():
+        for split in splits:
             _convert_split(split, temporary)
-        _write_metadata(folder, temporary, {os.fspath(path) for s in builder.info.splits.values() for path in s.filepaths})
+        _write_metadata(folder, temporary, records)
         temporary.chmod(0o755)
         os.rename(temporary, target)
     finally:
@@ -84,6 +88,18 @@ def _data_dir(version_folder: Path, prepared: Path) -> Path:
             f"Expected a folder that ends with {tail}, got {version_folder}. Rename it: TFDS finds the data set only there."
         )
     return version_folder.parents[len(tail.parts) - 1]
+
+
+def _check_splits(folder: Path, num_examples: int, records: set[str]) -> None:
+    """Checks that a version folder has examples, and no file of records that belongs to no split."""
+    if num_examples < 1:
+        raise UserError(f"Expected splits with examples in {folder / INFO}, got none. Prepare the data set again.")
+    unlisted = sorted(path.name for path in folder.iterdir() if ".tfrecord" in path.name and os.fspath(path) not in records)
+    if unlisted:
+        raise UserError(
+            f"Expected {folder / INFO} to list the splits of all records beside it, it does not list {quoted(unlisted[:3])}. "
+            "Prepare the data set again."
+        )
 
 
 def _convert_split(split: Any, folder: Path) -> None:
@@ -110,7 +126,7 @@ def _convert_split(split: Any, folder: Path) -> None:
             writer.close()
         if written != length:
             raise UserError(f"Expected {length} examples in {source}, found {written}. Prepare the data set again.")
-        print(f"{source.name} -> {target.name}: {written} examples", flush=True)
+        print(one_line(f"{source.name} -> {target.name}: {written} examples"), flush=True)
 
 
 def _write_metadata(source: Path, target: Path, records: set[str]) -> None:
@@ -132,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with command_line():
         target = convert(arguments.folder, arguments.out)
-        print(f"Done. Use it with dataset.data_dir={_data_dir(target.absolute(), target)}")
+        print(one_line(f"Done. Use it with dataset.data_dir={_data_dir(target.absolute(), target)}"))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from etils import epath
 
 from paca_jax.command_line import Parser, command_line
 from paca_jax.data.sources.tfds_files import INFO, check_format, find_builder, log_interrupted
-from paca_jax.errors import UserError, summary
+from paca_jax.errors import UserError, one_line, summary
 from paca_jax.fields import check_value
 from paca_jax.paths import user_path
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data_dir", help="the folder of data sets (default: TFDS's own)")
     arguments = parser.parse_args(argv)
     with command_line():
-        print(prepare(arguments.name, arguments.data_dir))
+        print(one_line(prepare(arguments.name, arguments.data_dir)))
 
 
 if __name__ == "__main__":

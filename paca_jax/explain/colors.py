@@ -1,15 +1,19 @@
 """Colors for classes, and label maps as PNG files."""
 
 import functools
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from paca_jax.errors import UserError
+from paca_jax.explain.checks import WHOLE, checked_array
 from paca_jax.explain.png import to_png
+from paca_jax.fields import Range, check_value
 
 MAX_CLASSES = 255
+Classes = Annotated[int, Range(1, MAX_CLASSES)]  # how many there are to color
 IGNORED = 255  # the label of ignored pixels
 
 _FIRST = (70, 76, 92)  # slate: class 0 is often the background
@@ -40,10 +44,9 @@ def palette(num_classes: int) -> UInt8[np.ndarray, "K 3"]:
         num_classes: 1 to 255.
 
     Raises:
-        UserError: if there are more or fewer classes.
+        UserError: if `num_classes` is something else.
     """
-    if not 1 <= num_classes <= MAX_CLASSES:
-        raise UserError(f"Expected 1 to {MAX_CLASSES} classes to color, got {num_classes}. Color a subset of them.")
+    check_value("num_classes", num_classes, Classes)
     return _colors()[:num_classes].copy()
 
 
@@ -55,8 +58,10 @@ def mask_png(labels: Integer[np.ndarray, "H W"], num_classes: int) -> bytes:
         num_classes: 1 to 255.
 
     Raises:
-        UserError: if a label is neither a class nor 255, or `labels` does not have two axes.
+        UserError: if a label is neither a class nor 255, `labels` are no whole numbers or do not have two axes, or
+            `num_classes` is out of range.
     """
+    check_value("num_classes", num_classes, Classes)
     labels = checked_labels(labels, num_classes)
     image = Image.fromarray(labels).convert("P")
     colors = np.zeros((256, 3), np.uint8)
@@ -70,11 +75,9 @@ def checked_labels(labels: Integer[np.ndarray, "H W"], num_classes: int) -> UInt
     """Returns the labels as uint8.
 
     Raises:
-        UserError: if a label is neither a class nor 255, or `labels` does not have two axes.
+        UserError: if a label is neither a class nor 255, or `labels` are no whole numbers or do not have two axes.
     """
-    labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        raise UserError(f"Expected integer labels of shape (H, W), got {labels.dtype} of shape {labels.shape}. Convert them.")
+    labels = np.asarray(checked_array("labels", labels, WHOLE, ("H", "W")))
     wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_classes))]
     if wrong.size:
         raise UserError(f"Expected labels from 0 to {num_classes - 1}, or {IGNORED} for none, got {wrong[0]}. Correct them.")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from paca_jax.errors import UserError
+from paca_jax.explain.checks import rgb
 from paca_jax.explain.drawing import CAPTION_HEIGHT, GAP, INK, LINE, MARGIN, PAPER, ROW_GAP, SOFT, fitted, font
 
 # Bounds of a picture's longer side in pixels; pictures outside are resized.
@@ -42,15 +42,15 @@ class LegendLine(NamedTuple):
 
 
 def shown_pictures(pictures: Sequence[Image.Image]) -> list[Image.Image]:
-    """Returns the pictures as RGB in the size that a sheet shows: with one longer side, from `SMALLEST` to `LARGEST`.
+    """Returns the pictures, at least one, as RGB in the size that a sheet shows.
+
+    That is one longer side for all, from `SMALLEST` to `LARGEST`.
 
     Raises:
-        UserError: if there is no picture.
+        UserError: if a picture cannot be converted.
     """
-    if not pictures:
-        raise UserError("Expected at least one picture to draw, got none. Pass one.")
     longer = min(max(SMALLEST, *(max(picture.size) for picture in pictures)), LARGEST)
-    return [picture.convert("RGB").resize(_fitted_size(picture.size, longer), Image.Resampling.LANCZOS) for picture in pictures]
+    return [rgb(picture).resize(_fitted_size(picture.size, longer), Image.Resampling.LANCZOS) for picture in pictures]
 
 
 def draw_columns(

@@ -9,8 +9,10 @@ from PIL import Image
 
 from paca_jax import ops
 from paca_jax.errors import UserError
+from paca_jax.explain.checks import BOOL, REAL, WHOLE, check_picture, checked_array, checked_names, checked_rows
 from paca_jax.explain.columns import LegendLine, Strip, draw_columns, shown_pictures
 from paca_jax.explain.marking import Marked, by_score, class_color, mark
+from paca_jax.fields import check_value
 
 TITLES = ("picture", "objects", "truth")
 _LEAST_OVERLAP = 0.5  # an object with at least this IoU with a box of its class counts as found
@@ -66,9 +68,11 @@ def detection_sheet(rows: Sequence[Found], class_names: Sequence[str]) -> Image.
         An RGB picture, in which the longer side of each picture has 320 to 640 pixels.
 
     Raises:
-        UserError: if there is no picture, or if objects do not fit their picture, each other or the classes.
+        UserError: if there is no picture, if a picture is no Pillow image, has no pixels or is damaged, if objects do not fit
+            their picture, each other or the classes, or if the names are no texts.
     """
-    rows = [_checked(row, len(class_names)) for row in rows]
+    class_names = checked_names(class_names)
+    rows = [_checked(row, len(class_names)) for row in checked_rows(rows, Found)]
     shown = shown_pictures([row.picture for row in rows])
     strips = [_strip(row, picture, class_names) for row, picture in zip(rows, shown, strict=True)]
     return draw_columns(strips, TITLES, *_legend(rows, class_names))
@@ -114,25 +118,27 @@ def _legend(rows: Sequence[Found], class_names: Sequence[str]) -> tuple[str, lis
 
 
 def _checked(row: Found, num_classes: int) -> Found:
-    def fitting(objects: Marked) -> Marked:
-        boxes, labels = np.asarray(objects.boxes, np.float64), np.asarray(objects.labels)
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise UserError(f"Expected integer labels of shape (n,), got {labels.dtype} of shape {labels.shape}. Convert them.")
+    check_picture(row.picture)
+
+    def fitting(name: str, objects: Marked) -> Marked:
+        check_value(name, objects, Marked)
+        labels = np.asarray(checked_array("labels", objects.labels, WHOLE, ("n",), least=0))
         wrong = labels[(labels < 0) | (labels >= num_classes)]
         if wrong.size:
             raise UserError(f"Expected labels from 0 to {num_classes - 1}, got {wrong[0]}. Correct them.")
-        if boxes.shape != (len(labels), 4) or not np.isfinite(boxes).all() or (boxes[:, :2] > boxes[:, 2:]).any():
+        boxes = np.asarray(checked_array("boxes", objects.boxes, REAL, (len(labels), 4)), np.float64)
+        if not np.isfinite(boxes).all() or (boxes[:, :2] > boxes[:, 2:]).any():
             raise UserError(
-                f"Expected finite left, top, right and bottom edges of {len(labels)} boxes, in this order, got shape "
-                f"{boxes.shape}, or edges that are not finite or out of order. Correct them."
+                f"Expected finite left, top, right and bottom edges of {len(labels)} boxes, in this order, got edges that are "
+                "not finite or out of order. Correct them."
             )
-        scores = None if objects.scores is None else np.asarray(objects.scores)
-        if scores is not None and scores.shape != labels.shape:
-            raise UserError(f"Expected a score for each of {len(labels)} objects, got shape {scores.shape}. Correct them.")
-        masks = None if objects.masks is None else np.asarray(objects.masks)
-        expected = (len(labels), *row.picture.size[::-1])
-        if masks is not None and (masks.dtype != bool or masks.shape != expected):
-            raise UserError(f"Expected bool masks of shape {expected}, got {masks.dtype} of shape {masks.shape}. Paste them.")
+        scores, masks = objects.scores, objects.masks
+        if scores is not None:
+            scores = np.asarray(checked_array("scores", scores, REAL, labels.shape), np.float64)
+            if not ((scores >= 0) & (scores <= 1)).all():
+                raise UserError(f"Expected scores from 0 to 1, got {scores.min()} to {scores.max()}. Correct them.")
+        if masks is not None:
+            masks = np.asarray(checked_array("masks", masks, BOOL, (len(labels), *row.picture.size[::-1])))
         return Marked(boxes, labels, scores, masks)
 
-    return Found(row.picture, fitting(row.objects), None if row.truth is None else fitting(row.truth))
+    return Found(row.picture, fitting("objects", row.objects), None if row.truth is None else fitting("truth", row.truth))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from paca_jax.errors import one_line
 from paca_jax.explain.heat import color_map
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -123,7 +124,8 @@ def font(size: int) -> Font:
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, room: float, size: int) -> str:
-    """Returns the text, shortened with an ellipsis to at most `room` pixels."""
+    """Returns the text on one line, shortened with an ellipsis to at most `room` pixels."""
+    text = one_line(text)
     if draw.textlength(text, font(size)) <= room:
         return text
     while text and draw.textlength(text + "…", font(size)) > room:

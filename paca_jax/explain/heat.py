@@ -4,6 +4,9 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from paca_jax.errors import UserError
+from paca_jax.explain.checks import REAL, checked_array, rgb
+
 # Evenly spaced, from the smallest to the largest weight: dark violet, magenta, orange, yellow. Lightness increases throughout,
 # so the order is visible without the hues.
 _HEX = "30125c 621876 962874 c73e5c ec623a fb941c facb37 fcf8a5"
@@ -27,17 +30,25 @@ def overlay(picture: Image.Image, heat: Float[np.ndarray, "H W"]) -> Image.Image
 
     Args:
         picture: the picture, in any size and mode; it is drawn in gray, so that colors show weights only.
-        heat: the weights over the whole picture, resized bicubically to its size.
+        heat: the weights over the whole picture, finite, resized bicubically to its size.
 
     Returns:
         An RGB picture of the same size.
+
+    Raises:
+        UserError: if `picture` is no Pillow image, has no pixels or is damaged, or `heat` has another shape, is empty, or is
+            not finite.
     """
-    heat = np.asarray(heat, np.float32)
-    span = np.ptp(heat)
+    gray = np.asarray(rgb(picture).convert("L"), np.float32)[..., None] * _DIM
+    heat = checked_array("heat", heat, REAL, ("H", "W"))
+    with np.errstate(over="ignore", invalid="ignore"):
+        heat = np.asarray(heat, np.float32)
+        span = np.ptp(heat)
+    if not np.isfinite(span):
+        raise UserError(f"Expected heat of finite numbers, got {heat.min()} to {heat.max()}. Correct it.")
     scaled = (heat - heat.min()) / span if span > 0 else np.zeros_like(heat)
     fine = Image.fromarray(scaled).resize(picture.size, Image.Resampling.BICUBIC)
     weight = np.clip(np.asarray(fine), 0, 1)
-    gray = np.asarray(picture.convert("L"), np.float32)[..., None] * _DIM
     least, most = _OPACITY
     opacity = (least + (most - least) * weight)[..., None]
     mixed = gray * (1 - opacity) + color_map(weight) * opacity

@@ -8,7 +8,8 @@ from jaxtyping import Bool, Integer, UInt8
 from PIL import Image
 
 from paca_jax.errors import UserError
-from paca_jax.explain.colors import IGNORED, checked_labels, palette
+from paca_jax.explain.checks import check_picture, checked_names, checked_rows
+from paca_jax.explain.colors import IGNORED, MAX_CLASSES, checked_labels, palette
 from paca_jax.explain.columns import LegendLine, Strip, draw_columns, shown_pictures
 
 TITLES = ("picture", "segments", "truth")
@@ -67,9 +68,13 @@ def segment_sheet(rows: Sequence[Segments], class_names: Sequence[str]) -> Image
         An RGB picture, in which the longer side of each picture has 320 to 640 pixels.
 
     Raises:
-        UserError: if there is no picture, or if labels do not fit the picture or the classes.
+        UserError: if there is no picture, if a picture is no Pillow image, has no pixels or is damaged, if labels do not fit
+            their picture or the classes, or if there are more or fewer names.
     """
-    rows = [_checked(row, len(class_names)) for row in rows]
+    class_names = checked_names(class_names)
+    if not 1 <= len(class_names) <= MAX_CLASSES:
+        raise UserError(f"Expected class_names of 1 to {MAX_CLASSES} classes, got {len(class_names)}. Draw a subset of them.")
+    rows = [_checked(row, len(class_names)) for row in checked_rows(rows, Segments)]
     strips = [_strip(row, shown) for row, shown in zip(rows, shown_pictures([row.picture for row in rows]), strict=True)]
     return draw_columns(strips, TITLES, "fraction of pixels", _legend(rows, class_names))
 
@@ -115,6 +120,8 @@ def _legend(rows: Sequence[Segments], class_names: Sequence[str]) -> list[Legend
 
 
 def _checked(row: Segments, num_classes: int) -> Segments:
+    check_picture(row.picture)
+
     def fitting(labels: Integer[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
         labels = checked_labels(labels, num_classes)
         if labels.shape != row.picture.size[::-1]:

@@ -1,12 +1,21 @@
 """The selection of the clusters to draw."""
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from paca_jax.explain.checks import REAL, checked_array
+from paca_jax.fields import Range, check_value
+
 # An assignment with fewer nats is uniform except for rounding.
 LEAST_STRENGTH = 1e-4
+
+_Count = Annotated[int, Range(0, 1_000_000)]
+_Similarity = Annotated[float, Range(-1, 2)]
+_Strength = Annotated[float, Range(-1000, 1000)]
 
 
 def cluster_strengths(assignments: Float[Array, "B M H W"]) -> Float[Array, "B M"]:
@@ -20,8 +29,11 @@ def cluster_strengths(assignments: Float[Array, "B M H W"]) -> Float[Array, "B M
     Args:
         assignments: the weights of the patches, not negative; those of a cluster sum to 1 over the image
             (`model.apply(variables, images, method="clusters")` returns them by block).
+
+    Raises:
+        UserError: if `assignments` have another shape, are empty, or are no real numbers.
     """
-    weights = jnp.asarray(assignments, jnp.float32)
+    weights = jnp.asarray(checked_array("assignments", assignments, REAL, ("B", "M", "H", "W")), jnp.float32)
     weights = weights.reshape(*weights.shape[:2], -1)
     return jnp.log(weights.shape[-1]) - jnp.sum(jax.scipy.special.entr(weights), axis=-1)
 
@@ -40,10 +52,20 @@ def strongest_clusters(
     Args:
         assignment: the maps of the clusters for one image.
         count: how many to return at most; fewer are returned if not as many differ.
-        similarity: the correlation over patches (cosine of the centered maps) at which two maps count as the same.
-        least_strength: the strength in nats below which clusters are left out; a uniform one singles out nothing.
+        similarity: the correlation over patches (cosine of the centered maps) at which two maps count as the same; above 1 for
+            never.
+        least_strength: the strength in nats below which clusters are left out; a uniform one singles out nothing, and one with
+            numbers that are not finite is left out too.
+
+    Raises:
+        UserError: if `assignment` has another shape, is empty or is no real numbers, or another argument is out of range.
     """
+    assignment = checked_array("assignment", assignment, REAL, ("M", "H", "W"))
+    check_value("count", count, _Count)
+    check_value("similarity", similarity, _Similarity)
+    check_value("least_strength", least_strength, _Strength)
     strengths = np.asarray(_strengths(assignment[None]))[0]
+    strengths = np.where(np.isfinite(strengths), strengths, -np.inf)
     maps = np.asarray(assignment, np.float32).reshape(len(strengths), -1)
     centered = maps - maps.mean(axis=1, keepdims=True)
     directions = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -2,25 +2,31 @@
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 from PIL import Image
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, check, shorten
+from paca_jax.explain.checks import WHOLE, checked_array, checked_items, checked_names, rgb
 from paca_jax.explain.drawing import Answer, Row, draw_sheet
 from paca_jax.explain.heat import overlay
 from paca_jax.explain.selection import strongest_clusters
+from paca_jax.fields import Range, check_value
+from paca_jax.models import PaCaViT
+from paca_jax.models.model import check_images
+from paca_jax.models.variables import Place, abstract_variables, check_fit
 
 CELL = 160
 
+_Columns = Annotated[int, Range(1, 100)]
+
 
 def cluster_sheet(
-    model: nn.Module,
+    model: PaCaViT,
     variables: dict[str, PyTree],
     pictures: Sequence[Image.Image],
     images: Float[Array, "B H W C"],
@@ -42,36 +48,41 @@ def cluster_sheet(
         images: the normalized images.
         class_names: the names of the model's classes, in order.
         labels: the true classes, if known.
-        clusters_per_image: the largest number of heat maps in a row.
+        clusters_per_image: the largest number of heat maps in a row, 1 to 100.
         block: the assignment to draw, a key of `model.apply(variables, images, method="clusters")`; by default the first.
 
     Returns:
         An RGB picture with a header, about 165 (B + 1) pixels high.
 
     Raises:
-        UserError: if the model has no classifier, no clusters or no such block, or if the numbers of pictures, images, names
-            and labels do not agree.
+        UserError: if the model is no classifier, or has other variables, no clusters or no such block; if the numbers of
+            pictures, images, names and labels do not agree; or if one of these is of another type, or out of range.
     """
-    _check_counts(model, pictures, images, class_names, labels)
+    check_value("clusters_per_image", clusters_per_image, _Columns)
+    check_value("block", block, str | None)
+    _check_model(model, variables)
+    class_names, shown = checked_names(class_names), [rgb(picture) for picture in checked_items("pictures", pictures)]
+    labels = None if labels is None else checked_array("labels", labels, WHOLE, ("B",), least=0).tolist()
+    _check_counts(model, shown, images, class_names, labels)
     probabilities, by_block = _answer(model, variables, images)
     block = _known_block(list(by_block), block)
     assignments = np.asarray(by_block[block], np.float32)
     size = _cell_size(images.shape[1], images.shape[2])
     rows = []
-    for index, picture in enumerate(pictures):
-        shown = _seen_by_model(picture, model.config, images.shape[1:3]).resize(size, Image.Resampling.BICUBIC)
+    for index, picture in enumerate(shown):
+        cell = _seen_by_model(picture, model.config, images.shape[1:3]).resize(size, Image.Resampling.BICUBIC)
         found = int(np.argmax(probabilities[index]))
         true_name = None if labels is None else class_names[labels[index]]
         right = None if labels is None else labels[index] == found
         chosen = strongest_clusters(assignments[index], clusters_per_image)
-        heat_maps = [(f"{block} #{cluster}", overlay(shown, assignments[index, cluster])) for cluster in chosen]
-        rows.append(Row(shown, Answer(class_names[found], float(probabilities[index, found]), right, true_name), heat_maps))
+        heat_maps = [(f"{block} #{cluster}", overlay(cell, assignments[index, cluster])) for cluster in chosen]
+        rows.append(Row(cell, Answer(class_names[found], float(probabilities[index, found]), right, true_name), heat_maps))
     return draw_sheet(rows, size, clusters_per_image)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _answer(
-    model: nn.Module, variables: dict[str, PyTree], images: Float[Array, "B H W C"]
+    model: PaCaViT, variables: dict[str, PyTree], images: Float[Array, "B H W C"]
 ) -> tuple[Float[Array, "B K"], dict[str, Float[Array, "B M Hi Wi"]]]:
     """Returns the class probabilities and the assignment of every block; compiled once per model and shape."""
     logits: Any = model.apply(variables, images)
@@ -87,22 +98,38 @@ def _known_block(known: list[str], block: str | None) -> str:
     return known[0] if block is None else block
 
 
+def _check_model(model: Any, variables: Any) -> None:
+    if not isinstance(model, PaCaViT):
+        raise UserError(f"Expected a model with a classifier, got {type(model).__name__}. Pass one of create_model or load.")
+    if model.config.num_classes == 0:
+        raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
+    check(isinstance(variables, Mapping), f"Expected variables as a dict, got {type(variables).__name__}. Pass those of load.")
+    wanted = abstract_variables(model)
+    found = {path: leaf for path, leaf in _flat(variables) if path in wanted}
+    check_fit([Place(path, leaf.shape, None) for path, leaf in wanted.items()], found, lambda name: None)
+
+
+def _flat(variables: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the path of every leaf of nested dicts, and the leaf."""
+    for key, value in variables.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}/")
+        else:
+            yield f"{above}{key}", value
+
+
 def _check_counts(
-    model: nn.Module,
+    model: PaCaViT,
     pictures: Sequence[Image.Image],
     images: Float[Array, "B H W C"],
     class_names: Sequence[str],
     labels: Sequence[int] | None,
 ) -> None:
     classes = model.config.num_classes
-    if classes == 0:
-        raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
-    if isinstance(pictures, Image.Image) or isinstance(class_names, str):
-        raise UserError("Expected a list of pictures and a list of class names, got a single one. Put it into a list.")
     if len(class_names) != classes:
         raise UserError(f"Expected the names of the model's {classes} classes, got {len(class_names)}. Pass one for each.")
-    if not len(pictures):
-        raise UserError("Expected at least one picture to draw, got none. Pass one.")
+    check(bool(pictures), "Expected at least one picture to draw, got none. Pass one.")
+    check_images(images, model.config.image_channels)
     if len(pictures) != len(images):
         raise UserError(
             f"Expected one image for each picture, got {len(pictures)} pictures and {len(images)} images. Pass equally many."
@@ -112,7 +139,7 @@ def _check_counts(
             f"Expected one label for each image, got {len(images)} images and {len(labels)} labels. Pass equally many."
         )
     if labels is not None and not all(0 <= label < classes for label in labels):
-        raise UserError(f"Expected labels from 0 to {classes - 1}, got {[int(label) for label in labels]}. Correct them.")
+        raise UserError(f"Expected labels from 0 to {classes - 1}, got {shorten(str([*labels]))}. Correct them.")
 
 
 def _cell_size(height: int, width: int) -> tuple[int, int]:
@@ -122,8 +149,7 @@ def _cell_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _seen_by_model(picture: Image.Image, config: Any, shape: tuple[int, ...]) -> Image.Image:
-    """Returns the part of the picture that the model sees, as RGB: the centered square that `preprocess` keeps, or all."""
-    picture = picture.convert("RGB")
+    """Returns the part of the picture that the model sees: the centered square that `preprocess` keeps, or all."""
     if tuple(shape) != (config.image_size, config.image_size):
         return picture
     short = min(picture.size)

@@ -53,7 +53,7 @@ def test_the_first_colors_do_not_depend_on_the_number_of_classes():
 
 @pytest.mark.parametrize("count", [0, 256])
 def test_other_numbers_of_classes_are_rejected(count):
-    with pytest.raises(UserError, match=f"Expected 1 to 255 classes to color, got {count}"):
+    with pytest.raises(UserError, match=f"Expected num_classes to be a whole number from 1 to 255, got {count}"):
         explain.palette(count)
 
 
@@ -77,8 +77,8 @@ def test_a_mask_file_keeps_the_labels(count):
         (np.full((2, 2), 5), "labels from 0 to 4, or 255 for none, got 5"),
         (np.full((2, 2), -1), "got -1"),
         (np.full((2, 2), 256 + 3), "got 259"),
-        (np.zeros((2, 2, 1), int), r"integer labels of shape \(H, W\), got int64 of shape \(2, 2, 1\)"),
-        (np.zeros((2, 2)), "integer labels of shape .* got float64"),
+        (np.zeros((2, 2, 1), int), r"labels to be whole numbers of shape \(H, W\), got int64 of shape \(2, 2, 1\)"),
+        (np.zeros((2, 2)), "labels to be whole numbers of shape .* got float64"),
     ],
 )
 def test_wrong_labels_are_rejected(labels, message):

@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, summary
 
 # The transpositions that turn a picture upright, by the value of EXIF's orientation tag.
 _ORIENTATION_TAG = 0x0112
@@ -33,8 +32,6 @@ _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 # Text of more bytes does not hold an orientation.
 _LONG_TEXT = 1 << 16
-# The errors that Pillow raises for damaged files: its own and those of its parsers.
-_DAMAGED = (OSError, SyntaxError, ValueError, RuntimeError, OverflowError, EOFError, IndexError, KeyError, struct.error)
 # Tags of TIFF: the bits of a sample, and whether 0 is white.
 _BITS_TAG, _PHOTOMETRIC_TAG = 258, 262
 
@@ -120,13 +117,14 @@ def convert_image(image: Image.Image, channels: int) -> Image.Image:
     """Turns a Pillow image of any mode upright and converts it to color or gray, as `decode_image` does.
 
     Args:
-        image: any Pillow image.
+        image: any Pillow image; one that `PIL.Image.open` has not decoded yet is decoded.
         channels: 3 for color, 1 for gray.
 
     Returns:
         An image of mode "RGB" or "L"; the argument itself if there is nothing to do.
 
     Raises:
+        ImageError: (a UserError) the file of the image is damaged.
         ImageKindError: (a UserError) the pixels are floating point numbers or 32-bit integers, which have no known range, or
             the mode has no such conversion, one color of 16 bits stands for transparency, or there are no pixels.
         UserError: `channels` is neither 1 nor 3, or `image` no Pillow image.
@@ -145,6 +143,8 @@ def convert_image(image: Image.Image, channels: int) -> Image.Image:
             f"Expected an image of 8 or 16 bits, got one of Pillow's mode {image.mode!r}, whose numbers have no range from "
             "black to white. Scale them to 0 to 255 and save them as uint8."
         )
+    with _image_errors():
+        image.load()
     key = image.info.get("transparency")
     if isinstance(key, tuple) and max(key) > 255:
         raise ImageKindError(
@@ -186,22 +186,21 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _image_errors(data: bytes) -> Iterator[None]:
+def _image_errors(data: bytes | None = None) -> Iterator[None]:
     """Turns the errors that Pillow raises for a damaged or a huge file into `ImageError` and `ImageKindError`."""
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageKindError(
             f"Expected an image within Pillow's limit of pixels, got: {error} If you trust the file, set the environment "
             f"variable {MAX_PIXELS} to at least its number of pixels; else make it smaller."
         ) from error
-    except _DAMAGED as error:
-        reason = re.sub(r"\s*<[^>]* at 0x[0-9a-f]+>", "", " ".join(str(error).split()))
-        raise ImageError(
-            f"Expected an image file, Pillow cannot decode these {len(data)} bytes ({reason}). Replace the file."
-        ) from error
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file leads them to
+        reason = re.sub(r"\s*<[^>]* at 0x[0-9a-f]+>", "", summary(error))
+        content = "this image" if data is None else f"these {len(data)} bytes"
+        raise ImageError(f"Expected an image file, Pillow cannot decode {content} ({reason}). Replace the file.") from error
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -244,7 +243,7 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
         return None
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
-    except _DAMAGED:  # the metadata is damaged, the pixels are not
+    except Exception:  # the metadata is damaged, the pixels are not
         return None
 
 

@@ -9,7 +9,7 @@ number of workers changes what is trained on. If pictures differ in size, `bucke
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 
@@ -20,12 +20,17 @@ from paca_jax.data.loader.survey import report_unseen_classes
 from paca_jax.data.loader.workers import Batches, iterate
 from paca_jax.data.sources.dataset import Dataset
 from paca_jax.data.transforms.padding import Shape
-from paca_jax.errors import UserError
-from paca_jax.fields import check_value
+from paca_jax.errors import UserError, check, shorten
+from paca_jax.fields import Range, check_value
 
 # The epoch of an example, and its index in the data set. None is a row that pads the last batch.
 Sample = tuple[int, int] | None
 Transform = Callable[..., dict[str, Any]]
+
+# Bounds beyond any run that is of use, which keep a slip of a digit from exhausting the machine.
+_BatchSize = Annotated[int, Range(1, 2**24)]
+_Workers = Annotated[int, Range(0, 512)]
+_Step = Annotated[int, Range(0, 10**12)]
 
 
 def train_batches(
@@ -66,14 +71,15 @@ def train_batches(
         early.
 
     Raises:
-        UserError: at once, if a number or the rows are out of range, or masks show nothing to learn; while iterating, if an
-            image cannot be decoded, a file of the data set is damaged or the transform rejects an example, which is then named.
+        UserError: at once, if a number or the rows are out of range, another argument is of another type, or masks show nothing
+            to learn; while iterating, if an image cannot be decoded, a file of the data set is damaged or the transform rejects
+            an example, which is then named.
     """
-    rows = _checked_rows(dataset, batch_size, rows, num_workers)
-    for number, value in {"seed": seed, "start_step": start_step, "num_steps": num_steps}.items():
-        check_value(number, value, int)
-    if start_step < 0:
-        raise UserError(f"Expected start_step to be 0 or more, got {start_step}. Correct it.")
+    check_value("seed", seed, int)
+    check_value("start_step", start_step, _Step)
+    check_value("num_steps", num_steps, _Step)
+    _check_function("shape_of", shape_of, optional=True)
+    rows = _checked_arguments(dataset, transform, batch_size, rows, num_workers, skip_corrupt)
     order = len(dataset), batch_size, rows, seed
     sampler = _TrainSampler(*order) if shape_of is None else BucketSampler(*order, shape_of)
     report_unseen_classes(dataset, transform)
@@ -107,11 +113,12 @@ def eval_batches(
         groups: the group of each example, None if its image cannot be decoded. A batch has examples of one group; groups come
             in the order of their first examples. None, the default, makes all examples one group.
     """
-    rows = _checked_rows(dataset, batch_size, rows, num_workers)
+    rows = _checked_arguments(dataset, transform, batch_size, rows, num_workers, skip_corrupt)
     if groups is None:
         groups = [0] * len(dataset)
-    elif len(groups) != len(dataset):
-        raise ValueError(f"groups must have one entry for each of the {len(dataset)} examples, not {len(groups)}")
+    elif not isinstance(groups, Sequence | np.ndarray) or len(groups) != len(dataset):
+        got = len(groups) if isinstance(groups, Sequence | np.ndarray) else type(groups).__name__
+        raise UserError(f"Expected groups to have one entry for each of the {len(dataset)} examples, got {got}. Correct them.")
     sampler = _EvalSampler.of(groups, batch_size, rows)
     source = _Source(dataset, transform, sampler, 0, skip_corrupt)
     return iterate(source, 0, len(sampler.batches), num_workers)
@@ -255,25 +262,34 @@ def _in_batches(indices: Sequence[int], batch_size: int) -> np.ndarray:
     return padded.reshape(-1, batch_size)
 
 
-def _checked_rows(dataset: Dataset, batch_size: int, rows: Sequence[int] | None, num_workers: int) -> Sequence[int]:
+def _check_function(name: str, value: Any, optional: bool = False) -> None:
+    fits = callable(value) or (optional and value is None)
+    check(fits, f"Expected {name} to be a function, got {type(value).__name__}. Pass one.")
+
+
+def _checked_arguments(
+    dataset: Dataset,
+    transform: Transform,
+    batch_size: int,
+    rows: Sequence[int] | None,
+    num_workers: int,
+    skip_corrupt: bool,
+) -> Sequence[int]:
     """Checks the arguments, and returns the rows of this process."""
     check_value("dataset", dataset, Dataset)
-    check_value("batch_size", batch_size, int)
-    check_value("num_workers", num_workers, int)
-    if batch_size < 1:
-        raise UserError(f"Expected batch_size to be 1 or more, got {batch_size}. Correct it.")
+    check_value("batch_size", batch_size, _BatchSize)
+    check_value("num_workers", num_workers, _Workers)
+    check_value("skip_corrupt", skip_corrupt, bool)
+    _check_function("transform", transform)
     if rows is None:
         rows = range(batch_size)
     elif not isinstance(rows, range):
         check_value("rows", rows := tuple(rows) if isinstance(rows, Sequence | np.ndarray) else rows, tuple[int, ...])
         rows = tuple(map(int, rows))
-    ascending = all(low < high for low, high in itertools.pairwise(rows))
-    if not rows or not ascending or rows[0] < 0 or rows[-1] >= batch_size:
-        raise UserError(
-            f"Expected rows to be numbers from 0 to {batch_size - 1} in ascending order, got {list(rows)}. Correct them."
-        )
-    if num_workers < 0:
-        raise UserError(f"Expected num_workers to be 0 or more, got {num_workers}. Correct it.")
+    in_range = rows and 0 <= rows[0] <= rows[-1] < batch_size
+    if not in_range or any(low >= high for low, high in itertools.pairwise(rows)):
+        got = shorten(str(rows))
+        raise UserError(f"Expected rows to be numbers from 0 to {batch_size - 1} in ascending order, got {got}. Correct them.")
     if len(dataset) == 0:
         raise UserError(
             f"Expected examples in data set {dataset.name!r}, split {dataset.split!r}, got none. Correct the split."

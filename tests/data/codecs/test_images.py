@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from paca_jax.data import ImageError, ImageKindError, convert_image, decode_image, image_sizes
+from paca_jax.data import ImageError, ImageKindError, convert_image, decode_image, decode_mask, image_sizes
 from paca_jax.data.codecs.images import MAX_PIXELS, image_size
 from paca_jax.errors import UserError
 from tests.data.tiny import Pictures, encode, png, tiff
@@ -128,6 +128,22 @@ def test_numbers_without_a_range_are_refused(image, channels):
 def test_16_bits_in_wide_pixels_are_not_refused():
     values = np.array([[0, 256, 65535]], np.uint16)
     assert decoded(saved(Image.fromarray(values), "PPM"), 1).tolist() == [[0, 1, 255]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_damaged_pictures_that_are_not_decoded_yet_are_image_errors(channels):
+    data = encode(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    with pytest.raises(ImageError, match=r"Pillow cannot decode this image \(.*truncated"):
+        convert_image(Image.open(io.BytesIO(data[:2000])), channels)
+    intact = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(convert_image(intact, 3), convert_image(decode_image(data, 3), 3))
+
+
+@pytest.mark.parametrize("data", [None, 7, "a.png", np.zeros((5, 7, 3), np.uint8)])
+def test_what_is_no_bytes_is_refused(data):
+    for decode in (lambda: decode_image(data, 3), lambda: decode_mask(data)):
+        with pytest.raises(UserError, match=f"Expected the bytes of an image file, got a value of type {type(data).__name__}"):
+            decode()
 
 
 def test_premultiplied_gray_is_refused():

@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -130,6 +131,13 @@ def test_several_pictures_in_one_file_are_refused(file_format):
 def test_damaged_masks_are_image_errors():
     with pytest.raises(ImageError):
         decode_mask(encode(VALUES)[:40])
+
+
+def test_a_second_picture_without_a_size_is_damage():
+    first = tiff(4, 8, 1, b"\0\1\2\3")
+    second = struct.pack("<HHHIII", 1, 258, 4, 1, 8, 0)  # the number of bits alone
+    with pytest.raises(ImageError, match=r"Pillow cannot decode these \d+ bytes \(Missing dimensions\)"):
+        decode_mask(first[:-4] + struct.pack("<I", len(first)) + second)
 
 
 def test_labels_as_they_are():

@@ -150,19 +150,28 @@ def test_only_corrupt_images_is_an_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "Expected batch_size to be 1 or more, got 0"),
-        ({"rows": []}, r"got \[\]. Correct them"),
-        ({"rows": [0, 8]}, r"Expected rows to be numbers from 0 to 7 in ascending order, got \[0, 8\]. Correct them"),
-        ({"rows": [-1, 2]}, r"got \[-1, 2\]"),
-        ({"rows": [2, 1]}, r"got \[2, 1\]"),
-        ({"rows": [1, 1]}, r"got \[1, 1\]"),
-        ({"num_workers": -1}, "Expected num_workers to be 0 or more, got -1"),
-        ({"start_step": -1}, "Expected start_step to be 0 or more, got -1"),
+        ({"batch_size": 0}, "Expected batch_size to be a whole number from 1 to 16777216, got 0"),
+        ({"batch_size": 10**15}, "Expected batch_size to be a whole number from 1 to 16777216, got 10"),
+        ({"batch_size": 2**24, "rows": range(10**30)}, r"from 0 to 16777215 in ascending order, got range\(0, 10"),
+        ({"rows": []}, r"got \(\). Correct them"),
+        ({"rows": [0, 8]}, r"Expected rows to be numbers from 0 to 7 in ascending order, got \(0, 8\). Correct them"),
+        ({"rows": [-1, 2]}, r"got \(-1, 2\)"),
+        ({"rows": [2, 1]}, r"got \(2, 1\)"),
+        ({"rows": [1, 1]}, r"got \(1, 1\)"),
+        ({"rows": range(0)}, r"got range\(0, 0\)"),
+        ({"num_workers": -1}, "Expected num_workers to be a whole number from 0 to 512, got -1"),
+        ({"num_workers": 10**6}, "Expected num_workers to be a whole number from 0 to 512, got 1000000"),
+        ({"start_step": -1}, "Expected start_step to be a whole number from 0 to 1000000000000, got -1"),
+        ({"start_step": 10**30, "num_steps": 10**30 + 1}, "Expected start_step to be a whole number from 0"),
+        ({"num_steps": 10**30}, "Expected num_steps to be a whole number from 0"),
+        ({"transform": None}, "Expected transform to be a function, got NoneType"),
+        ({"shape_of": 3}, "Expected shape_of to be a function, got int"),
+        ({"skip_corrupt": "yes"}, "Expected skip_corrupt to be True or False, got 'yes'"),
     ],
 )
-def test_numbers_out_of_range_are_refused_at_once(options, message):
+def test_wrong_arguments_are_refused_at_once(options, message):
     with pytest.raises(UserError, match=message):
-        train_batches(Numbers(21), draw, **{**TRAIN, **options})
+        train_batches(Numbers(21), **{"transform": draw, **TRAIN, **options})
 
 
 def test_empty_data_set_is_refused():
@@ -249,7 +258,7 @@ def test_corrupt_pictures_of_groups_are_named():
 
 
 def test_groups_need_one_entry_an_example():
-    with pytest.raises(ValueError, match="one entry for each of the 11 examples, not 2"):
+    with pytest.raises(UserError, match="one entry for each of the 11 examples, got 2"):
         picture_batches(SIZES, groups=["a", "b"])
 
 

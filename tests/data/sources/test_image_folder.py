@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paca_jax.command_line import command_line
 from paca_jax.data import Dataset, EvalTransform, TrainTransform, eval_batches, open_dataset, train_batches
 from paca_jax.errors import UserError
 from tests.data.tiny import encode
@@ -136,6 +137,21 @@ def test_names_in_any_script_and_linked_classes(tmp_path):
     dataset = open_dataset("folder", "all", str(tmp_path / "data"))
     assert dataset.class_names == ("été 1", "猫")
     assert [Image.open(io.BytesIO(dataset[i]["image"])).getpixel((0, 0))[0] for i in range(5)] == [0, 1, 0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["x\nerror: forged", "x\r\x1b[2Jy", "x\udcff\udcfe"])
+def test_names_with_line_breaks_or_bytes_are_read_and_told_on_one_line(tmp_path, name, capsys):
+    fill(tmp_path, {"ant": 2, name: 2})
+    write(tmp_path / "ant" / f"{name}.png")
+    dataset = open_dataset("folder", "all", str(tmp_path))
+    assert dataset.class_names == ("ant", name)
+    assert f"{tmp_path}/ant/{name}.png" in paths(dataset)
+    assert len(list(eval_batches(dataset, EvalTransform(8), batch_size=1))) == 5
+    (tmp_path / "ant" / f"{name}.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit), command_line():
+        list(eval_batches(dataset, EvalTransform(8), batch_size=1))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"got a corrupt one at {tmp_path}/ant/{repr(name)[1:-1]}.png. Replace it" in line
 
 
 def test_a_pickled_copy_is_light_and_keeps_the_list(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 import socket
@@ -94,6 +95,28 @@ def test_conversion_refuses_what_it_cannot_convert(prepared, tmp_path):
         convert(prepared / "masks" / "1.2.0")
     with pytest.raises(UserError, match=r"Expected a folder that ends with tiny/1\.2\.0"):
         convert(prepared / "tiny" / "1.2.0", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("kept", "shards", "message"),
+    [
+        ((), None, r"Expected splits with examples in .*dataset_info\.json, got none"),
+        (("train", "test"), [], r"Expected splits with examples in .*dataset_info\.json, got none"),
+        (("train",), None, r"does not list 'tiny-test\.tfrecord-00000-of-00002'"),
+        (("test",), None, r"does not list 'tiny-train\.tfrecord-00000-of-00002', 'tiny-train\.tfrecord-00001-of-00002'"),
+    ],
+)
+def test_conversion_refuses_metadata_without_the_splits_of_the_records(prepared, tmp_path, kept, shards, message):
+    folder = tmp_path / "data" / "tiny" / "1.2.0"
+    shutil.copytree(prepared / "tiny" / "1.2.0", folder)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["splits"] = [split for split in info["splits"] if split["name"] in kept]
+    for split in info["splits"]:
+        split["shardLengths"] = split["shardLengths"] if shards is None else shards
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=message):
+        convert(folder)
+    assert not (tmp_path / "data_array_record").exists()
 
 
 def test_conversion_of_a_damaged_file_leaves_nothing(prepared, tmp_path):

@@ -1,0 +1,115 @@
+"""Checks of what callers pass to draw: pictures, arrays and sequences. What does not fit raises a `UserError`."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from paca_jax.errors import UserError, check, summary
+from paca_jax.fields import check_value
+
+# Kinds of numbers in words, each with NumPy's and JAX's types of them.
+WHOLE, REAL, BOOL = "whole numbers", "real numbers", "booleans"
+_KINDS: Mapping[str, tuple[Any, ...]] = MappingProxyType(
+    {WHOLE: (jnp.integer,), REAL: (jnp.integer, jnp.floating, jnp.bool_), BOOL: (jnp.bool_,)}
+)
+
+
+def check_picture(picture: object) -> None:
+    """Checks that a picture has pixels, and decodes it if that was not done yet.
+
+    Raises:
+        UserError: if it is no Pillow image, has no pixels, or is damaged.
+    """
+    if not isinstance(picture, Image.Image):
+        raise UserError(f"Expected a picture as a Pillow image, got {type(picture).__name__}. Open it with PIL.Image.open.")
+    if 0 in picture.size:
+        raise UserError(f"Expected a picture with pixels, got one of {picture.width}x{picture.height}. Leave it out.")
+    try:
+        picture.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's parsers raise whatever a damaged file leads them to
+        raise UserError(f"Expected an intact picture, Pillow cannot decode it ({summary(error)}). Replace its file.") from error
+
+
+def rgb(picture: Image.Image) -> Image.Image:
+    """Returns a picture of any mode as RGB.
+
+    Raises:
+        UserError: as for `check_picture`, or if Pillow has no such conversion.
+    """
+    check_picture(picture)
+    try:
+        return picture.convert("RGB")
+    except ValueError as error:
+        raise UserError(f"Expected a picture of gray or color, got Pillow's mode {picture.mode!r}. Convert it.") from error
+
+
+def checked_array(name: str, values: object, kind: str, shape: tuple[int | str, ...], least: int = 1) -> Any:
+    """Returns values as an array: JAX's own, traced ones too, as they are, all others as NumPy's.
+
+    Args:
+        name: what the values are, for messages.
+        values: an array or nested sequences.
+        kind: `WHOLE`, `REAL` or `BOOL`.
+        shape: the length of each axis; a text is the name of an axis of any length.
+        least: the smallest length of a named axis.
+
+    Raises:
+        UserError: if they are numbers of another kind, or have another shape.
+    """
+    try:
+        array: Any = values if isinstance(values, jax.Array) else np.asarray(values)
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    fits = len(array.shape) == len(shape) and all(
+        length >= least if isinstance(wanted, str) else length == wanted
+        for length, wanted in zip(array.shape, shape, strict=False)
+    )
+    if not fits or not any(jnp.issubdtype(array.dtype, type_) for type_ in _KINDS[kind]):
+        found = type(values).__name__ if array.dtype.kind in "OUS" else f"{array.dtype} of shape {tuple(array.shape)}"
+        text = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+        raise UserError(f"Expected {name} to be {kind} of shape {text}, got {found}. Convert them.")
+    return array
+
+
+def checked_items(name: str, values: object) -> tuple[Any, ...]:
+    """Returns the values of a sequence.
+
+    Raises:
+        UserError: if it is none, or a single text.
+    """
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        raise UserError(f"Expected {name} to be a list or a tuple, got {type(values).__name__}. Put it into a list.")
+    return tuple(values)
+
+
+def checked_rows(rows: object, kind: type[Any]) -> tuple[Any, ...]:
+    """Returns the rows of a sheet.
+
+    Raises:
+        UserError: if they are no sequence, none, or not of their kind.
+    """
+    listed = checked_items("rows", rows)
+    check(bool(listed), "Expected at least one picture to draw, got none. Pass one.")
+    for row in listed:
+        check_value("a row", row, kind)
+    return listed
+
+
+def checked_names(class_names: object) -> tuple[str, ...]:
+    """Returns the names of classes.
+
+    Raises:
+        UserError: if they are a single text, or no texts.
+    """
+    names = checked_items("class_names", class_names)
+    check_value("class_names", names, tuple[str, ...])
+    return names
