@@ -106,7 +106,7 @@ def test_a_full_disk_is_reported_and_earlier_checkpoints_stay_whole(finished_run
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     at("step 8/12", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard)))
     try:
-        with pytest.raises(UserError, match=r"cannot be written to .*checkpoints .*those that are there are whole"):
+        with pytest.raises(UserError, match=r"cannot be written to .*checkpoints .*those that are there are intact"):
             train(small_config(), tmp_path, devices=ONE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
