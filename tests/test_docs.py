@@ -20,7 +20,7 @@ from tests.test_imports import FLOORS
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 DOCUMENTS = sorted(
     [
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/RESULTS.md")),
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md")),
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / "datasets").glob("*/README.md"),
     ]

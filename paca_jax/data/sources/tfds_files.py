@@ -11,7 +11,7 @@ from etils import epath
 
 from paca_jax.data.sources.dataset import READERS, quoted
 from paca_jax.data.sources.files import read_lines
-from paca_jax.errors import UserError, summary
+from paca_jax.errors import UserError, shorten, summary
 from paca_jax.files import check_regular, read_json
 from paca_jax.paths import is_remote
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 INFO = "dataset_info.json"
 _FEATURES = "features.json"
+_CLASS, _OF_TFDS = "pythonClassName", "tensorflow_datasets."
 _MAX_CLASSES = 1_000_000
 
 
@@ -53,7 +54,8 @@ def open_builder(folder: epath.PathLike) -> Any:
     """Returns TFDS's builder of a version folder, made from its files.
 
     Raises:
-        UserError: its metadata are missing or damaged, or something in it is neither a file nor a folder.
+        UserError: its metadata are missing or damaged or name classes that are not of TFDS, or something in it is neither a
+            file nor a folder.
     """
     import tensorflow_datasets as tfds
 
@@ -62,8 +64,8 @@ def open_builder(folder: epath.PathLike) -> Any:
         for entry in os.scandir(folder):
             if not (entry.is_file() or entry.is_dir()) and os.path.exists(entry.path):
                 check_regular(entry.path)
-    for file in (INFO, _FEATURES):
-        read_json(folder / file)
+    read_json(folder / INFO)
+    _check_classes(folder / _FEATURES, read_json(folder / _FEATURES))
     try:
         return tfds.builder_from_directory(folder)
     except malformed_errors() as error:
@@ -71,6 +73,19 @@ def open_builder(folder: epath.PathLike) -> Any:
             f"Expected the metadata of a TFDS data set in {folder / INFO} and {folder / _FEATURES}, got others "
             f"({summary(error)}). Prepare the data set again."
         ) from error
+
+
+def _check_classes(path: epath.Path, value: Any) -> None:
+    """Checks that all classes of features that JSON names are of TFDS, which imports the module of whatever it finds there."""
+    if isinstance(value, dict):
+        name = value.get(_CLASS)
+        if name is not None and not str(name).startswith(_OF_TFDS):
+            raise UserError(
+                f"Expected the features in {path} to be classes of TFDS ({_OF_TFDS}...), got {shorten(repr(name))}. Prepare "
+                "the data set with features of TFDS."
+            )
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_classes(path, part)
 
 
 def check_format(name: str, builder: Any) -> None:

@@ -79,6 +79,21 @@ def test_damaged_metadata_is_one_sentence_that_names_the_file(version, file, con
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["image", "label", "objects", None])
+def test_features_that_would_import_a_module_are_refused(version, tmp_path, monkeypatch, key):
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def plant(features):
+        of_key = features if key is None else features["featuresDict"]["features"][key]
+        of_key["pythonClassName"] = "planted.Feature"
+
+    edit(version / "features.json", plant)
+    with pytest.raises(UserError, match=r"features\.json to be classes of TFDS .*, got 'planted\.Feature'"):
+        read(version)
+    assert not (tmp_path / "executed").exists()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _lengths(there: Callable[[], None]) -> Iterator[Case]:
     for name, numbers in (
         ("more", ("4", "9")),
         ("fewer", ("2", "1")),
-        ("another order", ("3", "4") if True else ()),
+        ("another order", ("3", "4")),
         ("negative", ("-4", "11")),
         ("of one shard", ("7",)),
         ("of three shards", ("4", "2", "1")),
@@ -133,6 +134,9 @@ def _metadata(there: Callable[[], None]) -> Iterator[Case]:
         for content in ("", "null", "[]", "{}", "{", "7", b"\xff\xfe\x00", "[" * 99_999):
             make = then(there, writes(f"{HERE}/{file}", content))
             yield Case("JSON of TFDS", f"{file}: {short(content, 20)}", make, _read, ("tiny", file))
+    for place in ("", "label", "image"):
+        make = then(there, _edit(f"{HERE}/features.json", partial(_of_another_module, place)))
+        yield Case("JSON of TFDS", f"features.json: a class of another module {place}", make, _read, ("features.json",))
     info = f"{HERE}/dataset_info.json"
     for key, value in (
         ("name", None),
@@ -155,6 +159,11 @@ def _metadata(there: Callable[[], None]) -> Iterator[Case]:
             ("tiny",),
             may_load="the name is that of the folder" if key in ("moduleName", "name") else "",
         )
+
+
+def _of_another_module(place: str, features: dict[str, Any]) -> None:
+    changed = features["featuresDict"]["features"][place] if place else features
+    changed["pythonClassName"] = "antigravity.Feature"
 
 
 def _files(there: Callable[[], None], rng: random.Random) -> Iterator[Case]:
