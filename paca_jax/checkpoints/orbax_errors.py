@@ -27,6 +27,7 @@ def damage_as_user_error(step_folder: epath.Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, _ON_DAMAGE) and type(error) is not Exception:  # which Orbax raises around those of TensorStore
             raise
+        silence_background()
         if isinstance(error, OSError) and not isinstance(error, _ABSENT):
             raise UserError(
                 f"The checkpoint {step_folder} cannot be read ({summary(error)}); nothing was deleted. Run the same command "
@@ -75,9 +76,9 @@ _FROM_THREADS = _HoldBack()
 
 @cache  # once in a process
 def silence_background() -> None:
-    """Silences the threads of Orbax about a failed save, of which its caller raises the error.
+    """Silences the threads of Orbax about a failure, of which its caller raises the error.
 
-    Writes that are still under way then end in a closed event loop, or in tasks and coroutines that nothing awaits.
+    What is still under way then ends in a closed event loop, or in tasks and coroutines that nothing awaits.
     """
     logging.getLogger("absl").addFilter(_FROM_THREADS)
     left = "coroutine '.*(serialize|CheckpointHandler|cancellable).*' was never awaited"
