@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import preservation_policy as policies
 
 from paca_jax.checkpoints.lock import Lock
-from paca_jax.checkpoints.orbax_errors import damage_as_user_error, silence_background, write_errors_as_user_error
+from paca_jax.checkpoints.orbax_errors import damage_as_user_error, write_errors_as_user_error
 from paca_jax.checkpoints.workdir import FOLDER, open_manager, read_metadata
 
 
@@ -35,7 +35,6 @@ class Checkpoints:
         self.folder = epath.Path(workdir) / FOLDER
         best = policies.BestN(get_metric_fn=lambda metrics: metrics[metric], n=1, keep_checkpoints_without_metrics=False)
         kept = [policies.LatestN(keep), best, policies.CustomSteps([0])]
-        silence_background()
         self._manager = open_manager(workdir, policies.AnyPreservationPolicy(kept))
 
     @property

@@ -27,7 +27,6 @@ def damage_as_user_error(step_folder: epath.Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, _ON_DAMAGE) and type(error) is not Exception:  # which Orbax raises around those of TensorStore
             raise
-        silence_background()
         if isinstance(error, OSError) and not isinstance(error, _ABSENT):
             raise UserError(
                 f"The checkpoint {step_folder} cannot be read ({summary(error)}); nothing was deleted. Run the same command "
@@ -76,7 +75,7 @@ _FROM_THREADS = _HoldBack()
 
 @cache  # once in a process
 def silence_background() -> None:
-    """Silences the threads of Orbax about a failure, of which its caller raises the error.
+    """Silences the threads of Orbax about a failure, of which its caller raises the error; other threads are left as they are.
 
     What is still under way then ends in a closed event loop, or in tasks and coroutines that nothing awaits.
     """

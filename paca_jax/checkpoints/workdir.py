@@ -53,6 +53,7 @@ def open_manager(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written ({error}). Choose another with --workdir.") from error
+    silence_background()
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(preservation_policy=policy))
 
 
@@ -90,7 +91,6 @@ def write_variables(workdir: epath.PathLike, variables: Variables, metadata: dic
 
 def _write(workdir: epath.Path, named: epath.Path, variables: Variables, metadata: dict[str, Any]) -> None:
     """Writes a checkpoint of step 0; errors name another folder, which it is to become."""
-    silence_background()
     items = {"variables": ocp.args.StandardSave(variables), "metadata": ocp.args.JsonSave({**metadata, "step": 0})}
     with write_errors_as_user_error(named), open_manager(workdir) as manager:
         manager.save(0, args=ocp.args.Composite(**items))
