@@ -4,14 +4,15 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 from clu import metric_writers
 from etils import epath
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, summary
 from paca_jax.files import parse_json, read_file, reason, write_file
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,35 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
     write_summaries = write_images = write_videos = write_audios = _not_a_scalar
     write_texts = write_histograms = write_pointcloud = write_hparams = _not_a_scalar
+
+
+class _TensorBoard(metric_writers.SummaryWriter):
+    """Writes scalars for TensorBoard; a failure is one sentence."""
+
+    def __init__(self, workdir: epath.Path) -> None:
+        self._workdir = workdir
+        with self._failures_explained():
+            super().__init__(str(workdir))
+
+    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
+        with self._failures_explained():
+            super().write_scalars(step, scalars)
+
+    def flush(self) -> None:
+        with self._failures_explained():
+            super().flush()
+
+    @contextmanager
+    def _failures_explained(self) -> Iterator[None]:
+        import tensorflow as tf  # which clu has imported
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"Expected to write TensorBoard's events to {self._workdir}, got: {summary(error)}. Correct that, and run the "
+                "same command again."
+            ) from error
 
 
 def _keep_until(path: epath.Path, last_step: int) -> None:
@@ -139,8 +169,7 @@ def make_writer(workdir: epath.Path, start_step: int) -> metric_writers.MetricWr
     """Returns the writer of a run: TensorBoard and `metrics.jsonl` on the first process, nothing on the others."""
     if jax.process_index() > 0:
         return metric_writers.MultiWriter([])
-    tensorboard = metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))
-    return metric_writers.MultiWriter([JsonLinesWriter(workdir, start_step), tensorboard])
+    return metric_writers.MultiWriter([JsonLinesWriter(workdir, start_step), _TensorBoard(workdir)])
 
 
 def format_scalars(scalars: Mapping[str, float]) -> str:

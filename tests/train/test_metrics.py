@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from paca_jax.errors import UserError
-from paca_jax.train.metrics import JsonLinesWriter, best_evaluation, read_metrics
+from paca_jax.train.metrics import JsonLinesWriter, best_evaluation, make_writer, read_metrics
 
 
 def lines(folder):
@@ -86,6 +86,12 @@ def test_damaged_lines_are_named_kept_aside_and_stop_nothing(tmp_path, caplog, d
     assert (tmp_path / "metrics.jsonl").read_bytes() == first + last + b'{"step": 4, "a": 4.0}\n'
     aside = tmp_path / "metrics.damaged.jsonl"
     assert (aside.read_bytes() if aside.exists() else b"") == (damaged + b"\n" if damaged else b"")
+
+
+def test_events_that_cannot_be_written_are_told(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match=r"Expected to write TensorBoard's events to .*run, got: "):
+        make_writer(epath.Path(tmp_path / "run"), 0)
 
 
 def test_a_pipe_holds_no_metrics(tmp_path):
