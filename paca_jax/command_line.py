@@ -135,6 +135,7 @@ def _fail(message: str) -> NoReturn:
     except OSError:
         _discard_output()
     print(f"error: {one_line(message)}", file=sys.stderr)
+    sys.unraisablehook = lambda _: None  # of objects that the failure has left half made
     sys.exit(2)
 
 

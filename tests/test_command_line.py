@@ -140,6 +140,25 @@ def test_output_that_cannot_be_written_is_one_line():
     assert "No space left on device" in done.stderr
 
 
+def test_what_half_made_objects_raise_at_the_end_is_not_printed():
+    program = """
+        from paca_jax.command_line import command_line
+        from paca_jax.errors import UserError
+
+        class HalfMade:
+            def __init__(self):
+                raise UserError("Expected a cat.")
+
+            def __del__(self):
+                self.never_set
+
+        with command_line():
+            HalfMade()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: Expected a cat.\n")
+
+
 def test_output_that_nobody_reads_any_more_ends_the_program_silently():
     program = "from paca_jax.command_line import command_line\nwith command_line():\n    for _ in range(10**5): print('line')"
     with subprocess.Popen(
