@@ -3,6 +3,8 @@
 # make demo-detection      trains a small Mask R-CNN on the same scenes, and draws its predictions
 # make test                lint, types and every test
 # make lint                lint and types only
+# make test-versions       a part of the tests with the oldest and the newest versions of everything, on Python 3.11 to 3.13
+# make docs                builds the site into site/: guides, notebooks, API
 # make proof               long campaigns: runs that are killed or interrupted at any moment, or use other meshes; malformed inputs and
 #                          mutated files; every kernel compiled for every TPU; writes runs/proof/*.json and tables
 # make clean               removes the environment and everything in runs/
@@ -16,7 +18,7 @@ JOBS ?= 2
 # Keeps compiled programs, so that a resumed run starts in seconds.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/compiled
 
-.PHONY: demo demo-segmentation demo-detection test lint proof clean
+.PHONY: demo demo-segmentation demo-detection test test-versions lint docs proof clean
 
 demo: .venv/run.stamp
 	$(BIN)/python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
@@ -28,15 +30,23 @@ demo-segmentation demo-detection: demo-%: demo
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
+test-versions: .venv/dev.stamp
+	$(BIN)/python -m tests.proof --out runs/proof --only versions
+
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/docs.stamp
+	.venv/docs/bin/mkdocs build --strict
+
 proof: .venv/dev.stamp
 	$(BIN)/python -m tests.proof --out runs/proof
 
 .venv/run.stamp: requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit('error: Expected Python 3.11 or later, got %d.%d. Run make PYTHON=python3.12, or another one.' % \
+	sys.version_info[:2] if sys.version_info < (3, 11) else 0)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
@@ -45,5 +55,11 @@ proof: .venv/dev.stamp
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
+# An environment of its own: the site is built from the text of the library, which is not imported.
+.venv/docs.stamp: requirements-docs.txt
+	test -x .venv/docs/bin/python || $(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet -r requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf .venv runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv runs site build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """Fine-tuning of official weights on a folder of your own photos, with one sub-folder per class.
 
 Command:   python main.py --config=configs/photos.py --config.dataset.data_dir=photos --workdir=runs/photos
-           `photos` holds one sub-folder per class (a tenth of the photos is held out for evaluation), or `train` and `val` with
+           `photos` holds one sub-folder per class, of which about a tenth is held out for evaluation, or `train` and `val` with
            one sub-folder per class each.
 Reaches:   depends on the photos. The checkpoints record the names of the classes.
 Hardware:  meant for one GPU of 16 GB; on a laptop add --config.image_size=128 --config.batch_size=16. Not measured yet.

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from paca_jax.train.config import default_config
 
-_RUNS = Path(__file__).resolve().parent.parent / "runs"
+_RUNS = Path("runs").absolute()
 
 
 def get_config() -> ConfigDict:

@@ -13,7 +13,7 @@ from paca_jax.version import __version__
 
 if TYPE_CHECKING:
     from paca_jax import convert, data, explain, memory, models, ops
-    from paca_jax.checkpoints import load
+    from paca_jax.checkpoints import class_names, load
     from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, preprocess
     from paca_jax.models import create_model, list_models
 
@@ -22,6 +22,7 @@ __all__ = [
     "IMAGENET_SYNSETS",
     "UserError",
     "__version__",
+    "class_names",
     "convert",
     "create_model",
     "data",
@@ -38,6 +39,7 @@ __all__ = [
 _HOMES = {
     "IMAGENET_CLASSES": "paca_jax.data",
     "IMAGENET_SYNSETS": "paca_jax.data",
+    "class_names": "paca_jax.checkpoints",
     "create_model": "paca_jax.models",
     "list_models": "paca_jax.models",
     "load": "paca_jax.checkpoints",

@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 
 import jax
-import pooch
 
 CACHE_VARIABLE = "PACA_JAX_CACHE"
 
 
 def cache_folder() -> Path:
     """Returns the folder of the environment variable PACA_JAX_CACHE, by default this library's folder in the user's cache."""
+    import pooch  # which takes long to import
+
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("paca-jax"))
 
 

@@ -10,16 +10,29 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from paca_jax.errors import UserError, one_line
+from paca_jax.errors import UserError, nearest, one_line
 
 _EXIT_STATUS = 128 + signal.SIGINT
 _SECONDS = 3.0  # that Python's own handling of the first Ctrl-C may take
 _END = 0  # no signal has this number
 _PATIENT = threading.Event()
+# The packages that the extra "train" installs, by the names that they are imported by.
+_OF_TRAINING = (
+    "absl",
+    "array_record",
+    "clu",
+    "filelock",
+    "google",
+    "grain",
+    "ml_collections",
+    "pycocotools",
+    "tensorflow",
+    "tensorflow_datasets",
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +45,30 @@ class Parser(argparse.ArgumentParser):
             prog, usage, description, epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
 
+    def parse_args(  # type: ignore[override]  # whose overloads for other namespaces nothing here needs
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Returns the values of a command line; for what is no argument of the command, ends the program as `error` does."""
+        values, rest = self.parse_known_args(args, namespace)
+        if rest:
+            _fail(self.explain_stray(rest[0]))
+        return values
+
+    def explain_stray(self, argument: str, others: Sequence[str] = ()) -> str:
+        """Returns a sentence about an argument that the command does not have.
+
+        Args:
+            argument: the argument.
+            others: flags of the command that this parser does not know.
+        """
+        if not argument.startswith("-"):
+            named = "".join(f" {action.metavar}" for action in self._get_positional_actions())
+            after = f" after{named}" if named else ""
+            return f"Expected only flags (--name=value){after}, got {argument!r}. See {self.prog} --help."
+        flag = argument.partition("=")[0]
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        return f"There is no flag {flag}; {nearest(flag, [*known, *others])}. See {self.prog} --help."
+
     def error(self, message: str) -> NoReturn:
         """Ends the program with one line and status 2."""
         _fail(f"{message[:1].upper()}{message[1:]}. See {self.prog} --help.")
@@ -41,8 +78,8 @@ class Parser(argparse.ArgumentParser):
 def command_line(advice: str = "") -> Iterator[None]:
     """Returns a context in which errors that a user can cause, and Ctrl-C, end the program with one line and status 2 or 130.
 
-    Such an error is a `UserError` or, where no narrower handler knows its cause, an `OSError`, a `MemoryError`, a
-    `RecursionError`, or XLA's RESOURCE_EXHAUSTED.
+    Such an error is a `UserError`, a missing package of the extra "train" or, where no narrower handler knows its cause, an
+    `OSError`, a `MemoryError`, a `RecursionError`, or XLA's RESOURCE_EXHAUSTED.
 
     Python cannot raise `KeyboardInterrupt` while its main thread is compiling; the program then ends after three seconds all
     the same. A second Ctrl-C ends it immediately.
@@ -63,6 +100,11 @@ def command_line(advice: str = "") -> Iterator[None]:
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in _OF_TRAINING:
+            raise
+        _fail(f"Expected the packages for training, got none named {package}. Install them: pip install 'paca-jax[train]'.")
     except BrokenPipeError:  # whoever read the output has read enough
         _discard_output()
         sys.exit(1)

@@ -4,6 +4,7 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 
+_FEW = 12  # known words that an error lists all
 _DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
@@ -21,10 +22,22 @@ def check(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Returns a clause for an error about an unknown word: the known words nearest to it, or all of them."""
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.4)
-    return f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(known)}"
+def nearest(word: str, known: Sequence[str], listing: str = "") -> str:
+    """Returns a clause for an error about an unknown word: the known words nearest to it, or a few of them if none is near.
+
+    Args:
+        word: the unknown word; the case of its letters does not count.
+        known: the known words.
+        listing: what lists all of them, to name in a clause that does not.
+    """
+    spelled = {name.lower(): name for name in known}
+    matches = (difflib.get_close_matches(word.lower(), spelled, n=3, cutoff=cutoff) for cutoff in (0.6, 0.4))
+    if near := [spelled[name] for name in next(filter(None, matches), [])]:
+        return f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(near)}"
+    if len(known) <= _FEW:
+        return f"known are {', '.join(known)}"
+    some = f"known are {len(known)}, such as {', '.join(known[:3])}"
+    return f"{some}; {listing} lists all" if listing else some
 
 
 def shorten(text: str, longest: int = 300) -> str:

@@ -103,7 +103,7 @@ def check_value(name: str, value: Any, hint: Hint) -> None:
         UserError: if it has another type, or is out of range.
     """
     if not _fits(value, hint):
-        raise UserError(f"Expected {name} to be {_describe(hint)}, got {_show(value)}. Correct it.")
+        raise UserError(f"Expected {name} to be {describe(hint)}, got {_show(value)}. Correct it.")
 
 
 def plain_type(hint: Hint) -> type:
@@ -114,6 +114,24 @@ def plain_type(hint: Hint) -> type:
         return plain_type(next(part for part in typing.get_args(hint) if part is not types.NoneType))
     origin: Any = typing.get_origin(hint)
     return hint if origin is None else origin
+
+
+def describe(hint: Hint) -> str:
+    """Returns the type and the range of an annotation in words, such as "a whole number from 1 to 8 or None"."""
+    if _is_union(hint):
+        return " or ".join(map(describe, typing.get_args(hint)))
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        if isinstance(parts[1], OneOf):
+            return str(parts[1])
+        if isinstance(parts[1], Length):
+            return f"a tuple of {parts[1]} values, each {describe(typing.get_args(parts[0])[0])}" + "".join(map(str, parts[2:]))
+        return describe(parts[0]) + "".join(map(str, parts[1:]))
+    if origin is tuple and parts[-1:] == (...,):
+        return f"a tuple of values, each {describe(parts[0])}"
+    if origin is tuple:
+        return f"a tuple of {' and '.join(map(describe, parts))}" if parts else "an empty tuple"
+    return _KINDS.get(hint, f"a {hint.__name__}")
 
 
 def _fits(value: Any, hint: Hint) -> bool:
@@ -128,25 +146,6 @@ def _fits(value: Any, hint: Hint) -> bool:
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     kind: Any = _NUMBERS.get(hint, hint)
     return isinstance(value, kind) and (hint is bool or not isinstance(value, bool))
-
-
-def _describe(hint: Hint) -> str:
-    if _is_union(hint):
-        return " or ".join(map(_describe, typing.get_args(hint)))
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        if isinstance(parts[1], OneOf):
-            return str(parts[1])
-        if isinstance(parts[1], Length):
-            return f"a tuple of {parts[1]} values, each {_describe(typing.get_args(parts[0])[0])}" + "".join(
-                map(str, parts[2:])
-            )
-        return _describe(parts[0]) + "".join(map(str, parts[1:]))
-    if origin is tuple and parts[-1:] == (...,):
-        return f"a tuple of values, each {_describe(parts[0])}"
-    if origin is tuple:
-        return f"a tuple of {' and '.join(map(_describe, parts))}" if parts else "an empty tuple"
-    return _KINDS.get(hint, f"a {hint.__name__}")
 
 
 def _is_union(hint: Hint) -> bool:

@@ -1,6 +1,7 @@
-"""Paths as users type them."""
+"""Paths as users type them, and of what comes with the library."""
 
 import os
+from pathlib import Path
 
 from etils import epath
 
@@ -24,6 +25,13 @@ def user_path(typed: str | os.PathLike[str]) -> epath.Path:
     if not text.strip() or "\0" in text:
         raise UserError(f"Expected a path, got {text!r}. Name a file or a folder.")
     return epath.Path(text).expanduser()
+
+
+def shipped(name: str) -> Path:
+    """Returns a folder that comes with the library ("configs"): beside the package or, where that is installed, inside it."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:

@@ -5,9 +5,10 @@ set -euo pipefail
 : "${TPU:?Set it to the name of the TPU VM.}" "${ZONE:?Set it to the zone of the TPU VM.}"
 arguments=$(printf '%q ' "$@")
 gcloud compute tpus tpu-vm scp --recurse --worker=all --zone="$ZONE" \
-  main.py configs paca_jax pyproject.toml requirements.txt README.md LICENSE "$TPU":~/paca-jax/
+  main.py configs datasets paca_jax pyproject.toml requirements.txt README.md LICENSE "$TPU":~/paca-jax/
 gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="
   cd ~/paca-jax
-  test -x .venv/bin/python || python3 -m venv .venv
-  .venv/bin/python -m pip install --quiet -r requirements.txt '.[tpu]'
+  python3 -m pip install --quiet --user uv  # which brings Python 3.11: images of TPU VMs have older ones
+  test -x .venv/bin/python || python3 -m uv venv --quiet --python 3.11 .venv
+  python3 -m uv pip install --quiet -r requirements.txt '.[train,tpu]'
   .venv/bin/python main.py $arguments"

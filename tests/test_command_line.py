@@ -119,7 +119,9 @@ def test_faults_of_the_program_keep_their_traceback(error):
         (["--flag"], "error: Argument --flag: expected one argument. See paca test --help.\n"),
         (["--flag=b"], "error: Argument --flag: invalid choice: 'b' (choose from 'a'). See paca test --help.\n"),
         (["--number=x\ny"], "error: Argument --number: invalid int value: 'x\\ny'. See paca test --help.\n"),
-        (["--numb=3", "x\nerror: y"], "error: Unrecognized arguments: --numb=3 x\\nerror: y. See paca test --help.\n"),
+        (["--numb=3", "x"], "error: There is no flag --numb; the nearest is --number. See paca test --help.\n"),
+        (["--n\nerror: y"], "error: There is no flag --n\\nerror: y; the nearest is --number. See paca test --help.\n"),
+        (["x\nerror: y"], "error: Expected only flags (--name=value), got 'x\\nerror: y'. See paca test --help.\n"),
     ],
 )
 def test_a_wrong_flag_is_one_line(line, expected, capsys):
@@ -181,3 +183,14 @@ def test_names_that_are_no_text_can_be_printed():
             print("a" + chr(0xdcff))
     """
     assert run_code(code) == "a\\udcff\n"
+
+
+@pytest.mark.parametrize("package", ["clu", "ml_collections"])
+def test_a_missing_package_of_training_names_the_extra(package):
+    code = f"import sys; sys.modules[{package!r}] = None; from paca_jax.cli.main import main; main(['train', '--config=coco'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("error:", "Traceback"))]
+    assert done.returncode == 2
+    assert lines == [
+        f"error: Expected the packages for training, got none named {package}. Install them: pip install 'paca-jax[train]'."
+    ]

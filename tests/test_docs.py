@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import json
 import re
 import tomllib
@@ -21,7 +22,7 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 DOCUMENTS = sorted(
     [
         *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/RESULTS.md")),
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "datasets").glob("*/README.md"),
     ]
 )
@@ -31,14 +32,17 @@ SOURCES = sorted((ROOT / "paca_jax").rglob("*.py"))
 PROSE = sorted(
     [
         *DOCUMENTS,
-        ROOT / "notebooks" / "clusters.ipynb",
+        *(ROOT / "notebooks").glob("*.ipynb"),
         ROOT / "Makefile",
+        ROOT / "mkdocs.yml",
         ROOT / "main.py",
         *SOURCES,
         *(path for folder in ("benchmarks", "configs", "scripts") for path in (ROOT / folder).glob("*.[ps][yh]")),
         *(path for path in (ROOT / "tests").rglob("*.py") if path.name != "test_docs.py"),  # which lists the words themselves
     ]
 )
+# The packages of which every name is on a page of docs/api/.
+PUBLIC = ("checkpoints", "convert", "data", "explain", "models", "ops")
 # Words that the prose does not use, and what it says instead.
 STUMBLES = {
     r"anew": "again, or recompute",
@@ -152,7 +156,8 @@ def test_extras_exist():
 
 
 def test_config_keys_exist():
-    keys = found(r"--config\.([a-z][\w.]*)=") + found(r"`((?:augment|checkpoint|dataset|mesh|model|test)[._]\w+)`")
+    keys = found(r"--config\.([a-z][\w.]*)=")
+    keys += found(r"`((?!model\.safetensors)(?:augment|checkpoint|dataset|mesh|model|test)[._]\w+)`")
     config = default_config()
     assert keys
     for path, key in keys:
@@ -180,6 +185,23 @@ def test_python_examples_parse_and_name_what_exists(path):
 def test_public_names_are_documented():
     text = "\n".join(path.read_text() for path in DOCUMENTS)
     assert not [name for name in paca_jax.__all__ if not name.startswith("_") and name not in text]
+
+
+@pytest.mark.parametrize("package", ["", *(f".{name}" for name in PUBLIC)])
+def test_every_public_name_is_on_an_api_page(package):
+    text = "\n".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    documented = {name.split(".")[-1]: resolve(name) for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE)}
+    module = importlib.import_module(f"paca_jax{package}")
+    for name in module.__all__:
+        value = getattr(module, name)
+        if name in documented:
+            assert documented[name] is value, name
+            own = (vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__) or ""
+            assert own.partition(f"{name}(")[0], f"{name} has no docstring"  # a dataclass makes one up
+        else:  # constants and modules, which a page describes
+            constant = not (inspect.isclass(value) or inspect.isroutine(value))
+            assert constant, name
+            assert f"`{name}`" in text or f"`paca_jax{package}.{name}`" in text, name
 
 
 def test_the_ladder_is_the_tested_one():

@@ -1,3 +1,5 @@
+"""The notebooks run, with small settings in place of those in the cell tagged "parameters", and store a real run's outputs."""
+
 from pathlib import Path
 
 import jax
@@ -11,11 +13,39 @@ from paca_jax.checkpoints.workdir import write_variables
 from paca_jax.models import create_model
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOK = ROOT / "notebooks" / "clusters.ipynb"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MAX_BYTES = 500_000
+
+
+def pictures(notebook):
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    return [output for output in outputs if "image/png" in output.get("data", {})]
 
 
 @pytest.fixture
-def workdir(tmp_path):
+def execute(monkeypatch):
+    """Runs a notebook with settings in place of its own, and returns it."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device, as its readers have
+
+    def run(name, **settings):
+        path = ROOT / "notebooks" / name
+        notebook = nbformat.read(path, as_version=4)
+        places = [index for index, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+        lines = [f"{key} = {value!r}" for key, value in settings.items()]
+        assert all(f"{key} = " in notebook.cells[places[0]].source for key in settings)
+        notebook.cells.insert(places[0] + 1, nbformat.v4.new_code_cell("\n".join(lines)))
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        ).execute()
+        return notebook
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
     """A small untrained model for the test images, as a run's workdir."""
     class_names = data.open_dataset("fashion_mnist_small", "test", data_dir=str(ROOT / "datasets")).class_names
     recipe = {"name": "pacavit_nano", "num_classes": len(class_names)}
@@ -23,24 +53,54 @@ def workdir(tmp_path):
     shapes = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), "float32"))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(leaf.dtype), shapes)
-    write_variables(tmp_path / "run", variables, {"model": recipe, "class_names": list(class_names)})
-    return tmp_path / "run"
+    workdir = tmp_path_factory.mktemp("weights") / "run"
+    write_variables(workdir, variables, {"model": recipe, "class_names": list(class_names)})
+    return str(workdir)
 
 
-def test_the_committed_notebook_has_no_outputs():
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        assert cell.cell_type != "code" or (not cell.outputs and cell.execution_count is None)
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """A folder with a few scenes, which the notebooks then need not compose."""
+    from paca_jax.data.scenes.builder import Scenes
+
+    folder = tmp_path_factory.mktemp("scenes")
+    Scenes(data_dir=str(folder), file_format="array_record", scenes={"train": 32, "test": 4}).download_and_prepare()
+    return str(folder)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_stores_the_outputs_of_a_run_and_is_on_the_site(path):
+    notebook = nbformat.read(path, as_version=4)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert pictures(notebook)
+    assert path.stat().st_size < MAX_BYTES
+    assert f": notebooks/{path.name}\n" in (ROOT / "mkdocs.yml").read_text()
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_and_shows_clusters(workdir, monkeypatch):
-    monkeypatch.setenv("PACA_JAX_NOTEBOOK_SOURCE", str(workdir))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    NotebookClient(
-        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOK.parent)}}
-    ).execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error"]
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 2
+def test_clusters(execute, weights):
+    assert len(pictures(execute("clusters.ipynb", SOURCE=weights))) == 2
+
+
+@pytest.mark.slow
+def test_lesson(execute, tmp_path):
+    assert len(pictures(execute("lesson.ipynb", CLUSTERS=(2,), EPOCHS=0.01, RUNS=str(tmp_path)))) == 1
+
+
+@pytest.mark.slow
+def test_photos(execute, weights, tmp_path):
+    settings = {"FOLDER": str(tmp_path / "photos"), "WEIGHTS": weights, "RUN": str(tmp_path / "run"), "EPOCHS": 0.1}
+    assert len(pictures(execute("photos.ipynb", **settings))) == 1
+
+
+@pytest.mark.slow
+def test_segmentation(execute, weights, scenes, tmp_path):
+    settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 1.0}
+    assert len(pictures(execute("segmentation.ipynb", **settings))) == 2
+
+
+@pytest.mark.slow
+def test_detection(execute, weights, scenes, tmp_path):
+    settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 1.0}
+    assert len(pictures(execute("detection.ipynb", **settings))) == 1

@@ -71,8 +71,8 @@ def read_state_dict(path: str | os.PathLike[str], weights: str | None = None) ->
         weights: "raw" or "ema", if the file holds both; None for the raw ones, or those that it has.
 
     Raises:
-        UserError: if the file is missing, of another kind, damaged, or holds no such state dict; or if it needs PyTorch, which
-            is not installed.
+        UserError: if the file is missing, of another kind, damaged, or holds no such state dict; or if it needs PyTorch, as one
+            from before PyTorch 1.6 does, which is not installed.
     """
     return read_weights(path, weights).state
 

@@ -8,7 +8,7 @@ from typing import Any
 import flax.linen as nn
 
 from paca_jax.checkpoints.description import ClassNames, Recipe
-from paca_jax.checkpoints.source import open_source
+from paca_jax.checkpoints.source import open_source, recorded_names
 from paca_jax.errors import UserError
 from paca_jax.fields import check_value
 from paca_jax.models import PaCaConfig, create_model, model_config
@@ -46,8 +46,9 @@ def load(
 
     Args:
         source: a workdir of a run; a safetensors or PyTorch file, whatever its name (`.pth`, `.pth.tar`, `.ckpt`, `.bin`), with
-            the official code's names; the index of a split one; a folder of Hugging Face; an http(s) address of a file, which
-            is downloaded once; or, with `pretrained=True`, an official model's name.
+            the official code's names; the index of a split one; a folder of Hugging Face; an http(s) address of a file, or a
+            repository of the Hugging Face Hub, `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`, which are downloaded once; or,
+            with `pretrained=True`, an official model's name.
         model: the model's name, for a file whose tensors are those of several models or of none; or a segmentor or detector, to
             start it from the weights of its backbone: then `allow_new` has at least "head".
         pretrained: fetch the official ImageNet-1k weights of the model named by `source`.
@@ -76,6 +77,22 @@ def load(
     )
     loaded.log_departures()
     return loaded.model, loaded.variables
+
+
+def class_names(source: str | os.PathLike[str]) -> ClassNames | None:
+    """Returns the names of the classes that the model at `source` tells apart, in the order of its outputs.
+
+    Args:
+        source: as for `load`; an official model's name is accepted as it is. The weights of a workdir are not read, and those
+            of an official model not downloaded.
+
+    Returns:
+        The names that are recorded with the weights, those of ImageNet for an official model, or None if there are none.
+
+    Raises:
+        UserError: if there is nothing at `source`, or it is damaged.
+    """
+    return recorded_names(source)
 
 
 def read_model(

@@ -5,11 +5,10 @@ import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pooch
 from etils import epath
 
 from paca_jax.cache import cache_folder
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, nearest
 from paca_jax.files import read_file, write_file
 from paca_jax.models import list_models
 
@@ -47,7 +46,9 @@ def pretrained_address(name: str) -> str:
     """
     if name not in PUBLISHED:
         known = "there is no such model" if name not in list_models() else "its weights are not published"
-        raise UserError(f"There are no pretrained weights for {name!r}: {known}. Published are {', '.join(PUBLISHED)}.")
+        raise UserError(
+            f"There are no pretrained weights for {name!r}: {known}. Published weights: {nearest(name, PUBLISHED)}."
+        )
     return f"{BASE_ADDRESS}IMNET_224_{name}.pth"
 
 
@@ -96,6 +97,8 @@ def _fetch(address: str, path: Path) -> Path:
     if not path.is_file():
         _download(address, path)
         _refuse_page(address, path)
+    import pooch  # which takes long to import, as below
+
     found = pooch.file_hash(str(path), alg="sha256")
     if recorded is None:
         write_file(record, found + "\n")
@@ -108,6 +111,8 @@ def _fetch(address: str, path: Path) -> Path:
 
 
 def _download(address: str, path: Path) -> None:
+    import pooch
+
     try:
         pooch.retrieve(address, known_hash=None, fname=path.name, path=path.parent)
     except OSError as error:  # every failure of the network, of the server or of the disk

@@ -12,14 +12,15 @@ from flax.traverse_util import flatten_dict
 
 from paca_jax.checkpoints.description import ClassNames, Recipe
 from paca_jax.checkpoints.files import SUFFIXES, read_weights, weights_in_folder
-from paca_jax.checkpoints.pretrained import fetch_pretrained, fetch_url, is_official_name, is_url
+from paca_jax.checkpoints.hub.fetch import fetch_hub, is_hub_address
+from paca_jax.checkpoints.pretrained import fetch_pretrained, fetch_url, is_official_name, is_url, pretrained_address
 from paca_jax.convert.architecture import find_recipe, find_sizes
 from paca_jax.convert.arrays import nonfinite
 from paca_jax.convert.checkpoint import check_weights
 from paca_jax.convert.names import BACKBONE, group_of_path, match
 from paca_jax.convert.state_dict import fill_from_torch
 from paca_jax.data.class_names import IMAGENET_CLASSES
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, nearest
 from paca_jax.files import reason
 from paca_jax.models import backbone_name, list_models, name_within
 from paca_jax.models.variables import Filled, Place, Variables, abstract_variables, check_fit, fill
@@ -123,26 +124,57 @@ def open_source(
         UserError: if there is nothing at `source`, or it is damaged, of another model, or has no such weights.
     """
     check_weights(weights)
-    if not isinstance(source, str | os.PathLike):
-        raise UserError(f"Expected a path or a name to load from, got {type(source).__name__}. Pass a str or a Path.")
-    place = os.fspath(source)
+    place = _checked_place(source)
     if pretrained is None:
         pretrained = is_official_name(place)
     if pretrained:
         return _open_official(place, model, weights)
     if is_url(place):
         return _open_file(str(fetch_url(place)), model, weights)
-    path = user_path(place)
-    try:
-        is_workdir = path.is_dir() and not weights_in_folder(path)
-        is_file = path.exists() or path.suffix
-    except OSError as error:  # of a name that is too long, or a folder that may not be read
-        raise UserError(f"Expected a file or folder at {place}, got: {reason(error)}. Check the path.") from error
-    if is_workdir:
+    if is_hub_address(place):
+        return _open_file(str(fetch_hub(place)), model, weights)
+    if _is_workdir(place):
         return _open_workdir(place, model, weights)
-    if is_file:
+    path = user_path(place)
+    if path.exists() or path.suffix:
         return _open_file(place, model, weights)
     raise UserError(_nothing_at(place))
+
+
+def recorded_names(source: str | os.PathLike[str]) -> ClassNames | None:
+    """Returns the names of the outputs of the model at `source`, as for `open_source`, or None if they are not recorded there.
+
+    A workdir's weights are not read, and an official model's not downloaded.
+
+    Raises:
+        UserError: as for `open_source`.
+    """
+    place = _checked_place(source)
+    if is_official_name(place):
+        pretrained_address(place)  # refuses a model whose weights are not published
+        return IMAGENET_CLASSES
+    if not is_url(place) and not is_hub_address(place) and _is_workdir(place):
+        from paca_jax.checkpoints.workdir import latest_metadata  # for the reason in _open_workdir
+
+        metadata = latest_metadata(place)
+        if metadata is not None:
+            return tuple(metadata.get("class_names") or ()) or None
+    return open_source(place).class_names
+
+
+def _checked_place(source: str | os.PathLike[str]) -> str:
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"Expected a path or a name to load from, got {type(source).__name__}. Pass a str or a Path.")
+    return os.fspath(source)
+
+
+def _is_workdir(place: str) -> bool:
+    """Returns whether a path is a folder without a file of weights."""
+    path = user_path(place)
+    try:
+        return path.is_dir() and not weights_in_folder(path)
+    except OSError as error:  # of a name that is too long, or a folder that may not be read
+        raise UserError(f"Expected a file or folder at {place}, got: {reason(error)}. Check the path.") from error
 
 
 def fill_from_variables(variables: Variables, model: nn.Module, *, allow_new: Collection[str] = ()) -> Filled:
@@ -215,7 +247,7 @@ def _recipe_of_tensors(place: str, file: str, state: Mapping[str, np.ndarray], m
     if model is None and found is None and hint is None:
         raise UserError(
             f"{place} does not tell which model it holds: no known one has such tensors ({', '.join(list(state)[:3])}, ...). "
-            f"Give its name, model=... (--model), one of {', '.join(list_models())}."
+            f"Give its name, model=... (--model); paca_jax.list_models() lists all."
         )
     if found is not None and model in (None, found["name"]):
         disagrees = hint not in (None, found["name"], backbone_name(found["name"]))
@@ -240,7 +272,8 @@ def _nothing_at(place: str) -> str:
             f"{place!r} is a model's name, which alone does not say which weights: ask for the official ones with "
             f"paca_jax.load({place!r}, pretrained=True), give a workdir or a file, or start fresh with create_model."
         )
+    names = nearest(place, list_models(), "paca_jax.list_models()")
     return (
         f"There is nothing to load at {place!r}. Expected a workdir, a file of weights ({', '.join(SUFFIXES)}, ...), its "
-        f"folder or address, or, with pretrained=True, a model's name ({', '.join(list_models())})."
+        f"folder or address, hf://OWNER/NAME, or, with pretrained=True, a model's name; {names}."
     )

@@ -106,9 +106,7 @@ def read_variables(place: epath.PathLike, weights: str | None = None) -> tuple[V
     Raises:
         UserError: if there is no checkpoint, it is damaged, or it has no averaged variables and they are asked for.
     """
-    workdir, asked = user_path(place), None
-    if workdir.parent.name == FOLDER and workdir.name.isdecimal():
-        workdir, asked = workdir.parent.parent, int(workdir.name)
+    workdir, asked = _workdir_and_step(place)
     if not (workdir / FOLDER).exists():
         raise UserError(f"{place} is not the workdir of a run: it has no folder named {FOLDER}. Check the path.")
     with open_manager(workdir) as manager:
@@ -133,6 +131,28 @@ def read_variables(place: epath.PathLike, weights: str | None = None) -> tuple[V
         taken, other = ("averaged", RAW) if item == "ema" else ("raw", EMA)
         logger.warning("Takes the %s variables in %s; weights=%r takes the others.", taken, folder, other)
     return jax.tree.map(np.asarray, restored[item]), metadata
+
+
+def latest_metadata(place: epath.PathLike) -> dict[str, Any] | None:
+    """Returns the metadata of the checkpoint that `read_variables` would read, or None if there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    workdir, asked = _workdir_and_step(place)
+    if not (workdir / FOLDER).exists():
+        return None
+    with open_manager(workdir) as manager:
+        step = manager.latest_step() if asked is None else asked
+        return None if step is None else read_metadata(manager, step)
+
+
+def _workdir_and_step(place: epath.PathLike) -> tuple[epath.Path, int | None]:
+    """Returns the workdir at a place, and the step of the checkpoint there if the place is that of one."""
+    workdir = user_path(place)
+    if workdir.parent.name == FOLDER and workdir.name.isdecimal():
+        return workdir.parent.parent, int(workdir.name)
+    return workdir, None
 
 
 def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
     paca convert SOURCE DESTINATION [--model NAME] [--weights raw|ema] [--allow-new GROUPS]
 
-SOURCE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, or an official model's name (its
-published weights are downloaded). DESTINATION is a `.safetensors` or `.pth` file, which the official code loads with
-`strict=True`, or a new folder for `paca_jax.load` and `--config.init_from`. A file is replaced only with --overwrite, a folder
-never. The model's options, the size of its images and the names of its classes are kept: for a `.pth` in DESTINATION.json,
-which must stay beside it.
+SOURCE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, hf://OWNER/NAME, or an official
+model's name (its published weights are downloaded). DESTINATION is a `.safetensors` or `.pth` file, which the official code
+loads with `strict=True`, or a new folder for `paca_jax.load` and `--config.init_from`. A file is replaced only with
+--overwrite, a folder never. The model's options, the size of its images and the names of its classes are kept: for a `.pth` in
+DESTINATION.json, which must stay beside it.
 """
 
 import argparse

@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": Command("paca_jax.cli.train", "evaluate a run, or given weights", ("--mode=eval",)),
     "predict": Command("paca_jax.cli.predict", "find classes, segments or objects in pictures"),
     "convert": Command("paca_jax.cli.convert", "convert weights to and from PyTorch"),
+    "push": Command("paca_jax.cli.push", "upload a model to the Hugging Face Hub"),
     "prepare": Command("paca_jax.data.prepare", "download and prepare a TFDS data set"),
     "convert-records": Command("paca_jax.data.convert_records", "convert a TFDS data set from TFRecord to ArrayRecord"),
     "plan": Command("paca_jax.cli.plan", "estimate memory and time of a training step on a TPU, without one"),
@@ -43,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         options = _parser().parse_args(argv)
         if os.getcwd() not in sys.path:
             sys.path.insert(0, os.getcwd())  # as `python -m` does: config files import each other
-    command = COMMANDS[options.command]
-    return importlib.import_module(command.module).main([*command.first, *options.arguments])
+        command = COMMANDS[options.command]
+        module = importlib.import_module(command.module)
+    return module.main([*command.first, *options.arguments])
 
 
 def _parser() -> Parser:

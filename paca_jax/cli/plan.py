@@ -32,7 +32,8 @@ from paca_jax.train.run import prepare
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the estimate and returns the exit status: 0 if the step fits, 1 if not."""
     with command_line():
-        options, config = config_flags.parse(_parser(), argv)
+        options, overrides = config_flags.parse(_parser(), argv)
+        config = config_flags.make_config(options.config, overrides)
         numbers_file = None if options.json is None else user_path(options.json)
         absl_logging.set_verbosity(absl_logging.WARNING)
         prepare_environment()

@@ -2,11 +2,11 @@
 
     paca predict --checkpoint PLACE IMAGE... --out DIR
 
-PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, or an official model's name (its
-published weights are downloaded). DIR gets `predictions.json`. A segmentor adds NAME.mask.png for each picture, whose indices
-are the classes, and NAME.overlay.png for people. A detector adds NAME.overlay.png with the objects whose score is above one
-half. A classifier with clusters adds NAME.clusters.png. Images in DIR that its `predictions.json` does not list are replaced
-only with --overwrite.
+PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, hf://OWNER/NAME, or an official
+model's name (its published weights are downloaded). DIR gets `predictions.json`. A segmentor adds NAME.mask.png for each
+picture, whose indices are the classes, and NAME.overlay.png for people. A detector adds NAME.overlay.png with the objects whose
+score is above --score, one half by default; `predictions.json` has those below it, too. A classifier with clusters adds
+NAME.clusters.png. Images in DIR that its `predictions.json` does not list are replaced only with --overwrite.
 """
 
 import os
@@ -24,10 +24,11 @@ from paca_jax.command_line import Parser, command_line
 from paca_jax.convert.checkpoint import WEIGHTS
 from paca_jax.data.sources.files import read_lines
 from paca_jax.errors import UserError, one_line
+from paca_jax.fields import check_value
 from paca_jax.files import read_file
 from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
-from paca_jax.tasks.prediction import make_predictor
+from paca_jax.tasks.prediction import Score, make_predictor
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             weights=options.weights,
             image_size=options.image_size,
             class_names=options.class_names,
+            score=options.score,
             allow_nonfinite=options.allow_nonfinite,
             overwrite=options.overwrite,
         )
@@ -58,6 +60,7 @@ def predict(
     weights: str | None = None,
     image_size: int | None = None,
     class_names: str | None = None,
+    score: float | None = None,
     allow_nonfinite: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -72,19 +75,22 @@ def predict(
         image_size: the side in pixels at which a classifier sees images, or the short side of a segmentor or detector; None for
             what the source records.
         class_names: a text file with the name of a class in each line, instead of the names that the source has.
+        score: the score above which objects of a detector are drawn and printed, from 0 to 1; None for one half.
         allow_nonfinite: accept weights that are NaN or infinite; a warning names them.
         overwrite: replace files in the folder that its `predictions.json` does not list.
 
     Raises:
-        UserError: if the weights or a picture cannot be read, or a file would be replaced that is not listed. The predictions
-            for the pictures before it are written, and earlier ones for those after it stay.
+        UserError: if the weights or a picture cannot be read, a file would be replaced that is not listed, or `score` is out of
+            range or given for another model than a detector. The predictions for the pictures before it are written, and
+            earlier ones for those after it stay.
     """
+    check_value("score", score, Score | None)
     folder, pictures = user_path(out), [user_path(image) for image in images]
     names = class_names and read_lines(os.fspath(user_path(class_names)))
     size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     loaded = read_model(checkpoint, model, weights=weights, allow_nonfinite=allow_nonfinite, class_names=names, **size)
     loaded.log_departures()
-    predictor = make_predictor(loaded)
+    predictor = make_predictor(loaded, score)
     predictions = Predictions(folder, pictures, predictor.kinds, overwrite)
     complete = False
     try:
@@ -118,6 +124,9 @@ def _parser() -> Parser:
     parser.add_argument("--weights", choices=WEIGHTS, help="the weights or their average, if PLACE has both")
     parser.add_argument("--image-size", metavar="N", type=int, help="the side of images in pixels, or their short side")
     parser.add_argument("--class-names", metavar="FILE", help="a text file with the name of a class in each line")
+    parser.add_argument(
+        "--score", metavar="X", type=float, help="the score above which objects are drawn and printed, 0 to 1 (default: 0.5)"
+    )
     parser.add_argument("--allow-nonfinite", action="store_true", help="accept weights that are NaN or infinite")
     parser.add_argument("--overwrite", action="store_true", help="replace files in DIR that its predictions.json does not list")
     return parser

@@ -1,10 +1,13 @@
 """Trains the model of a config, or evaluates it.
 
     paca train --config=configs/paca_base.py --workdir=DIR [--config.key=value ...]
-    paca evaluate --config=configs/paca_base.py --workdir=DIR [--config.key=value ...]
+    paca evaluate --workdir=DIR [--config.key=value ...]
+    paca train --config=configs/paca_base.py --help-config
 
 `python main.py` is the same as `paca train`, and `--mode=eval` makes it `paca evaluate`. Training resumes from the newest
-checkpoint in the workdir. Evaluation takes that checkpoint or, if there is none, the weights of --config.init_from.
+checkpoint in the workdir. Evaluation takes that checkpoint, with the config that it records unless --config names another, or,
+if there is none, the weights of --config.init_from. --help-config lists every key of a config that --config.key=value sets,
+with its comment and its range.
 
 SIGTERM and Ctrl-C end training after the current step, which is saved. A second Ctrl-C ends the program at once.
 
@@ -30,7 +33,12 @@ from paca_jax.errors import UserError, one_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
     with command_line(_how_to_resume()):
-        options, config = config_flags.parse(_parser(), argv)
+        options, overrides = config_flags.parse(_parser(), argv)
+        if options.help_config:
+            _print_config(options.config, overrides)
+            return
+        records_config = options.mode == "eval" and options.config is None
+        config = None if records_config else config_flags.make_config(options.config, overrides)
         faulthandler.enable()
 
         # Imported here because the worker processes of the data loader import `main.py`, and need none of this.
@@ -39,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from paca_jax.sharding import start_processes
         from paca_jax.train.evaluation import evaluate_only
         from paca_jax.train.preemption import Stopped
+        from paca_jax.train.start import recorded_config
         from paca_jax.train.train_loop import train
 
         process = start_processes(
@@ -47,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         _set_up_logging(process)
         keep_compiled_programs()
         keep_freed_memory()
+        if config is None:  # read only now, since Orbax asks JAX for its devices
+            config = config_flags.override(recorded_config(options.workdir), overrides)
         try:
             if options.mode == "eval":
                 evaluate_only(config, options.workdir, weights=options.weights)
@@ -57,6 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         except Stopped as stopped:
             print(one_line(f"{stopped} {_how_to_resume()}"), file=sys.stderr)
             raise
+
+
+def _print_config(file: str | None, overrides: config_flags.Overrides) -> None:
+    """Prints every key of a config, by default of the default one."""
+    from paca_jax.cli.config_help import describe_config
+    from paca_jax.train.config import default_config
+
+    config = config_flags.read_config(file) if file else default_config()
+    print(describe_config(config_flags.override(config, overrides)))
 
 
 def _how_to_resume() -> str:
@@ -86,6 +106,7 @@ def _parser() -> Parser:
     parser.add_argument("--workdir", metavar="DIR", help="the folder for checkpoints, metrics and pictures; local or gs://")
     parser.add_argument("--mode", choices=("train", "eval"), default="train", help="train (the default) or evaluate")
     parser.add_argument("--weights", choices=("raw", "ema"), help="evaluate the raw or the averaged weights, if there are both")
+    parser.add_argument("--help-config", action="store_true", help="list the keys of the config, those of FILE with its values")
     parser.add_argument("--coordinator_address", metavar="HOST:PORT", help="the address of process 0")
     parser.add_argument("--num_processes", metavar="N", type=int, help="the number of processes")
     parser.add_argument("--process_id", metavar="I", type=int, help="the number of this process, from 0")

@@ -1,6 +1,13 @@
 """Data: TFDS and folders of images, decoding and augmentation with Pillow, and batches decided by the seed and the step."""
 
-from paca_jax.data.class_names import ADE20K_CLASSES, COCO_CLASSES, IMAGENET_CLASSES, IMAGENET_SYNSETS, readable_names
+from paca_jax.data.class_names import (
+    ADE20K_CLASSES,
+    COCO_CLASSES,
+    IMAGENET_CLASSES,
+    IMAGENET_SYNSETS,
+    assumed_names,
+    readable_names,
+)
 from paca_jax.data.codecs.images import ImageError, ImageKindError, convert_image, decode_image
 from paca_jax.data.codecs.label_maps import IGNORED, MaskError, decode_mask
 from paca_jax.data.codecs.rle import encode_bitmap
@@ -20,7 +27,7 @@ from paca_jax.data.transforms.detection import (
 from paca_jax.data.transforms.object_masks import unpack_masks
 from paca_jax.data.transforms.padding import Shape, object_rows
 from paca_jax.data.transforms.placement import DETR_CROP, RandomCrop
-from paca_jax.data.transforms.preprocessing import eval_transform, preprocess
+from paca_jax.data.transforms.preprocessing import Picture, eval_transform, preprocess, read_picture
 from paca_jax.data.transforms.segmentation import SegmentationEvalTransform, SegmentationTrainTransform
 
 __all__ = [
@@ -41,11 +48,13 @@ __all__ = [
     "MaskError",
     "ObjectDataset",
     "Objects",
+    "Picture",
     "RandomCrop",
     "SegmentationEvalTransform",
     "SegmentationTrainTransform",
     "Shape",
     "TrainTransform",
+    "assumed_names",
     "convert_image",
     "counted_names",
     "decode_image",
@@ -59,6 +68,7 @@ __all__ = [
     "object_rows",
     "open_dataset",
     "preprocess",
+    "read_picture",
     "readable_names",
     "train_batches",
     "unpack_masks",

@@ -1,5 +1,6 @@
 """Pictures of clusters, segmentations and detections, drawn over the image."""
 
+from paca_jax.explain.cluster_sheets import cluster_sheet, sheet
 from paca_jax.explain.colors import mask_png, palette
 from paca_jax.explain.columns import LARGEST
 from paca_jax.explain.detections import Found, detection_overlay, detection_sheet
@@ -8,7 +9,6 @@ from paca_jax.explain.marking import Marked
 from paca_jax.explain.png import to_png
 from paca_jax.explain.segments import Segments, segment_overlay, segment_sheet
 from paca_jax.explain.selection import cluster_strengths, strongest_clusters
-from paca_jax.explain.sheet import cluster_sheet
 
 __all__ = [
     "LARGEST",
@@ -24,6 +24,7 @@ __all__ = [
     "palette",
     "segment_overlay",
     "segment_sheet",
+    "sheet",
     "strongest_clusters",
     "to_png",
 ]

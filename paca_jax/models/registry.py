@@ -125,7 +125,7 @@ def model_config(name: str, num_classes: int | None = None, **overrides: Any) ->
         UserError: if the name or a field is unknown; the nearest known ones are told.
     """
     if name not in list_models():
-        raise UserError(f"There is no model named {name!r}; {nearest(str(name), list_models())}.")
+        raise UserError(f"There is no model named {name!r}; {nearest(str(name), list_models(), 'paca_jax.list_models()')}.")
     given: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     if name in _MODELS:
         return dataclasses.replace(_MODELS[name], **given, **_known(overrides, _CLASSIFIER_FIELDS))

@@ -12,9 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Literal, NamedTuple, TypeVar, get_args
-
-from jax.experimental.pallas import tpu as pltpu
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 from paca_jax.errors import UserError
 from paca_jax.sharding import target_platform
@@ -24,7 +22,12 @@ IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 IMPLEMENTATION_VARIABLE = "PACA_JAX_IMPLEMENTATION"
 
 # As `pallas_call` takes it.
-Interpreter = bool | pltpu.InterpretParams
+if TYPE_CHECKING:
+    from jax.experimental.pallas import tpu as pltpu
+
+    Interpreter = bool | pltpu.InterpretParams
+else:
+    Interpreter = Any  # Pallas takes long to import
 
 # For each implementation besides "xla" that an operation has: a function that returns why it does not take the given arrays,
 # as a clause, or None if it does.

@@ -1,9 +1,8 @@
 """Predictions for a picture as they are published: entries for JSON, a line of text, and images."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +11,14 @@ from PIL import Image
 from paca_jax import data, explain
 from paca_jax.checkpoints.loading import Loaded
 from paca_jax.errors import UserError
+from paca_jax.fields import Range
 from paca_jax.models import Detector, Segmentor
 from paca_jax.tasks.classification.prediction import classify_image
 from paca_jax.tasks.detection.prediction import DRAWN_SCORE, detect_in_picture, to_draw
 from paca_jax.tasks.segmentation.prediction import segment_picture
 from paca_jax.tasks.segmentation.views import Viewing
 
-logger = logging.getLogger(__name__)
-
-# The published data set of each task, and the names of its classes.
-_PUBLISHED = {Segmentor: ("ADE20K", data.ADE20K_CLASSES), Detector: ("COCO", data.COCO_CLASSES)}
-
+Score = Annotated[float, Range(0, 1)]
 # The number of classes in a line, and in the entries of a classifier.
 TOP = 5
 
@@ -53,10 +49,21 @@ class Predictor(NamedTuple):
     predict: Callable[[Image.Image], Prediction]
 
 
-def make_predictor(loaded: Loaded) -> Predictor:
-    """Returns the predictor of a model of any task."""
-    kinds: dict[type, Callable[[Loaded], Predictor]] = {Segmentor: _segmentation, Detector: _detection}
-    return kinds.get(type(loaded.model), _classification)(loaded)
+def make_predictor(loaded: Loaded, score: float | None = None) -> Predictor:
+    """Returns the predictor of a model of any task.
+
+    Args:
+        loaded: the model.
+        score: for a detector, the score above which objects are drawn and counted in a line; None for the usual one.
+
+    Raises:
+        UserError: if `score` is given for another model.
+    """
+    if isinstance(loaded.model, Detector):
+        return _detection(loaded, DRAWN_SCORE if score is None else score)
+    if score is not None:
+        raise UserError(f"Expected a detector with a score, got {loaded.recipe['name']}, which finds no objects. Leave it out.")
+    return _segmentation(loaded) if isinstance(loaded.model, Segmentor) else _classification(loaded)
 
 
 def _classification(loaded: Loaded) -> Predictor:
@@ -94,8 +101,8 @@ def _segmentation(loaded: Loaded) -> Predictor:
     return Predictor(("mask", "overlay"), segment)
 
 
-def _detection(loaded: Loaded) -> Predictor:
-    """Returns the predictor of objects, with boxes in pixels."""
+def _detection(loaded: Loaded, score: float) -> Predictor:
+    """Returns the predictor of objects, with boxes in pixels; those with a score above the given one are drawn."""
     variables, classes = loaded.variables, _class_names(loaded)
     model: Any = loaded.model
     config = model.config
@@ -103,14 +110,14 @@ def _detection(loaded: Loaded) -> Predictor:
 
     def detect(picture: Image.Image) -> Prediction:
         found = detect_in_picture(model, variables, data.convert_image(picture, config.image_channels), transform)
-        overlay = explain.to_png(explain.detection_sheet([to_draw(picture, found)], classes))
+        overlay = explain.to_png(explain.detection_sheet([to_draw(picture, found, score=score)], classes))
         entries = [
-            {"name": classes[label], "score": score, "box": box}
-            for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+            {"name": classes[label], "score": probability, "box": box}
+            for label, probability, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
         ]
-        counts = Counter(entry["name"] for entry in entries if entry["score"] > DRAWN_SCORE)
+        counts = Counter(entry["name"] for entry in entries if entry["score"] > score)
         line = ", ".join(f"{count} x {name}" for name, count in counts.most_common(TOP))
-        return Prediction(entries, line or f"no object with a score above {DRAWN_SCORE}", {"overlay": overlay})
+        return Prediction(entries, line or f"no object with a score above {score:g}", {"overlay": overlay})
 
     return Predictor(("overlay",), detect)
 
@@ -127,9 +134,5 @@ def _class_names(loaded: Loaded) -> tuple[str, ...]:
     """Returns the names that the source has, those of the task's published data set if it has as many classes, or numbers."""
     if loaded.class_names is not None:
         return loaded.class_names
-    count = loaded.model.config.num_classes
-    data_set, published = _PUBLISHED.get(type(loaded.model), ("ImageNet-1k", data.IMAGENET_CLASSES))
-    if len(published) == count:
-        logger.warning("The weights do not name their %d classes: takes the names of %s.", count, data_set)
-        return published
-    return tuple(f"class {index}" for index in range(count))
+    data_sets: dict[type, str] = {Segmentor: "ADE20K", Detector: "COCO"}
+    return data.assumed_names(loaded.model.config.num_classes, data_sets.get(type(loaded.model), "ImageNet-1k"))

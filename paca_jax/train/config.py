@@ -6,9 +6,10 @@ A file in `configs/` starts from `default_config()` and changes values. Unknown 
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -30,7 +31,7 @@ def default_config() -> ConfigDict:
     """Returns a locked config with every key that exists."""
     config = ConfigDict()
     config.task = "classification"  # or "segmentation", "detection"
-    config.seed = 0
+    config.seed = 0  # of every random draw
 
     config.model = ConfigDict(
         {"name": "pacavit_tiny_p2cconv_100_0", **{key: placeholder(plain_type(hint)) for key, hint in _model_hints().items()}}
@@ -38,7 +39,7 @@ def default_config() -> ConfigDict:
     config.model.implementation = placeholder(str)  # of the fused operations: "xla", "xla_cpu", "pallas_tpu"; None: automatic
 
     config.dataset = ConfigDict()
-    config.dataset.name = "imagenet2012"
+    config.dataset.name = "imagenet2012"  # of TFDS, or "folder", "ade20k", "coco"
     config.dataset.data_dir = placeholder(str)  # None: the default folder of TFDS
     config.dataset.train_split = "train"
     config.dataset.eval_split = "validation"
@@ -61,12 +62,12 @@ def default_config() -> ConfigDict:
     config.augment.resize_range = (0.5, 2.0)  # segmentation: scale of the image before it is cropped
     config.augment.category_limit = 0.75  # segmentation: redraw crops in which one class has this fraction of the pixels
     config.augment.photometric = True  # segmentation: change brightness, contrast, saturation and hue
-    config.augment.flip = True
+    config.augment.flip = True  # mirror half of the images
     config.augment.color_jitter = 0.0  # strength; recipes with RandAugment have none
     config.augment.rand_operations = 0  # RandAugment operations per image; 0: off
-    config.augment.rand_magnitude = 9.0
-    config.augment.rand_magnitude_std = 0.5
-    config.augment.erase_probability = 0.0
+    config.augment.rand_magnitude = 9.0  # the mean strength of these operations
+    config.augment.rand_magnitude_std = 0.5  # its standard deviation
+    config.augment.erase_probability = 0.0  # of noise in place of a rectangle of an image
     config.augment.mixup_alpha = 0.0  # 0: off
     config.augment.cutmix_alpha = 0.0  # 0: off
     config.augment.cutmix_probability = 0.5  # of cutmix rather than mixup, if both are on
@@ -76,19 +77,19 @@ def default_config() -> ConfigDict:
     config.test.scales = (1.0,)  # of the resized image; the probabilities of several views are averaged
     config.test.flip = False  # add mirrored views
     config.test.window = 0  # side of sliding windows in pixels; 0: the whole image at once
-    config.test.window_stride = 341
+    config.test.window_stride = 341  # pixels from one window to the next
     config.test.size_multiple = 64  # pad sides to multiples of this, so that fewer shapes are compiled
 
     config.batch_size = 1024  # over all devices
     config.accumulate_steps = 1  # parts of a batch that are processed one after the other
     config.num_steps = placeholder(int)  # overrides num_epochs
-    config.num_epochs = 300.0
+    config.num_epochs = 300.0  # passes over the training set
     config.dtype = "float32"  # of the computation; parameters are float32
     config.remat = False  # rematerialize blocks in the backward pass: slower, and less memory
 
-    config.learning_rate = 1e-3
+    config.learning_rate = 1e-3  # after the warm-up
     config.warmup_steps = placeholder(int)  # overrides warmup_epochs
-    config.warmup_epochs = 5.0
+    config.warmup_epochs = 5.0  # in which the learning rate rises linearly
     config.warmup_learning_rate = 0.0  # at step 0
     config.min_learning_rate = 0.0  # at the end
     config.learning_rate_batch_size = placeholder(int)  # scale the three rates by batch_size over this; None: do not scale
@@ -110,9 +111,9 @@ def default_config() -> ConfigDict:
     config.mesh = ConfigDict({"data": -1, "fsdp": 1, "model": 1})  # devices along each axis; -1: all that remain
     config.mesh.split_rows = False  # between blocks, split the rows of the images over `model`
 
-    config.log_every_steps = 100
-    config.eval_every_steps = 5000
-    config.checkpoint_every_steps = 1000
+    config.log_every_steps = 100  # steps from one line of metrics to the next
+    config.eval_every_steps = 5000  # steps from one evaluation to the next
+    config.checkpoint_every_steps = 1000  # steps from one checkpoint to the next
     config.checkpoint_keep = 3  # newest checkpoints to keep, besides the best one
     config.profile_steps = ()  # (first, last): trace these steps into WORKDIR/plugins/profile
     config.init_from = placeholder(str)  # a workdir, a file, an official model's name, or "official": the model's own weights
@@ -127,6 +128,25 @@ def _model_hints() -> dict[str, Hint]:
     kinds = (DetectorConfig, SegmentorConfig, PaCaConfig)
     hints = {name: hint for kind in kinds for name, hint in typing.get_type_hints(kind, include_extras=True).items()}
     return {name: hint for name, hint in hints.items() if name not in _SET_ELSEWHERE}
+
+
+def restored_config(recorded: Mapping[str, Any]) -> ConfigDict:
+    """Returns the config that was recorded as nested dicts, perhaps by another version of the library.
+
+    Keys that it does not have keep their defaults, and keys that do not exist any more are left out.
+
+    Raises:
+        UserError: if a value has another type, or is out of range.
+    """
+    config = default_config()
+    flat = flatten_dict(recorded, sep=".")
+    for key, hint in VALUES.items():
+        if key in flat:
+            value = _with_tuples(flat[key])
+            check_value(key, value, hint)
+            config.update_from_flattened_dict({key: value})
+    check_values(config)
+    return config
 
 
 def model_overrides(config: ConfigDict) -> dict[str, Any]:

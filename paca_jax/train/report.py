@@ -37,7 +37,10 @@ def report(run: Run, variables: dict[str, PyTree], workdir: epath.Path, remake: 
     if jax.process_index() == 0:
         files = [*run.task.report(variables, workdir, remake), _write_report(run, workdir, lines)]
         logger.info("%s", format_scalars(scalars))
-        logger.info("Wrote %s. To train again, choose another --workdir.", ", ".join(str(file) for file in files))
+        logger.info("Wrote %s.", ", ".join(str(file) for file in files))
+        longer = "num_epochs" if run.config.num_steps is None else "num_steps"
+        rate = "" if run.config.schedule == "steps" else "; its learning rate then rises again, to that of the longer schedule"
+        logger.info("A larger %s continues this run%s. To train from the start, choose another --workdir.", longer, rate)
     return scalars
 
 

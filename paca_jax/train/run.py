@@ -17,7 +17,10 @@ from ml_collections import ConfigDict
 
 from paca_jax.ops import describe_choices, record_choices
 from paca_jax.sharding import batch_sharding, batch_shards, local_rows, make_mesh
-from paca_jax.tasks import Classification, Detection, Segmentation, Task
+from paca_jax.tasks.base import Task
+from paca_jax.tasks.classification.task import Classification
+from paca_jax.tasks.detection.task import Detection
+from paca_jax.tasks.segmentation.task import Segmentation
 from paca_jax.train.config import Steps, check_config, check_values, count_steps, model_overrides
 from paca_jax.train.optimizer import make_optimizer, make_schedule
 from paca_jax.train.state import TrainState, make_initializer, state_of, state_shardings

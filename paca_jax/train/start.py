@@ -9,18 +9,44 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from paca_jax.checkpoints.initial import initial_variables
 from paca_jax.checkpoints.lock import workdir_lock
 from paca_jax.checkpoints.manager import Checkpoints
 from paca_jax.checkpoints.pretrained import fetch_pretrained
-from paca_jax.checkpoints.workdir import check_step, check_workdir
+from paca_jax.checkpoints.workdir import check_step, check_workdir, latest_metadata
 from paca_jax.errors import UserError
 from paca_jax.models import backbone_name
+from paca_jax.train.config import restored_config
 from paca_jax.train.run import Run
 from paca_jax.train.state import TrainState
 
 logger = logging.getLogger(__name__)
+
+
+def recorded_config(workdir: epath.PathLike | None) -> ConfigDict:
+    """Returns the config that the newest checkpoint of a workdir records.
+
+    An earlier version of the library may have recorded it: keys that it did not have yet take their defaults, and keys that do
+    not exist any more are left out. Neither is refused here, since reading the checkpoint compares the configs anyway: it
+    refuses another model, and logs every key that was not recorded or does not exist any more.
+
+    Raises:
+        UserError: if there is no such checkpoint, it records no config, or a value of it does not fit.
+    """
+    nothing = "Expected --config=FILE[:VARIANT], or the workdir of a run, which records its config, got "
+    if workdir is None:
+        raise UserError(f"{nothing}neither. Give one of them.")
+    metadata = latest_metadata(workdir)
+    if metadata is None:
+        raise UserError(f"{nothing}no checkpoint in {workdir}. Give --config.")
+    if "config" not in metadata:
+        raise UserError(f"{nothing}converted weights without a config in {workdir}. Give --config.")
+    try:
+        return restored_config(metadata["config"])
+    except UserError as error:
+        raise UserError(f"The config that {workdir} records does not fit: {error} Or give --config=FILE[:VARIANT].") from error
 
 
 def open_checkpoints(run: Run, workdir: epath.PathLike) -> AbstractContextManager[Checkpoints]:
@@ -127,7 +153,9 @@ def _check_same_run(run: Run, checkpoints: Checkpoints, saved: dict[str, Any]) -
     now = run.metadata()
     flat_saved, flat_now = _flatten(saved["config"]), _flatten(now["config"])
     changed = sorted(key for key in flat_saved | flat_now if flat_saved.get(key) != flat_now.get(key))
-    changes = ", ".join(f"{key} {flat_saved.get(key)} -> {flat_now.get(key)}" for key in changed)
+    changes = ", ".join(
+        f"{key} {flat_saved.get(key, '(not recorded)')} -> {flat_now.get(key, '(no such key)')}" for key in changed
+    )
     if _as_json(saved["model"]) != _as_json(now["model"]) or saved.get("state_layout") != now["state_layout"]:
         raise UserError(
             f"Expected a run of the same model and optimizer in {checkpoints.folder}, got another one ({changes}); nothing was "

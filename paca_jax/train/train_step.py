@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from ml_collections import ConfigDict
 
 from paca_jax.sharding import constrain, gather_parameters, scatter_gradients
-from paca_jax.tasks import LossOutput, Task
+from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.train.optimizer import learns
 from paca_jax.train.state import TrainState, as_variables
 

@@ -207,7 +207,7 @@ def test_without_torch_the_extra_is_named(tmp_path, monkeypatch):
         return true_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_torch)
-    (tmp_path / "w.pth").write_bytes(b"PK\x03\x04")
+    (tmp_path / "w.pth").write_bytes(b"\x80\x02}.")
     with pytest.raises(UserError, match=r"pip install paca-jax\[torch\]"):
         read_state_dict(tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"pip install paca-jax\[torch\]"):

@@ -12,6 +12,7 @@ import optax
 import pytest
 import safetensors.numpy
 
+import paca_jax
 from paca_jax.checkpoints import load, write_state_dict
 from paca_jax.checkpoints.initial import initial_variables
 from paca_jax.checkpoints.loading import read_model
@@ -209,7 +210,7 @@ def test_an_address_of_something_else_is_told_and_not_kept(server, tmp_path):
             load(wrong)
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/w.pth", "ftp://host/w.safetensors", "hf://owner/model", "", " "])
+@pytest.mark.parametrize("place", ["s3://bucket/w.pth", "ftp://host/w.safetensors", "", " "])
 def test_other_addresses_are_told_in_one_sentence(place, tmp_path, capsys):
     with pytest.raises(UserError, match=r"Expected a path"):
         load(place)
@@ -225,3 +226,30 @@ def test_a_home_folder_is_expanded(tmp_path, nano, monkeypatch):
     assert load("~/w.safetensors")[0] == nano[0]
     main(["~/w.safetensors", "~/run"])
     assert load("~/run")[0] == nano[0]
+
+
+def test_the_names_of_classes_of_any_source(tmp_path, nano, run, caplog):
+    state = nano[2]
+    write_state_dict(tmp_path / "named.safetensors", state, NANO, NAMES)
+    write_state_dict(tmp_path / "plain.safetensors", state)
+    for place in (run, run / "checkpoints" / "1", tmp_path / "named.safetensors"):
+        assert paca_jax.class_names(place) == tuple(NAMES)
+    assert paca_jax.class_names(tmp_path / "plain.safetensors") is None
+    assert paca_jax.class_names("pacavit_tiny_p2cconv_100_0") == paca_jax.IMAGENET_CLASSES  # without a download
+    assert not caplog.records  # as reading the variables of the run would write
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("none", "There is nothing to load"),
+        ("empty", "is not the workdir of a run"),
+        ("mask_rcnn_tiny", "its weights are not published. Published weights: "),
+    ],
+)
+def test_names_of_classes_of_no_source_are_told(tmp_path, monkeypatch, place, message):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as raised:
+        paca_jax.class_names(place)
+    assert len(str(raised.value)) < 600

@@ -110,6 +110,44 @@ def test_a_detector(places, tmp_path, capsys):
     assert Image.open(tmp_path / "photo.overlay.png").size[0] > 640
 
 
+def test_the_score_of_shown_objects(places, tmp_path, capsys):
+    root, pictures = places
+    place, picture = root / "detector.safetensors", pictures[1]
+    entries = _predict(place, [picture], tmp_path / "usual")[str(picture)]
+    capsys.readouterr()
+    middle = entries[len(entries) // 2]["score"]
+    drawn = []
+    for score in (0, middle, 0.5, 1):
+        out = tmp_path / str(score)
+        assert _predict(place, [picture], out, f"--score={score}")[str(picture)] == entries
+        drawn.append((out / "photo.overlay.png").read_bytes())
+        said = capsys.readouterr().out.split(": ", 1)[1].splitlines()[0]
+        if count := sum(entry["score"] > score for entry in entries):
+            assert sum(int(part.split(" x ")[0]) for part in said.split(", ")) == count
+        else:
+            assert said == f"no object with a score above {score}"
+    assert drawn[0] != drawn[1] != drawn[3] != drawn[0]
+    assert drawn[2] == (tmp_path / "usual" / "photo.overlay.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("place", "score", "message"),
+    [
+        ("detector.safetensors", "1.5", "Expected score to be a number from 0 to 1 or None, got 1.5"),
+        ("detector.safetensors", "nan", "Expected score to be a number from 0 to 1 or None, got nan"),
+        ("detector.safetensors", "half", "--score: invalid float value: 'half'"),
+        ("run", "0.5", "Expected a detector with a score, got pacavit_nano"),
+        ("segmentor.safetensors", "0.5", "Expected a detector with a score, got pacahead_nano"),
+    ],
+)
+def test_a_score_that_does_not_fit_is_told(places, tmp_path, capsys, place, score, message):
+    root, pictures = places
+    with pytest.raises(SystemExit):
+        main(["--checkpoint", str(root / place), str(pictures[0]), "--out", str(tmp_path / "out"), f"--score={score}"])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_turned_photo_is_seen_upright(places, tmp_path):
     root, pictures = places
     exif = Image.Exif()

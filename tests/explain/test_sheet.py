@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import paca_jax
 from paca_jax import explain
+from paca_jax.data import IMAGENET_CLASSES
 from paca_jax.errors import UserError
 from tests.explain.small import NAMES, nano, normalized, smooth
+from tests.shapes import unchecked
 
 
 def sheet(count=2, **options):
@@ -57,7 +60,7 @@ def test_gray_models_take_gray_pictures():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block": "stage9/block0"}, r"'stage9/block0'\. Choose one of stage1/block0, stage2/block0"),
+        ({"block": "stage9/block0"}, r"'stage9/block0'; the nearest are stage2/block0, stage1/block0\. Choose one"),
         ({"labels": [0]}, "2 images and 1 labels"),
         ({"labels": [0, 4]}, r"from 0 to 3, got \[0, 4\]"),
         ({"labels": [0, -1]}, "from 0 to 3"),
@@ -84,3 +87,54 @@ def test_models_without_clusters_or_classes_are_rejected():
         explain.cluster_sheet(*nano(clusters=(0, 0)), pictures, normalized(pictures), NAMES)
     with pytest.raises(UserError, match="model with a classifier"):
         explain.cluster_sheet(*nano(num_classes=0), pictures, normalized(pictures), NAMES)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A file of a picture that lies on its side, as its EXIF tag says."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth(1, (40, 80))[0].save(tmp_path / "photo.png", exif=exif)
+    return tmp_path / "photo.png"
+
+
+def test_one_call_draws_what_preprocess_and_cluster_sheet_do(photo):
+    model, variables = nano()
+    upright = smooth(1, (40, 80))[0].transpose(Image.Transpose.ROTATE_270)
+    images = paca_jax.preprocess(photo, model)[None]
+    expected = explain.cluster_sheet(model, variables, [upright], images, NAMES)
+    for picture in (photo, str(photo), photo.read_bytes(), Image.open(photo), np.asarray(upright)):
+        assert explain.sheet(model, variables, picture, NAMES) == expected
+    both = explain.sheet(model, variables, [photo, *smooth(1)], NAMES, block="stage2/block0", clusters_per_image=2)
+    assert both.height > expected.height + 150
+
+
+def test_without_names_classes_are_those_of_imagenet_or_numbers(photo, drawn_texts, caplog):
+    explain.sheet(*nano(), photo)
+    assert any(text.startswith("class ") for text in drawn_texts)
+    explain.sheet(*nano(num_classes=1000), photo)
+    assert any(name.startswith(text.rstrip(".…")) for text in drawn_texts[-6:] for name in IMAGENET_CLASSES)
+    assert "takes the names of ImageNet-1k" in caplog.text
+
+
+def test_one_call_takes_gray_models(photo):
+    assert explain.sheet(*nano(image_channels=1), photo, NAMES).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("pictures", "message"),
+    [
+        ("absent.jpg", "absent.jpg"),
+        ([], "at least one picture"),
+        (3, "pictures to be a list or a tuple, got int"),
+        ([3], "got int"),
+    ],
+)
+def test_pictures_that_cannot_be_read_are_told(pictures, message):
+    with unchecked(), pytest.raises((UserError, FileNotFoundError), match=message):
+        explain.sheet(*nano(), pictures, NAMES)
+
+
+def test_other_models_are_told():
+    with pytest.raises(UserError, match=r"a model with a classifier, got Segmentor.*paca predict"):
+        explain.sheet(paca_jax.create_model("pacahead_nano"), {}, smooth(1), NAMES)

@@ -151,3 +151,17 @@ def test_numbers_of_numpy_are_numbers():
     with unchecked():
         model = create_model(NANO, num_classes=np.int64(3), clusters=[np.int32(4), 2, 0, 0], drop_path_rate=np.float32(0.5))
     assert model.config.clusters == (4, 2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pacavit_tiny", "no model named 'pacavit_tiny'; the nearest are .*pacavit_tiny_p2cconv_100_0"),
+        ("PaCaViT_Nano", "the nearest (is|are) pacavit_nano"),
+        ("xyzzy", r"known are [0-9]+, such as pacavit_.*; paca_jax\.list_models\(\) lists all"),
+    ],
+)
+def test_an_unknown_model_names_the_nearest_few(name, message):
+    with pytest.raises(UserError, match=message) as raised:
+        create_model(name)
+    assert len(str(raised.value)) < 300

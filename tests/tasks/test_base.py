@@ -2,7 +2,7 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from paca_jax.tasks import Task
+from paca_jax.tasks.base import Task
 
 
 class Drawing(Task):

@@ -9,6 +9,7 @@ import pytest
 
 import paca_jax
 from paca_jax.train.evaluation import evaluate_only
+from paca_jax.train.start import recorded_config
 from paca_jax.train.train_loop import train
 from tests import golden
 from tests.runs import scalars, small_config
@@ -58,3 +59,19 @@ def test_it_loads(workdir):
     assert np.isfinite(model.apply(variables, np.zeros((1, 32, 32, 3), np.float32))).all()
     metadata = json.loads((workdir / "checkpoints" / "8" / "metadata" / "metadata").read_text())
     assert metadata["model"]["name"] == "pacavit_nano"
+
+
+def test_it_evaluates_with_the_config_that_it_records(workdir, caplog):
+    metadata = workdir / "checkpoints" / "8" / "metadata" / "metadata"
+    content = json.loads(metadata.read_text())
+    content["config"]["model"]["removed"] = 3
+    metadata.write_text(json.dumps(content))
+    recorded = recorded_config(workdir)
+    assert "boxes_only" not in content["config"]["dataset"]
+    assert recorded.dataset.boxes_only is False
+    recorded.dataset.data_dir = config().dataset.data_dir
+    assert recorded == config()
+    found = evaluate_only(recorded, workdir, devices=jax.devices()[:1])
+    assert found == pytest.approx(AT_STEP_8, abs=1e-4)
+    assert "dataset.boxes_only (not recorded) -> False" in caplog.text
+    assert "model.removed 3 -> (no such key)" in caplog.text

@@ -1,12 +1,14 @@
 """Two processes on loopback, with real collectives."""
 
 import signal
+import sys
 import time
 
 import numpy as np
 import pytest
 
 import paca_jax
+from paca_jax.train.metrics import format_scalars
 from tests.runs import Processes, command, run_main, scalars
 
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
@@ -34,6 +36,11 @@ def test_when_one_of_two_processes_is_killed_the_run_stops_and_goes_on_later(fin
     _, variables = paca_jax.load(workdir)
     assert variables["params"]["head"]["kernel"].shape == (32, 10)
     assert (workdir / "clusters.png").exists()
+
+    evaluated = Processes(2, tmp_path / "evaluated", [sys.executable, "main.py", "--mode=eval", f"--workdir={workdir}"])
+    assert evaluated.wait() == [0, 0], evaluated.log(0)
+    last = {name: value for name, value in scalars(workdir)[-1].items() if name.startswith("eval/")}
+    assert format_scalars(last) in evaluated.log(0)
 
 
 def test_processes_need_all_three_of_address_number_and_id(tmp_path):

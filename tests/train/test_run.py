@@ -53,6 +53,20 @@ def test_the_same_command_reports_a_finished_run(finished_run, caplog):
     assert (finished_run / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_continues_for_more_steps_as_its_report_says(finished_run, tmp_path, caplog):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    with caplog.at_level("INFO", logger="paca_jax"):
+        train(small_config(), workdir, devices=ONE)
+        assert "A larger num_steps continues this run; its learning rate then rises again" in caplog.text
+        train(small_config(num_steps=18), workdir, devices=ONE)
+    assert "Going on from the checkpoint at step 12" in caplog.text
+    before, after = scalars(finished_run), scalars(workdir)
+    assert after[: len(before)] == before
+    assert [line["step"] for line in after[len(before) :]] == [14, 16, 18]
+    assert before[-1]["train/learning_rate"] < after[len(before)]["train/learning_rate"]
+
+
 @pytest.mark.parametrize("last_kept", [6, None])
 def test_an_interrupted_run_goes_on_to_the_same_bits(finished_run, tmp_path, last_kept):
     workdir = tmp_path / "run"

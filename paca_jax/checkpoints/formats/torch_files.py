@@ -1,7 +1,11 @@
-"""PyTorch's files, zip and legacy: tensors are read, and nothing that a file says is executed."""
+"""PyTorch's files, zip and legacy: tensors are read, and nothing that a file says is executed.
+
+Zip files, `torch_zip`, need no PyTorch; those of the legacy format do, and so does writing.
+"""
 
 import _compat_pickle
 import io
+import math
 import os
 import pickle
 import pickletools
@@ -16,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from paca_jax.checkpoints.formats.torch_zip import no_state_dict, parse_zip
 from paca_jax.errors import UserError
 
 ZIP_START = b"PK\x03\x04"
@@ -38,24 +43,26 @@ ON_DAMAGE = (
     zlib.error,
 )
 
-_MOST_COMPRESSED = 10  # times the size of an archive, of all that is in it; PyTorch itself does not compress
 # Elements of tensors beyond four for each stored byte, as views that repeat few values have.
 _MOST_REPEATED = 2**24
 
 
-def parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[str, Any]:
-    """Returns the mapping in a file of `torch.save`, its tensors on the CPU.
+def parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[Any, Any]:
+    """Returns the mapping in a file of `torch.save`, its tensors on the CPU; those of a zip file as arrays.
 
-    It is read with `weights_only=True`, and every name in it that PyTorch does not know as safe is bound to an inert stand-in
-    of that name, never to the real class or function.
+    No name in it is bound to the real class or function: other objects than tensors are inert.
 
     Raises:
-        UserError: if the file holds other objects in the way or no mapping, or PyTorch is not installed.
+        UserError: if the file holds other objects in the way or no mapping, or is of the legacy format (before PyTorch 1.6) and
+            PyTorch is not installed.
         One of `ON_DAMAGE`: if it is damaged.
     """
+    return parse_zip(path, data) if data.startswith(ZIP_START) else _parse_legacy(path, data)
+
+
+def _parse_legacy(path: str | os.PathLike[str], data: bytes) -> Mapping[Any, Any]:
+    """Reads with `weights_only=True`; names that PyTorch does not know as safe are bound to inert stand-ins of those names."""
     torch = _import_torch(path)
-    if data.startswith(ZIP_START):
-        data = _checked_archive(data)
     allowed = torch.serialization.get_safe_globals()
     try:
         stand_ins = _stand_ins(_main_pickle(data))
@@ -70,20 +77,28 @@ def parse_torch(path: str | os.PathLike[str], data: bytes) -> Mapping[str, Any]:
     finally:
         torch.serialization.add_safe_globals(allowed)
     if not isinstance(checkpoint, Mapping):
-        raise UserError(f"{path} holds no state dict but a {type(checkpoint).__name__}. Save the model's state_dict().")
+        raise no_state_dict(path, type(checkpoint).__name__)
     return checkpoint
 
 
 def check_extent(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
     """Raises a `UserError` if tensors are views that would take far more memory than the values that are stored."""
-    tensors = {key: value for key, value in state.items() if hasattr(value, "untyped_storage")}
-    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
-    if sum(tensor.numel() for tensor in tensors.values()) > 4 * sum(stored.values()) + _MOST_REPEATED:
-        largest = max(tensors, key=lambda key: tensors[key].numel())
+    sizes = {key: math.prod(value.shape) for key, value in state.items()}
+    stored = dict(map(_storage, state.values()))
+    if sum(sizes.values()) > 4 * sum(stored.values()) + _MOST_REPEATED:
+        largest = max(sizes, key=lambda key: sizes[key])
         raise UserError(
             f"Expected tensors in {path} whose values are stored, got views that repeat them, such as {largest} of shape "
-            f"{tuple(tensors[largest].shape)}. Save the model's state_dict()."
+            f"{tuple(state[largest].shape)}. Save the model's state_dict()."
         )
+
+
+def _storage(value: Any) -> tuple[int, int]:
+    """Returns what identifies the memory that a tensor or an array is a view of, and its bytes."""
+    if hasattr(value, "untyped_storage"):
+        return value.untyped_storage().data_ptr(), value.untyped_storage().nbytes()
+    owner = value if value.base is None else value.base
+    return id(owner), owner.nbytes if isinstance(owner, np.ndarray) else len(owner)
 
 
 def torch_bytes(path: str | os.PathLike[str], state: Mapping[str, np.ndarray]) -> bytes:
@@ -109,36 +124,8 @@ def _import_torch(path: str | os.PathLike[str]) -> ModuleType:
     return torch
 
 
-def _checked_archive(data: bytes) -> bytes:
-    """Returns a zip archive of the same members, whose checksums are right.
-
-    PyTorch tests no checksum, and its own reader of archives differs from Python's on damaged directories: it takes a member
-    that is marked as a folder for an empty one, and leaves the tensor's memory as it was.
-
-    Raises:
-        ValueError or zipfile.BadZipFile: if it is damaged, or its content is too large.
-    """
-    copy = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(copy, "w") as checked:
-        size = sum(entry.file_size for entry in archive.infolist())
-        if size > _MOST_COMPRESSED * len(data):
-            raise ValueError(f"it unpacks to {size:,} bytes")
-        names = archive.namelist()
-        if len(names) != len(set(names)):
-            raise ValueError("an archive with two members of one name")
-        for name in names:
-            checked.writestr(name, archive.read(name))
-    return copy.getvalue()
-
-
 def _main_pickle(data: bytes) -> IO[bytes]:
-    """Returns the stream of the pickle of the saved object. In the legacy format three short ones precede it."""
-    if data.startswith(ZIP_START):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            name = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-            if name is None:
-                raise ValueError("an archive without data.pkl")
-            return io.BytesIO(archive.read(name))
+    """Returns the stream of the pickle of the saved object, which three short ones precede."""
     stream = io.BytesIO(data)
     for _ in range(3):
         for _ in pickletools.genops(stream):

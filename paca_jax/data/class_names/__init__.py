@@ -9,10 +9,13 @@ Sources:
     2014).
 """
 
+import logging
 from collections.abc import Sequence
 from importlib import resources
 
 from paca_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def _lines(file: str) -> tuple[str, ...]:
@@ -37,3 +40,20 @@ def readable_names(class_names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(class_names, str | bytes) or not isinstance(class_names, Sequence):
         raise UserError(f"Expected a sequence with the name of each class, got {class_names!r}. Pass a tuple.")
     return IMAGENET_CLASSES if tuple(class_names) == IMAGENET_SYNSETS else tuple(class_names)
+
+
+def assumed_names(count: int, data_set: str = "ImageNet-1k") -> tuple[str, ...]:
+    """Returns names for the classes of a model that does not name them.
+
+    Args:
+        count: the number of classes.
+        data_set: "ImageNet-1k", "ADE20K" or "COCO".
+
+    Returns:
+        The names of the data set if it has as many classes, which a warning says; otherwise "class 0", "class 1" and so on.
+    """
+    published = {"ImageNet-1k": IMAGENET_CLASSES, "ADE20K": ADE20K_CLASSES, "COCO": COCO_CLASSES}[data_set]
+    if len(published) != count:
+        return tuple(f"class {index}" for index in range(count))
+    logger.warning("The weights do not name their %d classes: takes the names of %s.", count, data_set)
+    return published

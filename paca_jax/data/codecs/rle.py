@@ -3,10 +3,10 @@
 A bitmap is read column by column. Its counts are the lengths of alternating runs of zeros and ones, zeros first.
 """
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from paca_jax.errors import UserError
 
@@ -15,6 +15,13 @@ _DATA_BITS, _SIGN, _MORE = 5, 0x10, 0x20
 _MAX_BITS = 64  # of a count
 # Pixels of the outline of a polygon: drawing takes some 100 bytes for each.
 LONGEST = 2_000_000
+
+
+def coco_mask() -> ModuleType:
+    """Returns COCO's functions of bitmaps, which only the training stack installs."""
+    from pycocotools import mask
+
+    return mask
 
 
 def parse_counts(text: str) -> list[int]:
@@ -48,8 +55,16 @@ def encode_bitmap(bitmap: np.ndarray) -> dict[str, Any]:
     """Returns the run-length encoding of a (H, W) bitmap in COCO's compressed form, {"size": [H, W], "counts": str}."""
     if not isinstance(bitmap, np.ndarray) or bitmap.ndim != 2:
         raise UserError(f"Expected a bitmap of shape (H, W), got {np.shape(bitmap)}. Pass one NumPy array for each object.")
-    encoded = coco_mask.encode(np.asfortranarray(bitmap, np.uint8))
+    encoded = coco_mask().encode(np.asfortranarray(bitmap, np.uint8))
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def run_lengths(bitmap: np.ndarray) -> dict[str, Any]:
+    """Returns the run-length encoding of a (H, W) bitmap with counts in a list, {"size": [H, W], "counts": [int]}."""
+    column_by_column = bitmap.ravel(order="F") > 0
+    changes = np.flatnonzero(np.diff(column_by_column)) + 1
+    counts = np.diff(changes, prepend=0, append=column_by_column.size).tolist()
+    return {"size": list(bitmap.shape), "counts": [0, *counts] if column_by_column[:1].any() else counts}
 
 
 def is_drawable(polygon: np.ndarray) -> bool:
@@ -72,7 +87,7 @@ def encode_polygons(polygons: list[np.ndarray], size: tuple[int, int]) -> dict[s
     """
     if not all(map(is_drawable, polygons)):
         raise UserError(f"Expected polygons whose outlines are at most {LONGEST} pixels long, got longer ones. Simplify them.")
-    return coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    return coco_mask().merge(coco_mask().frPyObjects(polygons, *size))
 
 
 def decode(encoded: dict[str, Any]) -> np.ndarray:
@@ -81,7 +96,7 @@ def decode(encoded: dict[str, Any]) -> np.ndarray:
         height, width = encoded["size"]
         values = np.arange(len(encoded["counts"])) % 2
         return np.repeat(values.astype(np.uint8), encoded["counts"]).reshape(width, height).T
-    return coco_mask.decode(encoded)
+    return coco_mask().decode(encoded)
 
 
 def mask_area(segments: list[np.ndarray] | dict[str, Any], size: tuple[int, int]) -> float:
@@ -93,13 +108,13 @@ def mask_area(segments: list[np.ndarray] | dict[str, Any], size: tuple[int, int]
     """
     if isinstance(segments, dict):
         return float(sum(segments["counts"][1::2]))
-    return float(coco_mask.area(encode_polygons(segments, size)))
+    return float(coco_mask().area(encode_polygons(segments, size)))
 
 
 def mask_box(segments: list[np.ndarray] | dict[str, Any]) -> list[float]:
     """Returns the left, top, width and height in pixels of a mask; `segments` is as for `mask_area`."""
     if isinstance(segments, dict):
-        return coco_mask.toBbox(coco_mask.frPyObjects(segments, *segments["size"])).tolist()
+        return coco_mask().toBbox(coco_mask().frPyObjects(segments, *segments["size"])).tolist()
     points = np.concatenate(segments).reshape(-1, 2)
     corner = points.min(0)
     return [*corner.tolist(), *(points.max(0) - corner).tolist()]

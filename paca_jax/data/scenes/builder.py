@@ -17,8 +17,9 @@ from paca_jax.data.scenes.compose import Garment, Scene, compose
 from paca_jax.data.sources.dataset import Dataset, quoted
 from paca_jax.data.sources.registry import open_dataset
 from paca_jax.errors import UserError
+from paca_jax.paths import shipped
 
-SOURCE = Path(__file__).parents[3] / "datasets"
+SOURCE = shipped("datasets")
 SCENES = {"train": 6000, "test": 300}
 GARMENTS = "fashion_mnist_small"
 BACKGROUND = "background"

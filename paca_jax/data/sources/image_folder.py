@@ -6,6 +6,7 @@ the subfolders `train` and `validation`, `val` or `test`, each with the same cla
 
 import hashlib
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,8 @@ from paca_jax.data.sources.files import (
 )
 from paca_jax.errors import UserError
 from paca_jax.files import read_file
+
+logger = logging.getLogger(__name__)
 
 HELD_OUT = 0.1
 
@@ -98,6 +101,12 @@ def _list_single(root: epath.Path, classes: Sequence[str], split: str, left_out:
         return images
     held_out = set().union(*(_held_out(paths) for paths in images.values()))
     wanted = split == "validation"
+    if not wanted:  # the training split logs what is said about both
+        logger.info(
+            "Holds out %d of %d images in %s for validation: about a tenth of each class and at least one, chosen by hashes of "
+            "their names. To choose yourself, make the folders 'train' and 'validation', each with the folders of the classes.",
+            *(len(held_out), sum(map(len, images.values())), root),
+        )
     return {name: [path for path in paths if (path in held_out) == wanted] for name, paths in images.items()}
 
 

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from pycocotools import mask as coco_mask
 
-from paca_jax.data.codecs.rle import decode, encode_polygons
+from paca_jax.data.codecs.rle import coco_mask, decode, encode_polygons
 from paca_jax.data.sources.objects import Segments
 from paca_jax.data.transforms.placement import Placement
 from paca_jax.errors import UserError
@@ -80,7 +79,7 @@ def _drawn(polygons: list[np.ndarray], placement: Placement) -> dict[str, Any]:
 
 def _pack_part(packed: UInt8[np.ndarray, "H W8"], encoded: dict[str, Any]) -> None:
     """Packs a run-length encoded bitmap into a mask of zeros; only the bytes in its bounding box are touched."""
-    left, top, width, height = coco_mask.toBbox(encoded).astype(int).tolist()
+    left, top, width, height = coco_mask().toBbox(encoded).astype(int).tolist()
     first = left // PACKED
     part = decode(encoded)[top : top + height, first * PACKED : left + width]
     bits = np.packbits(np.ascontiguousarray(part), 1)

@@ -70,7 +70,7 @@ def preprocess(image: Picture, model: Any) -> np.ndarray:
         raise UserError(
             f"Expected a model as the second argument, got {type(model).__name__}. Pass one of create_model or load."
         )
-    picture = _read(image, model.config.image_channels)
+    picture = read_picture(image, model.config.image_channels)
     transform = eval_transform(model.config)
     view = transform.view(picture)
     if isinstance(transform, EvalTransform):
@@ -80,8 +80,16 @@ def preprocess(image: Picture, model: Any) -> np.ndarray:
     return normalize(view[f"image{suffix}"][:height, :width])
 
 
-def _read(image: Picture, channels: int) -> Image.Image:
-    """Returns a picture of any kind as a Pillow image of mode "RGB" or "L"."""
+def read_picture(image: Picture, channels: int) -> Image.Image:
+    """Returns a picture of any kind upright, as a Pillow image of mode "RGB" or "L".
+
+    Args:
+        image: a picture as for `preprocess`.
+        channels: 3 for color, 1 for gray.
+
+    Raises:
+        UserError: as for `preprocess`.
+    """
     if isinstance(image, np.ndarray):
         return convert_image(_from_array(image), channels)
     if isinstance(image, Image.Image):

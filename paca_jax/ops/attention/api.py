@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.attention import reference, tpu
+from paca_jax.ops.attention import reference
 from paca_jax.ops.attention.reference import AttentionWeights, ClusterWeights, Drop
 from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.pallas.cores import Core, target_core
@@ -46,6 +46,8 @@ def residual_attention(
             return "attention weights are dropped"
         if assignment is not None and clusters.norm is None:
             return "the clusters have no LayerNorm"
+        from paca_jax.ops.attention import tpu  # with Pallas, which takes long to import
+
         return residual.refusal() or tpu.refusal(x, assignment, num_heads)
 
     if choose("attention", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
@@ -63,5 +65,7 @@ def _kernels(
     num_heads: int,
     core: Core,
 ) -> Array:
+    from paca_jax.ops.attention import tpu
+
     function = partial(tpu.fused_attention, num_heads=num_heads, core=core)
     return by_images(function, (x, assignment, residual.scales(x)), (residual.norm, clusters, weights))

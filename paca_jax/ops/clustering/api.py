@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.clustering import reference, tpu
+from paca_jax.ops.clustering import reference
 from paca_jax.ops.clustering.reference import ClusteringWeights
 from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.norm.reference import NormWeights
@@ -35,6 +35,8 @@ def conv_clustering(
     def refusal() -> str | None:
         if model_shards() > 1:
             return "the mesh has a model axis"
+        from paca_jax.ops.clustering import tpu  # with Pallas, which takes long to import
+
         return "no LayerNorm precedes it" if norm is None else tpu.refusal(x, weights)
 
     if choose("clustering", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
@@ -44,4 +46,6 @@ def conv_clustering(
 
 @partial(jax.jit, static_argnames="core", inline=True)
 def _kernels(x: Array, norm: NormWeights, weights: ClusteringWeights, core: Core) -> Array:
+    from paca_jax.ops.clustering import tpu
+
     return by_images(partial(tpu.fused_clustering, core=core), (x,), (norm, weights))

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float
 
 from paca_jax.ops.implementation import Implementation, always, choose
-from paca_jax.ops.mlp import reference, tpu
+from paca_jax.ops.mlp import reference
 from paca_jax.ops.mlp.reference import Drop, MlpWeights
 from paca_jax.ops.pallas.cores import Core, target_core
 from paca_jax.ops.residual import Residual
@@ -41,6 +41,8 @@ def residual_mlp(
             return "the mesh splits hidden channels over its model axis"
         if drop is not None:
             return "hidden channels are dropped"
+        from paca_jax.ops.mlp import tpu  # with Pallas, which takes long to import
+
         return residual.refusal() or tpu.refusal(x, weights)
 
     if choose("mlp", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
@@ -50,5 +52,7 @@ def residual_mlp(
 
 @partial(jax.jit, static_argnames=("shortcut", "core"), inline=True)
 def _kernels(x: Array, weights: MlpWeights, residual: Residual, shortcut: bool, core: Core) -> Array:
+    from paca_jax.ops.mlp import tpu
+
     function = partial(tpu.fused_mlp, shortcut=shortcut, core=core)
     return by_images(function, (x, residual.scales(x)), (residual.norm, weights))

@@ -6,7 +6,7 @@ import jax
 from jaxtyping import Array, Float
 
 from paca_jax.ops.implementation import Implementation, always, choose
-from paca_jax.ops.norm import reference, tpu
+from paca_jax.ops.norm import reference
 from paca_jax.ops.norm.reference import NormWeights
 from paca_jax.ops.pallas.cores import Core, target_core
 from paca_jax.sharding import by_images, model_shards
@@ -23,6 +23,8 @@ def layer_norm(
     patches = x.reshape(len(x), -1, x.shape[-1])
 
     def refusal() -> str | None:
+        from paca_jax.ops.norm import tpu  # with Pallas, which takes long to import
+
         return "the mesh has a model axis" if model_shards() > 1 else tpu.refusal(patches)
 
     chosen = choose("layer norm", implementation, {"xla_cpu": always, "pallas_tpu": refusal})
@@ -33,4 +35,6 @@ def layer_norm(
 
 @partial(jax.jit, static_argnames="core", inline=True)
 def _kernels(x: Array, weights: NormWeights, core: Core) -> Array:
+    from paca_jax.ops.norm import tpu
+
     return by_images(partial(tpu.fused_layer_norm, core=core), (x,), (weights,))

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax.numpy as jnp
-from jax.experimental.pallas import tpu as pltpu
 
 from paca_jax.ops.implementation import Interpreter, kernel_interpreter
 
@@ -28,9 +27,11 @@ class Core:
 
 def target_core() -> Core:
     """Returns the cores that programs are traced for now. A kind of TPU that JAX does not know is taken for the smallest."""
+    from jax.experimental.pallas import tpu as pltpu  # which takes long to import
+
     interpreter = kernel_interpreter()
     if interpreter:
-        count = (interpreter.num_cores_or_threads or 1) if isinstance(interpreter, pltpu.InterpretParams) else 1
+        count = 1 if isinstance(interpreter, bool) else interpreter.num_cores_or_threads or 1
         return Core(_INTERPRETED_MEMORY, count, interpreter)
     try:
         chip = pltpu.get_tpu_info()

@@ -3,15 +3,14 @@
 import contextlib
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from paca_jax.data import ObjectDataset
+from paca_jax.data.codecs.rle import coco_mask
 
 # COCO's twelve numbers in COCO's order: precision and recall, averaged over classes and overlaps (0.5 to 0.95).
 _NUMBERS = (
@@ -39,7 +38,7 @@ class Detections(NamedTuple):
         boxes: (n, 4): left, top, right and bottom edges in pixels of the original picture.
         scores: (n,): 0 to 1.
         labels: (n,): class indices from 0.
-        masks: n masks of the original picture's size, run-length encoded by `paca_jax.data.encode_bitmap`.
+        masks: n masks of the original picture's size, run-length encoded; for evaluation by `paca_jax.data.encode_bitmap`.
     """
 
     boxes: np.ndarray
@@ -105,9 +104,11 @@ def evaluate(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> di
         detections: the detections by the index of the picture.
 
     Returns:
-        A number from 0 to 1 for each name in `METRICS`. As in COCO's code it is -1 if no object counts, and averages leave out
-        the classes that `absent_classes` names.
+        A number from 0 to 1 for each name in `METRICS`, or NaN, for which COCO's code has -1, if there is no object that it
+        would count, such as a large one. As in COCO's code, averages leave out the classes that `absent_classes` names.
     """
+    from pycocotools.cocoeval import COCOeval
+
     results = results_json(dataset, detections)
     truth = [annotation for index in range(len(dataset)) for annotation in dataset.annotations(index)]
     numbers: dict[str, float] = {}
@@ -119,7 +120,8 @@ def evaluate(dataset: ObjectDataset, detections: Mapping[int, Detections]) -> di
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-        numbers |= {f"{kind}_{name}": float(value) for name, value in zip(_NUMBERS, evaluation.stats, strict=True)}
+        values = (float(value) if value >= 0 else math.nan for value in evaluation.stats)
+        numbers |= {f"{kind}_{name}": value for name, value in zip(_NUMBERS, values, strict=True)}
     return numbers
 
 
@@ -146,12 +148,14 @@ def absent_classes(dataset: ObjectDataset) -> dict[str, tuple[str, ...]]:
 def _added_fields(result: dict[str, Any], kind: str) -> dict[str, Any]:
     """Returns the fields that COCO's code adds to a result before it evaluates boxes or masks."""
     width, height = result["bbox"][2:]
-    area = width * height if kind == "box" else float(coco_mask.area(result["segmentation"]))
+    area = width * height if kind == "box" else float(coco_mask().area(result["segmentation"]))
     return {"area": area, "iscrowd": 0}
 
 
-def _index(dataset: ObjectDataset, annotations: list[dict[str, Any]]) -> COCO:
+def _index(dataset: ObjectDataset, annotations: list[dict[str, Any]]) -> Any:
     """Returns pictures and annotations as the object that COCO's code evaluates."""
+    from pycocotools.coco import COCO
+
     coco = COCO()
     coco.dataset = {
         "images": [

@@ -1,6 +1,6 @@
 """From pictures to the objects in them, and to the drawings of these."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import Array, Int, PyTree, UInt8
 from PIL import Image
 
 from paca_jax import data, explain, ops
+from paca_jax.data.codecs.rle import run_lengths
 from paca_jax.data.sources.objects import Segments
 from paca_jax.data.transforms.object_masks import bitmap
 from paca_jax.data.transforms.placement import Placement
@@ -17,7 +18,7 @@ from paca_jax.models import Detector
 from paca_jax.tasks.detection.masks import paste_mask
 from paca_jax.tasks.detection.metrics import Detections
 
-# Objects with a score above this are drawn.
+# Objects with a score above this are usually drawn.
 DRAWN_SCORE = 0.5
 
 
@@ -61,33 +62,39 @@ def detect_in_picture(
     """
     view = {name: array[None] for name, array in transform.view(picture).items()}
     found = _jitted(model, variables, view["image"], view["size"], view["original_size"])
-    return to_detections({name: np.asarray(array)[0] for name, array in found.items()})
+    return to_detections({name: np.asarray(array)[0] for name, array in found.items()}, run_lengths)
 
 
-def to_detections(found: dict[str, np.ndarray]) -> Detections:
+def to_detections(
+    found: dict[str, np.ndarray], encode: Callable[[np.ndarray], dict[str, Any]] = data.encode_bitmap
+) -> Detections:
     """Returns the valid objects of one picture, with their masks pasted and encoded.
 
     Args:
         found: one row of the result of `detect`.
+        encode: the encoding of a mask: in the compressed form, which needs COCO's code, or by `run_lengths`, which does not.
     """
     valid, size = found["valid"], tuple(found["size"].tolist())
     boxes, masks = found["boxes"][valid], found["masks"][valid]
-    encoded = [data.encode_bitmap(paste_mask(mask, box, size)) for mask, box in zip(masks, boxes, strict=True)]
+    encoded = [encode(paste_mask(mask, box, size)) for mask, box in zip(masks, boxes, strict=True)]
     return Detections(boxes, found["scores"][valid], found["labels"][valid], encoded)
 
 
-def to_draw(picture: Image.Image, found: Detections, truth: data.Objects | None = None) -> explain.Found:
+def to_draw(
+    picture: Image.Image, found: Detections, truth: data.Objects | None = None, score: float = DRAWN_SCORE
+) -> explain.Found:
     """Returns a row of `explain.detection_sheet`: a picture and its objects, without low scores and true crowds.
 
     Args:
         picture: a picture of any mode.
         found: the objects found in it.
         truth: its true objects, if they are known.
+        score: the score above which found objects are drawn.
     """
     shown = picture.copy()
     shown.thumbnail((explain.LARGEST, explain.LARGEST), Image.Resampling.LANCZOS)
     placement = Placement.of_whole((picture.height, picture.width), (shown.height, shown.width))
-    drawn = found.scores > DRAWN_SCORE
+    drawn = found.scores > score
     objects = _marked(found.boxes, found.labels, found.masks, drawn, placement)._replace(scores=found.scores[drawn])
     if truth is None:
         return explain.Found(shown, objects)

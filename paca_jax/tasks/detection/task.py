@@ -1,6 +1,7 @@
 """Object detection and instance segmentation."""
 
 import functools
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -117,6 +118,11 @@ class Detection(Task):
                     f"{kind.capitalize()} AP is over {count - len(names)} of {count} classes. The evaluation set shows no "
                     f"{kind} of {data.counted_names(names, count)}."
                 )
+        if without := [name for name, value in numbers.items() if math.isnan(value)]:
+            self._log_once(
+                f"No value (nan, null in JSON) for {', '.join(without)}: the evaluation set shows no objects that these count. "
+                "Small ones have an area below 32 x 32 pixels, large ones one above 96 x 96."
+            )
         return numbers | {"classes_counted": float(count - len(absent["box"]))}
 
     @functools.cached_property

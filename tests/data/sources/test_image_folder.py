@@ -71,6 +71,15 @@ def test_a_tenth_of_each_class_is_held_out(single):
     assert np.bincount(labels(train))[1:].tolist() == [1, 30 - counts[2], 1]
 
 
+def test_the_number_held_out_is_logged_once(single, caplog):
+    with caplog.at_level("INFO", logger="paca_jax"):
+        for split in ("train", "validation", "all"):
+            open_dataset("folder", split, str(single))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"Holds out {len(open_dataset('folder', 'validation', str(single)))} of 133 images in {single} for ")
+    assert "about a tenth of each class and at least one" in line
+
+
 def test_the_share_held_out_is_a_tenth(tmp_path):
     for i in range(2000):
         (tmp_path / f"class{i % 2}" / "sub").mkdir(parents=True, exist_ok=True)

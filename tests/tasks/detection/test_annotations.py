@@ -7,8 +7,8 @@ import pytest
 
 from paca_jax.data import Objects, encode_bitmap
 from paca_jax.errors import UserError
-from paca_jax.tasks import Detection
 from paca_jax.tasks.detection.metrics import Collected, Detections
+from paca_jax.tasks.detection.task import Detection
 from paca_jax.train.config import default_config, model_overrides
 from tests.data.coco_folder import content, crowd, square, write_folder
 
@@ -78,6 +78,15 @@ def test_classes_without_objects_are_named_with_the_result(holds, tmp_path, capl
         "Box AP is over 2 of 3 classes. The evaluation set shows no box of 1 of 3 classes, 'ant'.",
         "Mask AP is over 1 of 3 classes. The evaluation set shows no mask of 2 of 3 classes, 'cat', 'ant'.",
     ]
+
+
+def test_sizes_without_objects_are_told_once(holds, tmp_path, caplog):
+    made = task(tmp_path, holds, holds)
+    numbers = [made.summarize(answers(made)) for _ in range(2)][-1]
+    large = [f"{kind}_{number}_large" for kind in ("box", "mask") for number in ("ap", "ar")]
+    assert np.isnan([numbers[name] for name in large]).all()
+    (said,) = [text for text in caplog.messages if "No value" in text]
+    assert said.startswith(f"No value (nan, null in JSON) for {', '.join(large)}: the evaluation set shows no objects ")
 
 
 def test_training_names_the_classes_that_it_never_sees(holds, tmp_path, caplog):

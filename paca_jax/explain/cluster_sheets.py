@@ -1,16 +1,19 @@
-"""A sheet of pictures with a classifier's predictions and the most selective clusters of each."""
+"""Sheets of pictures with a classifier's predictions and the most selective clusters of each."""
 
 import functools
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 from PIL import Image
 
-from paca_jax.errors import UserError, check, shorten
+from paca_jax import data
+from paca_jax.errors import UserError, check, nearest, shorten
 from paca_jax.explain.checks import WHOLE, checked_array, checked_items, checked_names, rgb
 from paca_jax.explain.drawing import Answer, Row, draw_sheet
 from paca_jax.explain.heat import overlay
@@ -23,6 +26,42 @@ from paca_jax.models.variables import Place, abstract_variables, check_fit
 CELL = 160
 
 _Columns = Annotated[int, Range(1, 100)]
+
+
+def sheet(
+    model: PaCaViT,
+    variables: dict[str, PyTree],
+    pictures: data.Picture | Sequence[data.Picture],
+    class_names: Sequence[str] | None = None,
+    *,
+    clusters_per_image: int = 4,
+    block: str | None = None,
+) -> Image.Image:
+    """Draws what a classifier sees in your own pictures: for each its prediction, and its strongest clusters as heat maps.
+
+    Args:
+        model: a classifier with clusters, as from `paca_jax.load`.
+        variables: the variables of the model.
+        pictures: one picture, or several in a list: paths, bytes of image files, Pillow images, or uint8 arrays (H, W, C).
+        class_names: the names of the model's classes, in order, as from `paca_jax.class_names`. Default: those of ImageNet for
+            a model with 1000 classes, which a warning says, and numbers for another.
+        clusters_per_image: as for `cluster_sheet`.
+        block: as for `cluster_sheet`.
+
+    Returns:
+        An RGB picture with one row per picture, as `cluster_sheet` draws it.
+
+    Raises:
+        UserError: if a picture cannot be read, or as for `cluster_sheet`.
+    """
+    _check_model(model, variables)
+    single = isinstance(pictures, str | bytes | os.PathLike | Image.Image | np.ndarray)
+    listed: Sequence[Any] = [pictures] if single else checked_items("pictures", pictures)
+    shown = [data.read_picture(picture, model.config.image_channels) for picture in listed]
+    check(bool(shown), "Expected at least one picture to draw, got none. Pass one.")
+    images = jnp.asarray(np.stack([data.preprocess(picture, model) for picture in shown]))
+    names = data.assumed_names(model.config.num_classes) if class_names is None else class_names
+    return cluster_sheet(model, variables, shown, images, names, clusters_per_image=clusters_per_image, block=block)
 
 
 def cluster_sheet(
@@ -94,13 +133,16 @@ def _known_block(known: list[str], block: str | None) -> str:
     if not known:
         raise UserError("Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
     if block is not None and block not in known:
-        raise UserError(f"Expected a block with an assignment, got {block!r}. Choose one of {', '.join(known)}.")
+        raise UserError(f"Expected a block with an assignment, got {block!r}; {nearest(block, known)}. Choose one of them.")
     return known[0] if block is None else block
 
 
 def _check_model(model: Any, variables: Any) -> None:
     if not isinstance(model, PaCaViT):
-        raise UserError(f"Expected a model with a classifier, got {type(model).__name__}. Pass one of create_model or load.")
+        raise UserError(
+            f"Expected a model with a classifier, got {type(model).__name__}. Pass one of create_model or load; `paca predict` "
+            "draws what segmentors and detectors find."
+        )
     if model.config.num_classes == 0:
         raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
     check(isinstance(variables, Mapping), f"Expected variables as a dict, got {type(variables).__name__}. Pass those of load.")
