@@ -59,7 +59,7 @@ def _installed(folder: Path, python: str, wheel: Path) -> dict[str, Any]:
         bare = _mebibytes(environment)
         _uv("pip", "install", "--python", environment, wheel)
         row["core_mib"] = _mebibytes(environment) - bare
-        photo = next((environment / "lib").rglob("datasets/photographs/*.jpg"))
+        photo = next((environment / "lib").rglob("datasets/photographs/*/*.jpg"))
         row |= json.loads(_run([environment / "bin" / "python", "-c", _NOTEBOOK.format(photo=str(photo))], work))
         if row["heavy"]:
             raise RuntimeError(f"importing the library loads {row['heavy']}")
