@@ -38,8 +38,8 @@ SAFETENSORS_SUFFIX = ".safetensors"
 TORCH_SUFFIXES = (".pth", ".pt")
 SUFFIXES = (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES)  # of files that are written
 # The weights in a folder of Hugging Face, the preferred one first, and what describes them.
-_IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_CONFIG = "config.json"
+IN_FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+CONFIG = "config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_weights(path: str | os.PathLike[str], weights: str | None = None) -> We
     place = user_path(path)
     folder = place if place.is_dir() else None
     if folder:
-        place = folder / (weights_in_folder(folder) or _IN_FOLDERS[0])
+        place = folder / (weights_in_folder(folder) or IN_FOLDERS[0])
     content, description, notes = _read(place)
     try:
         state, more = find_state_dict(content, weights)
@@ -92,15 +92,15 @@ def read_weights(path: str | os.PathLike[str], weights: str | None = None) -> We
     for key, value in state.items():
         check_dense(f"{key} in {place}", value)
     check_extent(place, state)
-    if folder and (folder / _CONFIG).exists() and description == Description():
-        description, differences = from_hugging_face(str(folder / _CONFIG), read_file(folder / _CONFIG))
+    if folder and (folder / CONFIG).exists() and description == Description():
+        description, differences = from_hugging_face(str(folder / CONFIG), read_file(folder / CONFIG))
         notes += differences
-    return WeightsFile(place, {key: _widen(f"{key} in {place}", value) for key, value in state.items()}, description, notes)
+    return WeightsFile(place, {key: _widen(value) for key, value in state.items()}, description, notes)
 
 
 def weights_in_folder(folder: epath.Path) -> str | None:
     """Returns the name of the file of weights in a folder of Hugging Face, or None if the folder is none."""
-    return next((name for name in _IN_FOLDERS if (folder / name).is_file()), None)
+    return next((name for name in IN_FOLDERS if (folder / name).is_file()), None)
 
 
 def write_state_dict(
@@ -192,8 +192,8 @@ def _is_safetensors(data: bytes) -> bool:
     return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= LONGEST_HEADER
 
 
-def _widen(name: str, value: Any) -> np.ndarray:
+def _widen(value: Any) -> np.ndarray:
     """Returns floats as float32; of a wider type, those that float32 cannot hold become infinite, which is checked later."""
-    array = to_numpy(name, value)
+    array = to_numpy(value)
     with np.errstate(over="ignore"):
         return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) else array

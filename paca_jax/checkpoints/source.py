@@ -133,7 +133,7 @@ def open_source(
         return _open_file(str(fetch_url(place)), model, weights)
     if is_hub_address(place):
         return _open_file(str(fetch_hub(place)), model, weights)
-    if _is_workdir(place):
+    if is_workdir(place):
         return _open_workdir(place, model, weights)
     path = user_path(place)
     if path.exists() or path.suffix:
@@ -153,12 +153,12 @@ def recorded_names(source: str | os.PathLike[str]) -> ClassNames | None:
     if is_official_name(place):
         pretrained_address(place)  # refuses a model whose weights are not published
         return IMAGENET_CLASSES
-    if not is_url(place) and not is_hub_address(place) and _is_workdir(place):
-        from paca_jax.checkpoints.workdir import latest_metadata  # for the reason in _open_workdir
+    if not is_url(place) and not is_hub_address(place) and is_workdir(place):
+        from paca_jax.checkpoints.workdir import latest_checkpoint  # for the reason in _open_workdir
 
-        metadata = latest_metadata(place)
-        if metadata is not None:
-            return tuple(metadata.get("class_names") or ()) or None
+        found = latest_checkpoint(place)
+        if found is not None:
+            return tuple(found.metadata.get("class_names") or ()) or None
     return open_source(place).class_names
 
 
@@ -168,7 +168,7 @@ def _checked_place(source: str | os.PathLike[str]) -> str:
     return os.fspath(source)
 
 
-def _is_workdir(place: str) -> bool:
+def is_workdir(place: str) -> bool:
     """Returns whether a path is a folder without a file of weights."""
     path = user_path(place)
     try:

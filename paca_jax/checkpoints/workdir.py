@@ -8,7 +8,7 @@ the names of its classes, the config).
 import logging
 import os
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -133,8 +133,16 @@ def read_variables(place: epath.PathLike, weights: str | None = None) -> tuple[V
     return jax.tree.map(np.asarray, restored[item]), metadata
 
 
-def latest_metadata(place: epath.PathLike) -> dict[str, Any] | None:
-    """Returns the metadata of the checkpoint that `read_variables` would read, or None if there is none.
+class Saved(NamedTuple):
+    """A checkpoint: its folder, the step that names it, and its metadata."""
+
+    folder: epath.Path
+    step: int
+    metadata: dict[str, Any]
+
+
+def latest_checkpoint(place: epath.PathLike) -> Saved | None:
+    """Returns the checkpoint that `read_variables` would read, or None if there is none.
 
     Raises:
         UserError: if it is damaged.
@@ -144,7 +152,7 @@ def latest_metadata(place: epath.PathLike) -> dict[str, Any] | None:
         return None
     with open_manager(workdir) as manager:
         step = manager.latest_step() if asked is None else asked
-        return None if step is None else read_metadata(manager, step)
+        return None if step is None else Saved(workdir / FOLDER / str(step), step, read_metadata(manager, step))
 
 
 def _workdir_and_step(place: epath.PathLike) -> tuple[epath.Path, int | None]:

@@ -10,7 +10,6 @@ DESTINATION.json, which must stay beside it.
 """
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +19,10 @@ from etils import epath
 
 from paca_jax.checkpoints.files import SUFFIXES, TORCH_SUFFIXES, sidecar, write_state_dict
 from paca_jax.checkpoints.loading import Loaded, read_model
+from paca_jax.cli.sources import print_departures, read_class_names
 from paca_jax.command_line import Parser, command_line
 from paca_jax.convert import to_torch
 from paca_jax.convert.checkpoint import WEIGHTS
-from paca_jax.data.sources.files import read_lines
 from paca_jax.errors import UserError, one_line
 from paca_jax.models.variables import GROUPS
 from paca_jax.paths import user_path
@@ -46,7 +45,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         allow_new=arguments.allow_new,
         rgb_to_gray=arguments.rgb_to_gray,
         allow_nonfinite=arguments.allow_nonfinite,
-        class_names=arguments.class_names and read_lines(os.fspath(user_path(arguments.class_names))),
+        class_names=read_class_names(arguments.class_names),
         **overrides,
     )
     state = to_torch(loaded.variables, loaded.model)
@@ -87,10 +86,7 @@ def _report(destination: epath.Path, loaded: Loaded, state: dict[str, np.ndarray
     if destination.suffix in TORCH_SUFFIXES:
         name = one_line(sidecar(destination).name)
         print(f"Keep {name} beside it: it holds the model's options and the names of its classes.")
-    if loaded.class_names is None and loaded.model.config.num_classes:
-        print("The source has no names of classes to keep; --class-names FILE gives some.")
-    for sentence in loaded.departures:
-        print(one_line(sentence))
+    print_departures(loaded)
 
 
 def _parser() -> Parser:

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     with command_line():
         options = _parser().parse_args(argv)
         if os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())  # as `python -m` does: config files import each other
+            sys.path.insert(0, os.getcwd())  # as `python -m` does: config files import the user's modules
         command = COMMANDS[options.command]
         module = importlib.import_module(command.module)
     return module.main([*command.first, *options.arguments])

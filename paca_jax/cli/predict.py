@@ -9,23 +9,18 @@ score is above --score, one half by default; `predictions.json` has those below 
 NAME.clusters.png. Images in DIR that its `predictions.json` does not list are replaced only with --overwrite.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
-
-from etils import epath
-from PIL import Image
 
 from paca_jax import data
 from paca_jax.cache import keep_compiled_programs
 from paca_jax.checkpoints.loading import read_model
 from paca_jax.cli.predictions import Predictions
+from paca_jax.cli.sources import read_class_names
 from paca_jax.command_line import Parser, command_line
 from paca_jax.convert.checkpoint import WEIGHTS
-from paca_jax.data.sources.files import read_lines
 from paca_jax.errors import UserError, one_line
 from paca_jax.fields import check_value
-from paca_jax.files import read_file
 from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
 from paca_jax.tasks.prediction import Score, make_predictor
@@ -86,7 +81,7 @@ def predict(
     """
     check_value("score", score, Score | None)
     folder, pictures = user_path(out), [user_path(image) for image in images]
-    names = class_names and read_lines(os.fspath(user_path(class_names)))
+    names = read_class_names(class_names)
     size: dict[str, Any] = {} if image_size is None else {"image_size": image_size}
     loaded = read_model(checkpoint, model, weights=weights, allow_nonfinite=allow_nonfinite, class_names=names, **size)
     loaded.log_departures()
@@ -95,7 +90,7 @@ def predict(
     complete = False
     try:
         for path in dict.fromkeys(pictures):
-            picture = _read(path)
+            picture = data.read_picture(path, 3)
             try:
                 found = predictor.predict(picture)
             except UserError as error:
@@ -106,13 +101,6 @@ def predict(
     finally:
         predictions.write(complete)
     print(one_line(f"Written to {folder}."))
-
-
-def _read(path: epath.Path) -> Image.Image:
-    try:
-        return data.decode_image(read_file(path), 3)
-    except (data.ImageError, data.ImageKindError) as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def _parser() -> Parser:

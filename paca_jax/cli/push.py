@@ -10,7 +10,6 @@ first. The token is that of `hf auth login`, or HF_TOKEN.
 """
 
 import argparse
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +17,10 @@ from pathlib import Path
 from paca_jax.checkpoints.hub.folder import check_hub_folder, write_hub_folder
 from paca_jax.checkpoints.hub.upload import check_login, upload_hub_folder
 from paca_jax.checkpoints.loading import Loaded
+from paca_jax.cli.sources import print_departures, read_class_names
 from paca_jax.command_line import Parser, command_line
 from paca_jax.convert.checkpoint import WEIGHTS
-from paca_jax.data.sources.files import read_lines
 from paca_jax.errors import UserError, one_line
-from paca_jax.paths import user_path
 from paca_jax.version import __version__
 
 
@@ -58,7 +56,7 @@ def _write(arguments: argparse.Namespace, folder: str) -> Loaded:
         arguments.repository,
         model=arguments.model,
         weights=arguments.weights,
-        class_names=arguments.class_names and read_lines(os.fspath(user_path(arguments.class_names))),
+        class_names=read_class_names(arguments.class_names),
         license=arguments.license,
         picture=not arguments.no_picture,
         allow_nonfinite=arguments.allow_nonfinite,
@@ -68,10 +66,7 @@ def _write(arguments: argparse.Namespace, folder: str) -> Loaded:
 def _report(done: str, folder: Path, loaded: Loaded) -> None:
     files = ", ".join(f"{path.name} ({path.stat().st_size:,} bytes)" for path in sorted(folder.iterdir()))
     print(one_line(f"{done}: {loaded.recipe['name']}; {files}."))
-    if loaded.class_names is None and loaded.model.config.num_classes:
-        print("The source has no names of classes; --class-names FILE gives some.")
-    for sentence in loaded.departures:
-        print(one_line(sentence))
+    print_departures(loaded)
 
 
 def _parser() -> Parser:

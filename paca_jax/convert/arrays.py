@@ -28,13 +28,8 @@ def check_dense(name: str, value: Any) -> None:
         raise UserError(f"Expected a dense tensor for {name}, got a {kind} one. Save dense floats.")
 
 
-def to_numpy(name: str, value: Any) -> np.ndarray:
-    """Returns an array as one of NumPy. Floats of PyTorch become float32, for NumPy has no bfloat16.
-
-    Raises:
-        UserError: if it is a tensor without plain values; the message names it.
-    """
-    check_dense(name, value)
+def to_numpy(value: Any) -> np.ndarray:
+    """Returns an array, or a tensor that is dense, as NumPy's. Floats of PyTorch become float32, for NumPy has no bfloat16."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = (value.float() if value.is_floating_point() else value).numpy()

@@ -118,7 +118,7 @@ def _to_flax(value: Any, found: Match) -> jax.Array:
 
 
 def _as_numpy(key: str, value: Any) -> np.ndarray:
-    array = to_numpy(key, value)
+    array = to_numpy(value)
     counter = key.endswith("num_batches_tracked")
     if not jnp.issubdtype(array.dtype, jnp.integer if counter else jnp.floating):
         raise UserError(f"Expected {'integers' if counter else 'floating-point numbers'} in {key}, got {array.dtype}.")

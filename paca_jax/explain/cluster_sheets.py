@@ -3,12 +3,13 @@
 import functools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, PyTree
 from PIL import Image
 
@@ -147,17 +148,9 @@ def _check_model(model: Any, variables: Any) -> None:
         raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
     check(isinstance(variables, Mapping), f"Expected variables as a dict, got {type(variables).__name__}. Pass those of load.")
     wanted = abstract_variables(model)
-    found = {path: leaf for path, leaf in _flat(variables) if path in wanted}
+    paths = {"/".join(map(str, path)): leaf for path, leaf in flatten_dict(dict(variables)).items()}
+    found = {path: leaf for path, leaf in paths.items() if path in wanted}
     check_fit([Place(path, leaf.shape, None) for path, leaf in wanted.items()], found, lambda name: None)
-
-
-def _flat(variables: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the path of every leaf of nested dicts, and the leaf."""
-    for key, value in variables.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}/")
-        else:
-            yield f"{above}{key}", value
 
 
 def _check_counts(

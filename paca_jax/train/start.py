@@ -15,7 +15,7 @@ from paca_jax.checkpoints.initial import initial_variables
 from paca_jax.checkpoints.lock import workdir_lock
 from paca_jax.checkpoints.manager import Checkpoints
 from paca_jax.checkpoints.pretrained import fetch_pretrained
-from paca_jax.checkpoints.workdir import check_step, check_workdir, latest_metadata
+from paca_jax.checkpoints.workdir import check_step, check_workdir, latest_checkpoint
 from paca_jax.errors import UserError
 from paca_jax.models import backbone_name
 from paca_jax.train.config import restored_config
@@ -38,13 +38,13 @@ def recorded_config(workdir: epath.PathLike | None) -> ConfigDict:
     nothing = "Expected --config=FILE[:VARIANT], or the workdir of a run, which records its config, got "
     if workdir is None:
         raise UserError(f"{nothing}neither. Give one of them.")
-    metadata = latest_metadata(workdir)
-    if metadata is None:
+    found = latest_checkpoint(workdir)
+    if found is None:
         raise UserError(f"{nothing}no checkpoint in {workdir}. Give --config.")
-    if "config" not in metadata:
+    if "config" not in found.metadata:
         raise UserError(f"{nothing}converted weights without a config in {workdir}. Give --config.")
     try:
-        return restored_config(metadata["config"])
+        return restored_config(found.metadata["config"])
     except UserError as error:
         raise UserError(f"The config that {workdir} records does not fit: {error} Or give --config=FILE[:VARIANT].") from error
 

@@ -7,11 +7,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.proof.versions import uv
 from tests.runs import ROOT
 
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -44,7 +44,7 @@ def campaign(out: Path, seed: int) -> dict[str, Any]:
     del seed
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    _run([_beside("uv"), "--quiet", "build", "--wheel", "--out-dir", out, ROOT], ROOT)
+    uv("build", "--wheel", "--out-dir", out, ROOT)
     (wheel,) = out.glob("*.whl")
     rows = [_installed(out / python, python, wheel) for python in PYTHONS]
     return {"holds": all(row["failed"] == "" for row in rows), "rows": rows}
@@ -55,21 +55,21 @@ def _installed(folder: Path, python: str, wheel: Path) -> dict[str, Any]:
     work.mkdir(parents=True)
     row: dict[str, Any] = {"python": python, "failed": ""}
     try:
-        _uv("venv", "--python", python, environment)
+        uv("venv", "--python", python, environment)
         bare = _mebibytes(environment)
-        _uv("pip", "install", "--python", environment, wheel)
+        uv("pip", "install", "--python", environment, wheel)
         row["core_mib"] = _mebibytes(environment) - bare
         photo = next((environment / "lib").rglob("datasets/photographs/*/*.jpg"))
         row |= json.loads(_run([environment / "bin" / "python", "-c", _NOTEBOOK.format(photo=str(photo))], work))
         if row["heavy"]:
             raise RuntimeError(f"importing the library loads {row['heavy']}")
-        _uv("pip", "install", "--python", environment, f"paca-jax[train] @ {wheel.as_uri()}")
+        uv("pip", "install", "--python", environment, f"paca-jax[train] @ {wheel.as_uri()}")
         row["train_mib"] = _mebibytes(environment) - bare
         paca = environment / "bin" / "paca"
         _run([paca, "train", "--config=fashion_mnist", "--config.num_steps=20", "--workdir=run"], work)
         for command in _PACA:
             _run([paca, *(part.format(photo=photo) for part in command)], work)
-    except RuntimeError as error:
+    except (RuntimeError, subprocess.CalledProcessError) as error:
         row["failed"] = str(error)
     return row
 
@@ -81,15 +81,6 @@ def _run(line: Sequence[object], folder: Path) -> str:
     if done.returncode:
         raise RuntimeError(f"{line[:3]}: status {done.returncode}: {done.stderr[-500:]}")
     return done.stdout
-
-
-def _uv(*arguments: object) -> None:
-    _run([_beside("uv"), "--quiet", *arguments], ROOT)
-
-
-def _beside(name: str) -> Path:
-    """Returns a command that is installed beside this interpreter."""
-    return Path(sys.executable).parent / name
 
 
 def _mebibytes(folder: Path) -> int:

@@ -69,14 +69,14 @@ def campaign(out: Path, seed: int) -> dict[str, Any]:
 def _tested(folder: Path, name: str, versions: Versions) -> dict[str, Any]:
     python = folder / "bin" / "python"
     began = time.monotonic()
-    _uv("venv", "--python", versions.python, folder)
+    uv("venv", "--python", versions.python, folder)
     install = ("pip", "install", "--python", python)
     resolution = ("--resolution", "lowest-direct") if versions.oldest else ()
-    _uv(*install, *resolution, f"paca-jax[train] @ {ROOT.as_uri()}", *versions.pins)
-    installed = _uv("pip", "freeze", "--python", python)
+    uv(*install, *resolution, f"paca-jax[train] @ {ROOT.as_uri()}", *versions.pins)
+    installed = uv("pip", "freeze", "--python", python)
     (folder / "constraints.txt").write_text("".join(line + "\n" for line in installed.splitlines() if "@" not in line))
-    _uv(*install, "--constraints", folder / "constraints.txt", *_FOR_TESTS)
-    _uv("pip", "uninstall", "--python", python, "paca-jax")  # the tests are of the clone
+    uv(*install, "--constraints", folder / "constraints.txt", *_FOR_TESTS)
+    uv("pip", "uninstall", "--python", python, "paca-jax")  # the tests are of the clone
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
     line = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadgroup", "-m", "not slow", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -92,10 +92,10 @@ def _tested(folder: Path, name: str, versions: Versions) -> dict[str, Any]:
     }
 
 
-def _uv(*arguments: object) -> str:
+def uv(*arguments: object) -> str:
     """Runs uv, which is installed beside this interpreter, and returns what it prints."""
-    uv = Path(sys.executable).parent / "uv"
-    return subprocess.run([uv, "--quiet", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+    line = [Path(sys.executable).parent / "uv", "--quiet", *arguments]
+    return subprocess.run(line, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def as_table(result: dict[str, Any]) -> str:

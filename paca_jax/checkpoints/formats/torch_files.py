@@ -20,7 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from paca_jax.checkpoints.formats.torch_zip import no_state_dict, parse_zip
+from paca_jax.checkpoints.formats.torch_archive import no_state_dict
+from paca_jax.checkpoints.formats.torch_zip import parse_zip
 from paca_jax.errors import UserError
 
 ZIP_START = b"PK\x03\x04"

@@ -6,25 +6,17 @@ memo), hash a nested key for years, or change attributes of the functions and cl
 """
 
 import dataclasses
-import io
 import operator
 import os
 import pickletools
-import struct
-import sys
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from paca_jax.errors import UserError, one_line, shorten
-
-_MOST_COMPRESSED = 10  # times the size of an archive, of all that is in it; PyTorch itself does not compress
-_MOST_MEMBERS = 1_000_000
-_LONGEST_PICKLE = 100_000_000  # bytes, as safetensors allows for a header; tensors are not in it
+from paca_jax.checkpoints.formats.torch_archive import Archive, no_state_dict
+from paca_jax.errors import one_line, shorten
 
 _STORAGES = {
     "DoubleStorage": "float64",
@@ -73,80 +65,11 @@ def parse_zip(path: str | os.PathLike[str], data: bytes) -> Mapping[Any, Any]:
         UserError: if it holds no mapping.
         One of `torch_files.ON_DAMAGE`: if it is damaged, or unpacks to far more than it is.
     """
-    archive = _Archive(path, data)
+    archive = Archive(path, data)
     content = _Machine(archive).run(archive.pickle)
     if not isinstance(content, dict) or (isinstance(content, _Inert) and not content):
         raise no_state_dict(path, _kind(content))
     return content
-
-
-def no_state_dict(path: str | os.PathLike[str], kind: str) -> UserError:
-    """Returns the error about a file that holds an object of another kind than a mapping."""
-    return UserError(f"{path} holds no state dict but a {kind}. Save the model's state_dict().")
-
-
-class _Archive:
-    """The members of a file, whose checksums are right: views of the file, where they are not compressed.
-
-    Attributes:
-        pickle: the pickle of the saved object.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], data: bytes):
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            entries = archive.infolist()
-            _check_entries(entries, len(data))
-            names = [entry.filename for entry in entries]
-            main = next((name for name in names if name.endswith("/data.pkl")), None)
-            if main is None:
-                raise ValueError("an archive without data.pkl")
-            self._folder = main.removesuffix("data.pkl")
-            if f"{self._folder}constants.pkl" in names:
-                raise no_state_dict(path, "TorchScript program")
-            self._members = {entry.filename: _read(archive, entry, data) for entry in entries}
-        self.pickle = self._members[main].tobytes()
-        if len(self.pickle) > _LONGEST_PICKLE:
-            raise ValueError(f"a data.pkl of {len(self.pickle):,} bytes")
-        order = bytes(self._members.get(f"{self._folder}byteorder", b"little")).decode()
-        if order not in ("little", "big"):
-            raise ValueError(f"a byte order of {order!r}")
-        self._swapped = order != sys.byteorder
-        self._native: dict[tuple[str, int], memoryview] = {}
-
-    def storage(self, key: str, width: int = 1) -> memoryview:
-        """Returns the bytes of a storage, numbers of this width in the order of this machine: always the same object."""
-        data = self._members[f"{self._folder}data/{key}"]
-        if not self._swapped or width == 1:
-            return data
-        if (key, width) not in self._native:
-            whole = data[: len(data) // width * width]
-            self._native[key, width] = memoryview(np.frombuffer(whole, f"u{width}").byteswap().tobytes())
-        return self._native[key, width]
-
-
-def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, data: bytes) -> memoryview:
-    with archive.open(entry) as member:  # which checks its header
-        if entry.compress_type == zipfile.ZIP_DEFLATED:
-            return memoryview(member.read(entry.file_size))  # without the length a wrong one is unpacked to its end
-    lengths = struct.unpack_from("<HH", data, entry.header_offset + 26)  # of the name and what follows it in the header
-    first = entry.header_offset + 30 + sum(lengths)
-    content = memoryview(data)[first : first + entry.file_size]
-    if entry.compress_size != entry.file_size or zlib.crc32(content) != entry.CRC:
-        raise zipfile.BadZipFile(f"Bad CRC-32 for file {entry.filename!r}")
-    return content
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], length: int) -> None:
-    size = sum(entry.file_size for entry in entries)
-    if size > _MOST_COMPRESSED * length:
-        raise ValueError(f"it unpacks to {size:,} bytes")
-    if len(entries) > _MOST_MEMBERS:
-        raise ValueError(f"an archive with {len(entries):,} members")
-    if len(entries) != len({entry.filename for entry in entries}):
-        raise ValueError("an archive with two members of one name")
-    for entry in entries:  # bzip2 and LZMA are unpacked without a limit
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError("an archive that is compressed in another way than by deflate")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -160,7 +83,7 @@ class _Name:
 class _Storage:
     """The memory of tensors: `dtype` is PyTorch's name of its elements."""
 
-    archive: _Archive
+    archive: Archive
     key: str
     dtype: str
 
@@ -192,7 +115,7 @@ def _kind(value: object) -> str:
 class _Machine:
     """Follows the opcodes of a pickle of any protocol. All that they fill are dicts and lists made here."""
 
-    def __init__(self, archive: _Archive):
+    def __init__(self, archive: Archive):
         self._archive = archive
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []

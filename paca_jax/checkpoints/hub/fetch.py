@@ -6,15 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from paca_jax.checkpoints.files import CONFIG, IN_FOLDERS
 from paca_jax.checkpoints.hub.client import REPOSITORY, UnreachableError, hub_errors, import_client
 from paca_jax.errors import UserError
 from paca_jax.files import read_json
 
 logger = logging.getLogger(__name__)
-
-# The files that `read_weights` knows in a folder, the preferred one first, and what describes them.
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-CONFIG = "config.json"
 
 _SCHEME = "hf://"
 _ADDRESS = re.compile(rf"{_SCHEME}(?P<repository>{REPOSITORY})(@(?P<revision>\w[\w./-]*))?", re.ASCII | re.IGNORECASE)
@@ -59,10 +56,12 @@ def _download(address: str, repository: str, revision: str | None) -> Path:
     timeout = hub.constants.HF_HUB_ETAG_TIMEOUT
     siblings = hub.HfApi().model_info(repository, revision=revision, timeout=timeout).siblings or []
     names = {sibling.rfilename for sibling in siblings}
-    weights = next((name for name in WEIGHTS if name in names), None)
+    weights = next((name for name in IN_FOLDERS if name in names), None)
     if weights is None:
         listed = ", ".join(sorted(names)[:5]) or "no files"
-        raise UserError(f"Expected weights in {address}, one of {', '.join(WEIGHTS)}, got {listed}. Choose another repository.")
+        raise UserError(
+            f"Expected weights in {address}, one of {', '.join(IN_FOLDERS)}, got {listed}. Choose another repository."
+        )
     # By its revision, which the cache then knows; the other files are of the same commit, whatever is pushed meanwhile.
     first = Path(hub.hf_hub_download(repository, weights, revision=revision))
     folder = first.parent
@@ -86,7 +85,7 @@ def _parts(index: Path) -> list[str]:
 def _cached(repository: str, revision: str | None) -> Path | None:
     """Returns the folder of a repository in the cache, if weights of it were downloaded earlier."""
     hub = import_client()
-    for name in WEIGHTS:
+    for name in IN_FOLDERS:
         found = hub.try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(found, str):
             return Path(found).parent

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from paca_jax.checkpoints.files import write_state_dict
+from paca_jax.checkpoints.files import CONFIG, IN_FOLDERS, write_state_dict
 from paca_jax.checkpoints.hub.card import kind_of, write_card
 from paca_jax.checkpoints.hub.client import check_repository
-from paca_jax.checkpoints.hub.fetch import CONFIG, WEIGHTS
 from paca_jax.checkpoints.hub.run import read_run
 from paca_jax.checkpoints.loading import Loaded, read_model
 from paca_jax.convert import to_torch
@@ -139,8 +138,8 @@ def _write(folder: epath.Path, files: dict[str, str | bytes], state: dict[str, n
     try:
         for name, content in files.items():
             write_file(folder / name, content)
-        write_state_dict(folder / WEIGHTS[0], state, loaded.recipe, loaded.class_names)
+        write_state_dict(folder / IN_FOLDERS[0], state, loaded.recipe, loaded.class_names)
     except BaseException:
-        for name in (*files, WEIGHTS[0]):
+        for name in (*files, IN_FOLDERS[0]):
             (folder / name).unlink(missing_ok=True)
         raise

@@ -7,15 +7,13 @@ from typing import Any
 
 from etils import epath
 
-from paca_jax.checkpoints.files import weights_in_folder
 from paca_jax.checkpoints.hub.fetch import is_hub_address
 from paca_jax.checkpoints.pretrained import is_official_name, is_url
+from paca_jax.checkpoints.source import is_workdir
 from paca_jax.convert.checkpoint import RAW
 from paca_jax.files import read_json
-from paca_jax.paths import user_path
 
 REPORT_FILE = "report.json"
-_CHECKPOINTS = "checkpoints"
 _METRIC = "eval/"
 
 
@@ -55,24 +53,17 @@ def read_run(source: str | os.PathLike[str], weights: str | None = None) -> RunR
     typed = os.fspath(source)
     if is_hub_address(typed) or is_url(typed) or is_official_name(typed):
         return None
-    path, step = user_path(typed), None
-    if path.parent.name == _CHECKPOINTS and path.name.isdecimal():
-        path, step = path.parent.parent, int(path.name)
-    try:
-        if not (path / _CHECKPOINTS).is_dir() or (step is None and weights_in_folder(path)):
-            return None
-    except OSError:  # of a name that is too long, or a folder that may not be read: reading the weights explains it
+    if not is_workdir(typed):
         return None
-    from paca_jax.checkpoints.workdir import open_manager, read_metadata  # Orbax takes seconds to import
+    from paca_jax.checkpoints.workdir import latest_checkpoint  # Orbax takes seconds to import
 
-    with open_manager(path) as manager:
-        step = manager.latest_step() if step is None else step
-        if step is None:
-            return None
-        metadata = read_metadata(manager, step)
-    checkpoint = path / _CHECKPOINTS / str(step)
+    found = latest_checkpoint(typed)
+    if found is None:
+        return None
+    checkpoint, step, metadata = found
+    workdir = checkpoint.parent.parent
     has_average = (checkpoint / "ema").exists()
-    report = _report_on(path, metadata["model"])
+    report = _report_on(workdir, metadata["model"])
     finished = report.get("steps") == step
     evaluated = not has_average or weights != RAW
     return RunRecord(
@@ -81,7 +72,7 @@ def read_run(source: str | os.PathLike[str], weights: str | None = None) -> RunR
         averaged=has_average and weights != RAW,
         dataset=_dataset(metadata.get("config")),
         metrics=_metrics(report, step) if evaluated else {},
-        pictures=path if finished and evaluated else None,
+        pictures=workdir if finished and evaluated else None,
     )
 
 

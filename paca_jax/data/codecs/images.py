@@ -242,8 +242,9 @@ def _transposition(image: Image.Image) -> Image.Transpose | None:
     if image.format in (None, "PNG", "JPEG") and not any(key in image.info for key in _METADATA):
         return None
     try:
-        return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # the metadata is damaged, the pixels are not
+        with _image_errors():
+            return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
+    except ImageError:  # the metadata is damaged, the pixels are not
         return None
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from paca_jax.checkpoints import files, load, read_state_dict
-from paca_jax.checkpoints.hub import fetch
+from paca_jax.checkpoints import load, read_state_dict
 from paca_jax.checkpoints.initial import initial_variables
 from paca_jax.checkpoints.loading import read_model
 from paca_jax.cli.convert import main as convert
@@ -35,11 +34,6 @@ def bare(classifier):
 
 def assert_equal(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-
-
-def test_the_files_are_those_that_a_folder_may_have():
-    assert fetch.WEIGHTS == files._IN_FOLDERS
-    assert fetch.CONFIG == files._CONFIG
 
 
 def test_loads_from_a_repository(hub, classifier):

@@ -125,22 +125,15 @@ def _thin(world: Path) -> Iterator[Case]:
             ("picture", "image", "pixels"),
             may_load=reason,
         )
-        yield Case(
-            "thin pictures",
-            f"{shape}, a segmentor",
-            nothing,
-            preprocessed(make, SEGMENTOR),
-            ("picture", "image", "pixels"),
-            may_load="its long side is limited",
-        )
-        yield Case(
-            "thin pictures",
-            f"{shape}, a detector",
-            nothing,
-            preprocessed(make, DETECTOR),
-            ("picture", "image", "pixels"),
-            may_load="its long side is limited",
-        )
+        for name, other in (("segmentor", SEGMENTOR), ("detector", DETECTOR)):
+            yield Case(
+                "thin pictures",
+                f"{shape}, a {name}",
+                nothing,
+                preprocessed(make, other),
+                ("picture", "image", "pixels"),
+                may_load="its long side is limited",
+            )
     saved = then(
         copies(world, "photos", "a.png", "classifier.safetensors"),
         lambda: wide().save("photos/ant/9.png"),
