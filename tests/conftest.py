@@ -1,4 +1,4 @@
-"""Eight devices on one CPU, and compiled programs kept from one test process to the next."""
+"""Eight devices on one CPU, or a GPU if JAX_PLATFORMS names it; compiled programs kept from one test process to the next."""
 
 import gc
 import os
@@ -22,7 +22,8 @@ FLAGS = (
     # Splitting a program to compile its parts side by side costs more than it gains where other tests run beside.
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-os.environ["XLA_FLAGS"] = " ".join([*os.environ.get("XLA_FLAGS", "").split(), *FLAGS])
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ["XLA_FLAGS"] = " ".join([*os.environ.get("XLA_FLAGS", "").split(), *FLAGS])
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "paca-jax-compiled"))
 # Tracing makes and drops so many objects that looking for cycles among them takes a fifth of its time.
 gc.set_threshold(100_000, 20, 100)

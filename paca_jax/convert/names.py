@@ -13,7 +13,7 @@ import numpy as np
 
 from paca_jax.models.heads.rcnn import BOX_SIDE
 from paca_jax.models.variables import CLUSTERING, HEAD
-from paca_jax.ops.nn.depthwise import BINOMIAL
+from paca_jax.ops.depthwise.api import BINOMIAL
 
 Layout = Callable[[np.ndarray], np.ndarray]
 

@@ -170,7 +170,7 @@ def create_model(
         dtype: the type to compute in, e.g. "bfloat16"; parameters stay float32.
         remat: recompute each block in the gradient, which takes time and saves memory.
         split_rows: between blocks, split the rows of the maps over the mesh's `model` axis, for large images.
-        implementation: how operations are computed, "xla", "xla_cpu" or "pallas_tpu"; None chooses the fastest for each by
+        implementation: how operations are computed, one of `ops.IMPLEMENTATIONS`; None chooses the fastest for each by
             target platform and shape (see `paca_jax.ops.implementation`).
         **overrides: any other field of `PaCaConfig`: `clusters`, `drop_path_rate`, `image_channels`, ...; segmentors and
             detectors have those of `SegmentorConfig` and `DetectorConfig` instead of `image_size` and `crop`.

@@ -5,6 +5,7 @@ from paca_jax.ops.attention.reference import AttentionWeights, ClusterWeights, a
 from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.clustering.api import conv_clustering
 from paca_jax.ops.clustering.reference import ClusteringWeights, assign_patches
+from paca_jax.ops.depthwise.api import binomial_blur, depthwise_conv, depthwise_gelu
 from paca_jax.ops.detection.anchors import anchor_grid
 from paca_jax.ops.detection.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from paca_jax.ops.detection.masks import mask_targets, paste_masks
@@ -26,7 +27,6 @@ from paca_jax.ops.mlp.api import residual_mlp
 from paca_jax.ops.mlp.reference import MlpWeights
 from paca_jax.ops.nn.convolution import conv
 from paca_jax.ops.nn.dense import dense
-from paca_jax.ops.nn.depthwise import binomial_blur, depthwise_conv
 from paca_jax.ops.nn.gelu import gelu
 from paca_jax.ops.nn.materialize import materialize
 from paca_jax.ops.nn.pixels import MEAN, STD, normalize, normalize_inside
@@ -65,6 +65,7 @@ __all__ = [
     "decode_boxes",
     "dense",
     "depthwise_conv",
+    "depthwise_gelu",
     "describe_choices",
     "encode_boxes",
     "gather_clusters",

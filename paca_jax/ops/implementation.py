@@ -1,11 +1,11 @@
 """The one place that chooses which implementation computes an operation, and says why not another.
 
 `"xla"` is the reference formula, one plain program for every platform. `"xla_cpu"` is the same formula with the forms of its
-convolutions, products and sums that XLA runs faster on a CPU. `"pallas_tpu"` are kernels for a TPU. Every fused operation takes
-an argument `implementation`; None takes the one of the model (`create_model(..., implementation=...)`), else that of the
-environment variable PACA_JAX_IMPLEMENTATION, else the fastest one for the target platform and the shapes. The target platform
-is that of the mesh (`jax.set_mesh`), else JAX's default device. The choice is made while a program is traced; no program holds
-two forms.
+convolutions, products and sums that XLA runs faster on a CPU. `"pallas_tpu"` are kernels for a TPU, `"pallas_gpu"` are kernels
+for a GPU of NVIDIA, and `"cudnn"` is its library. Every fused operation takes an argument `implementation`; None takes the one
+of the model (`create_model(..., implementation=...)`), else that of the environment variable PACA_JAX_IMPLEMENTATION, else the
+fastest one for the target platform and the shapes. The target platform is that of the mesh (`jax.set_mesh`), else JAX's default
+device. The choice is made while a program is traced; no program holds two forms.
 """
 
 import os
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 from paca_jax.errors import UserError
 from paca_jax.sharding import target_platform
 
-Implementation = Literal["xla", "xla_cpu", "pallas_tpu"]
+Implementation = Literal["xla", "xla_cpu", "pallas_tpu", "pallas_gpu", "cudnn"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 IMPLEMENTATION_VARIABLE = "PACA_JAX_IMPLEMENTATION"
 
@@ -33,7 +33,12 @@ else:
 # as a clause, or None if it does.
 Refusals = Mapping[Implementation, Callable[[], str | None]]
 
-_PLATFORMS: dict[Implementation, str] = {"xla_cpu": "cpu", "pallas_tpu": "tpu"}
+_PLATFORMS: dict[Implementation, str] = {
+    "xla_cpu": "cpu",
+    "pallas_tpu": "tpu",
+    "pallas_gpu": "gpu",
+    "cudnn": "gpu",
+}
 
 
 class Choice(NamedTuple):
@@ -55,6 +60,7 @@ class Choice(NamedTuple):
 _of_model: ContextVar[Implementation | None] = ContextVar("implementation", default=None)
 _block: ContextVar[str] = ContextVar("block", default="")
 _interpreter: ContextVar[Interpreter] = ContextVar("interpreter", default=False)
+_interpreted_platform: ContextVar[str] = ContextVar("interpreted_platform", default="tpu")
 _recorded: ContextVar[list[Choice] | None] = ContextVar("recorded", default=None)
 
 
@@ -72,7 +78,7 @@ def choose(operation: str, asked: Implementation | None, refusals: Refusals) -> 
     """
     of_environment = os.environ.get(IMPLEMENTATION_VARIABLE) or None
     asked = check_implementation(asked) or _of_model.get() or check_implementation(of_environment)
-    platform = "tpu" if _interpreter.get() else target_platform()
+    platform = _interpreted_platform.get() if _interpreter.get() else target_platform()
     reason = None
     chosen: Implementation = "xla"
     if asked is None:
@@ -98,7 +104,7 @@ def choose(operation: str, asked: Implementation | None, refusals: Refusals) -> 
 
 
 def _needs_another(asked: Implementation, platform: str) -> bool:
-    return asked.startswith("pallas_") and _PLATFORMS[asked] != platform
+    return asked != "xla_cpu" and _PLATFORMS[asked] != platform
 
 
 def check_implementation(name: str | None) -> Implementation | None:
@@ -152,18 +158,21 @@ def record_choices() -> Iterator[list[Choice]]:
         yield choices
 
 
-def interpret_kernels(interpreter: Interpreter) -> AbstractContextManager[Interpreter]:
-    """A context in which the target platform is a TPU whose kernels are interpreted, on any device. For tests: it is slow.
+@contextmanager
+def interpret_kernels(interpreter: Interpreter, platform: Literal["tpu", "gpu"] = "tpu") -> Iterator[None]:
+    """A context in which the target platform is one whose kernels are interpreted, on any device. For tests: it is slow.
 
     Args:
         interpreter: as `pallas_call` takes it. Pallas's TPU interpreter (`pltpu.InterpretParams()`) fills memory that nothing
             has written with NaN; True turns kernels into JAX operations, which is faster and also works on several devices.
+        platform: the target platform.
     """
-    return _set(_interpreter, interpreter)
+    with _set(_interpreter, interpreter), _set(_interpreted_platform, platform):
+        yield
 
 
 def kernel_interpreter() -> Interpreter:
-    """Returns what interprets kernels that are traced now; False if a TPU runs them."""
+    """Returns what interprets kernels that are traced now; False if a device runs them."""
     return _interpreter.get()
 
 

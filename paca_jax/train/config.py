@@ -36,7 +36,7 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict(
         {"name": "pacavit_tiny_p2cconv_100_0", **{key: placeholder(plain_type(hint)) for key, hint in _model_hints().items()}}
     )
-    config.model.implementation = placeholder(str)  # of the fused operations: "xla", "xla_cpu", "pallas_tpu"; None: automatic
+    config.model.implementation = placeholder(str)  # of operations: "xla", "xla_cpu", "pallas_tpu", ...; None: automatic
 
     config.dataset = ConfigDict()
     config.dataset.name = "imagenet2012"  # of TFDS, or "folder", "ade20k", "coco"

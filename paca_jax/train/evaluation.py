@@ -13,7 +13,7 @@ from paca_jax.convert.checkpoint import EMA, RAW, check_weights
 from paca_jax.errors import UserError
 from paca_jax.paths import user_path
 from paca_jax.sharding import stop_together
-from paca_jax.train.metrics import format_scalars
+from paca_jax.train.metrics.progress import format_scalars
 from paca_jax.train.run import Run, log_implementations, prepare
 from paca_jax.train.start import converted_state, initialized_state, open_checkpoints, resumed_state
 from paca_jax.train.state import TrainState

@@ -13,7 +13,8 @@ from jaxtyping import PyTree
 
 import paca_jax.version
 from paca_jax.files import write_file
-from paca_jax.train.metrics import best_evaluation, finite_or_null, format_scalars, read_metrics, seconds_so_far
+from paca_jax.train.metrics.json_lines import best_evaluation, finite_or_null, read_metrics, seconds_so_far
+from paca_jax.train.metrics.progress import format_scalars
 from paca_jax.train.run import Run
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def _write_report(run: Run, workdir: epath.Path, lines: list[dict[str, Any]]) ->
     metric = run.best_metric
     rates = [line["time/images_per_second"] for line in lines if line.get("time/images_per_second")]
     device = run.mesh.devices.flat[0]
+    installed = {package.name: package.version for package in importlib.metadata.distributions()}
     content = {
         "model": run.task.recipe,
         "steps": run.steps.total,
@@ -64,7 +66,7 @@ def _write_report(run: Run, workdir: epath.Path, lines: list[dict[str, Any]]) ->
         "versions": {
             "paca-jax": paca_jax.version.__version__,
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            **{name: installed[name] for name in _PACKAGES if name in installed},
         },
         "config": run.config.to_dict(),
     }

@@ -20,7 +20,9 @@ from paca_jax.files import write_file
 from paca_jax.paths import user_path
 from paca_jax.sharding import stop_together
 from paca_jax.train.evaluation import evaluate
-from paca_jax.train.metrics import Progress, best_evaluation, format_scalars, make_writer, read_metrics, seconds_so_far
+from paca_jax.train.metrics.json_lines import best_evaluation, read_metrics, seconds_so_far
+from paca_jax.train.metrics.progress import Progress, format_scalars
+from paca_jax.train.metrics.writer import make_writer
 from paca_jax.train.preemption import Preemption
 from paca_jax.train.report import report
 from paca_jax.train.run import Run, log_implementations, prepare

@@ -46,7 +46,7 @@ def test_a_name_that_does_not_fit_raises_and_names_the_block():
         ops.layer_norm(X, WEIGHTS, implementation="pallas_tpu")
     with pytest.raises(UserError, match="float16"), on_a("v5e"):
         jax.eval_shape(lambda x: ops.layer_norm(x, WEIGHTS, implementation="pallas_tpu"), X.astype(jnp.float16))
-    with unchecked(), pytest.raises(UserError, match="of xla, xla_cpu, pallas_tpu, got 'cuda'"):
+    with unchecked(), pytest.raises(UserError, match="of xla, xla_cpu, pallas_tpu, pallas_gpu, cudnn, got 'cuda'"):
         ops.layer_norm(X, WEIGHTS, implementation="cuda")
 
 
@@ -200,3 +200,33 @@ def test_a_program_for_several_tpus_needs_a_mesh():
     kernels, message = run_for_tpus(WITHOUT_A_MESH).splitlines()
     assert int(kernels) >= 1
     assert message.startswith("Expected a mesh (jax.set_mesh) while a program for 4 devices is traced, got none")
+
+
+@pytest.mark.parametrize(
+    ("shape", "heads", "dtype", "reason"),
+    [
+        ((2, 16, 32), 2, "float32", "the type is float32"),
+        ((2, 16, 24), 2, "bfloat16", "a head has 12 channels"),
+        ((2, 15, 32), 2, "bfloat16", "15 patches attend to 15"),
+        ((2, 16, 32), 2, "bfloat16", "cannot be interpreted"),
+    ],
+)
+def test_attention_that_cudnn_does_not_compute(shape, heads, dtype, reason):
+    width = shape[-1]
+    weights = ops.AttentionWeights(*(jnp.ones((width, width) if k % 2 == 0 else width) for k in range(8)))
+
+    def call(implementation):
+        x = jax.ShapeDtypeStruct(shape, dtype)
+        arguments = (None, ops.ClusterWeights(), weights, heads, ops.Residual(), None, implementation)
+        jax.eval_shape(lambda x: ops.residual_attention(x, *arguments), x)
+
+    with ops.interpret_kernels(True, "gpu"):
+        with pytest.raises(UserError, match=reason):
+            call("cudnn")
+        with ops.record_choices() as choices:
+            call(None)
+    (attention,) = (choice for choice in choices if choice.operation == "attention")
+    assert attention.implementation == "xla"
+    assert reason in attention.reason
+    with pytest.raises(UserError, match="the target platform is 'cpu'"):
+        call("cudnn")

@@ -12,7 +12,7 @@ from paca_jax.errors import UserError
 from paca_jax.models import create_model
 from paca_jax.train.config import flat_items
 from paca_jax.train.evaluation import evaluate_only
-from paca_jax.train.metrics import format_scalars
+from paca_jax.train.metrics.progress import format_scalars
 from paca_jax.train.start import recorded_config
 from paca_jax.train.train_loop import train
 from tests import golden

@@ -6,7 +6,8 @@ import pytest
 from etils import epath
 
 from paca_jax.errors import UserError
-from paca_jax.train.metrics import JsonLinesWriter, best_evaluation, make_writer, read_metrics
+from paca_jax.train.metrics.json_lines import JsonLinesWriter, best_evaluation, read_metrics
+from paca_jax.train.metrics.writer import make_writer
 
 
 def lines(folder):

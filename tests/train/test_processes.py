@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import paca_jax
-from paca_jax.train.metrics import format_scalars
+from paca_jax.train.metrics.progress import format_scalars
 from tests.runs import Processes, command, run_main, scalars
 
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share

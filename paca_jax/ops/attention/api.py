@@ -5,7 +5,7 @@ from functools import partial
 import jax
 from jaxtyping import Array, Float
 
-from paca_jax.ops.attention import reference
+from paca_jax.ops.attention import cudnn, reference
 from paca_jax.ops.attention.reference import AttentionWeights, ClusterWeights, Drop
 from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.pallas.cores import Core, target_core
@@ -27,6 +27,9 @@ def residual_attention(
 
     With `"pallas_tpu"` neither normalized patches nor scores leave the chip. It takes a branch of LayerNorm, attention and
     drop-path scale only, clusters with a LayerNorm, no dropped attention weights, and heads that the mesh does not split.
+
+    With `"cudnn"` scores do not leave the chip. It takes 16-bit types, even numbers of patches and clusters, heads of a
+    multiple of 8 channels that the mesh does not split, and no dropped attention weights.
 
     Args:
         x: patches.
@@ -50,9 +53,18 @@ def residual_attention(
 
         return residual.refusal() or tpu.refusal(x, assignment, num_heads)
 
-    if choose("attention", implementation, {"xla_cpu": always, "pallas_tpu": refusal}) == "pallas_tpu":
+    def cudnn_refusal() -> str | None:
+        if model_shards() > 1:
+            return "the mesh splits heads over its model axis"
+        if drop is not None:
+            return "attention weights are dropped"
+        return cudnn.refusal(x, x.shape[1] if assignment is None else assignment.shape[1], num_heads)
+
+    chosen = choose("attention", implementation, {"xla_cpu": always, "pallas_tpu": refusal, "cudnn": cudnn_refusal})
+    if chosen == "pallas_tpu":
         return _kernels(x, assignment, clusters, weights, residual, num_heads, target_core())
-    return reference.residual_attention(x, assignment, clusters, weights, num_heads, residual, drop, implementation)
+    attend = cudnn.attend_fused if chosen == "cudnn" else partial(reference.attend_plainly, drop=drop)
+    return reference.residual_attention(x, assignment, clusters, weights, num_heads, residual, attend, implementation)
 
 
 @partial(jax.jit, static_argnames=("num_heads", "core"), inline=True)

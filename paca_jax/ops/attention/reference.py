@@ -24,6 +24,7 @@ from paca_jax.ops.residual import Residual
 from paca_jax.sharding import constrain
 
 Drop = Callable[[Float[Array, "B H N T"]], Float[Array, "B H N T"]]
+Attend = Callable[[Float[Array, "B N H D"], Float[Array, "B T H D"], Float[Array, "B T H D"]], Float[Array, "B N H D"]]
 
 
 class AttentionWeights(NamedTuple):
@@ -57,10 +58,13 @@ def residual_attention(
     weights: AttentionWeights,
     num_heads: int,
     residual: Residual,
-    drop: Drop | None,
+    attend: Attend,
     implementation: Implementation | None,
 ) -> Float[Array, "B N C"]:
-    """Returns x + drop_path_scale * attention(norm(x)); the arguments are those of `ops.residual_attention`."""
+    """Returns x + drop_path_scale * attention(norm(x)); the arguments are those of `ops.residual_attention`.
+
+    `attend` returns each query's mean of the values under its attention weights.
+    """
 
     def project(x: Array, kernel: Array, bias: Array) -> Array:
         return dense(x, kernel.astype(x.dtype), bias.astype(x.dtype), implementation)
@@ -78,10 +82,7 @@ def residual_attention(
     query = heads(project(patches, weights.query, weights.query_bias))
     key = heads(project(tokens, weights.key, weights.key_bias))
     value = heads(project(tokens, weights.value, weights.value_bias))
-    attention = attention_weights(query, key)
-    if drop is not None:
-        attention = drop(attention)
-    attended = attend(attention, value).reshape(x.shape)
+    attended = attend(query, key, value).reshape(x.shape)
     return materialize(x + residual.scaled(project(attended, weights.out, weights.out_bias)), implementation)
 
 
@@ -99,3 +100,11 @@ def attention_weights(query: Float[Array, "B N H D"], key: Float[Array, "B T H D
 def attend(weights: Float[Array, "B H N T"], value: Float[Array, "B T H D"]) -> Float[Array, "B N H D"]:
     """Returns each query's mean of the values under its attention weights."""
     return jnp.einsum("bhnt,bthd->bnhd", weights, value)
+
+
+def attend_plainly(
+    query: Float[Array, "B N H D"], key: Float[Array, "B T H D"], value: Float[Array, "B T H D"], drop: Drop | None
+) -> Float[Array, "B N H D"]:
+    """Returns each query's mean of the values under its attention weights, which `drop` changes."""
+    weights = attention_weights(query, key)
+    return attend(weights if drop is None else drop(weights), value)

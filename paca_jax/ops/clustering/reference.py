@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from paca_jax.ops.depthwise.api import depthwise_gelu
 from paca_jax.ops.implementation import Implementation
 from paca_jax.ops.nn.dense import dense
-from paca_jax.ops.nn.depthwise import depthwise_conv
 from paca_jax.ops.nn.gelu import gelu
 from paca_jax.ops.norm.api import NormWeights, layer_norm
 
@@ -32,7 +32,7 @@ def conv_clustering(
     """Returns the assignment; the arguments are those of `ops.conv_clustering`."""
     depthwise, depthwise_bias, pointwise, pointwise_bias, project = (weight.astype(x.dtype) for weight in weights)
     patches = x if norm is None else layer_norm(x, norm, implementation)
-    active = gelu(depthwise_conv(patches, depthwise, implementation) + depthwise_bias)
+    active = depthwise_gelu(patches, depthwise, depthwise_bias, False, implementation)
     mixed = gelu(dense(active, pointwise, pointwise_bias, implementation))
     logits = dense(mixed, project, None, implementation)
     return assign_patches(logits.reshape(len(x), -1, project.shape[1]))

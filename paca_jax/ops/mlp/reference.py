@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
+from paca_jax.ops.depthwise.api import depthwise_gelu
 from paca_jax.ops.implementation import Implementation
 from paca_jax.ops.nn.dense import dense
-from paca_jax.ops.nn.depthwise import depthwise_conv
-from paca_jax.ops.nn.gelu import gelu
 from paca_jax.ops.nn.materialize import materialize
 from paca_jax.ops.residual import Residual
 from paca_jax.sharding import constrain
@@ -43,8 +42,7 @@ def residual_mlp(
     kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = (weight.astype(x.dtype) for weight in weights)
     patches = residual.before(x, implementation)
     hidden = constrain(dense(patches, kernel1, bias1, implementation), "batch", None, None, "mlp")
-    filtered = depthwise_conv(hidden, depthwise, implementation) + depthwise_bias
-    active = gelu(filtered + hidden if shortcut else filtered)
+    active = depthwise_gelu(hidden, depthwise, depthwise_bias, shortcut, implementation)
     if drop is not None:
         active = drop(active)
     return materialize(x + residual.scaled(dense(active, kernel2, bias2, implementation)), implementation)

@@ -23,7 +23,7 @@ from paca_jax.data.sources.coco.annotations import read_coco
 from paca_jax.errors import UserError
 from paca_jax.models import create_model, model_config
 from paca_jax.train.config import check_config, count_steps, default_config, flat_items, model_overrides
-from paca_jax.train.metrics import read_metrics
+from paca_jax.train.metrics.json_lines import read_metrics
 from paca_jax.train.optimizer import make_optimizer, make_schedule
 from tests import golden
 from tests.data import coco_folder

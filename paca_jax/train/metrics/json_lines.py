@@ -1,18 +1,15 @@
-"""Metrics of a run: TensorBoard events, `metrics.jsonl`, and progress lines in the log."""
+"""`metrics.jsonl`: one line of scalars for each step that was logged or evaluated."""
 
 import json
 import logging
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-from clu import metric_writers
 from etils import epath
 
-from paca_jax.errors import UserError, summary
+from paca_jax.errors import UserError
 from paca_jax.files import parse_json, read_file, reason, write_file
 
 logger = logging.getLogger(__name__)
@@ -22,7 +19,7 @@ DAMAGED_FILE = "metrics.damaged.jsonl"  # the lines of the other that cannot be 
 _LISTED = 10
 
 
-class JsonLinesWriter(metric_writers.MetricWriter):
+class JsonLinesWriter:
     """Writes the scalars of each step as one line: a JSON object with its `step`.
 
     The line is written when the writer is flushed or the next step begins. Infinite values and NaN become null, since JSON has
@@ -59,41 +56,6 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     def close(self) -> None:
         """Writes the last line."""
         self.flush()
-
-    def _not_a_scalar(self, *args: Any, **kwargs: Any) -> None:
-        """Ignores everything but scalars, which TensorBoard has."""
-
-    write_summaries = write_images = write_videos = write_audios = _not_a_scalar
-    write_texts = write_histograms = write_pointcloud = write_hparams = _not_a_scalar
-
-
-class _TensorBoard(metric_writers.SummaryWriter):
-    """Writes scalars for TensorBoard; a failure is one sentence."""
-
-    def __init__(self, workdir: epath.Path) -> None:
-        self._workdir = workdir
-        with self._failures_explained():
-            super().__init__(str(workdir))
-
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        with self._failures_explained():
-            super().write_scalars(step, scalars)
-
-    def flush(self) -> None:
-        with self._failures_explained():
-            super().flush()
-
-    @contextmanager
-    def _failures_explained(self) -> Iterator[None]:
-        import tensorflow as tf  # which clu has imported
-
-        try:
-            yield
-        except tf.errors.OpError as error:
-            raise UserError(
-                f"Expected to write TensorBoard's events to {self._workdir}, got: {summary(error)}. Correct that, and run the "
-                "same command again."
-            ) from error
 
 
 def _keep_until(path: epath.Path, last_step: int) -> None:
@@ -163,49 +125,3 @@ def best_evaluation(lines: list[dict[str, Any]], metric: str) -> dict[str, Any] 
 
 def _as_line(scalars: Mapping[str, Any]) -> str:
     return json.dumps(finite_or_null(scalars)) + "\n"
-
-
-def make_writer(workdir: epath.Path, start_step: int) -> metric_writers.MetricWriter:
-    """Returns the writer of a run: TensorBoard and `metrics.jsonl` on the first process, nothing on the others."""
-    if jax.process_index() > 0:
-        return metric_writers.MultiWriter([])
-    return metric_writers.MultiWriter([JsonLinesWriter(workdir, start_step), _TensorBoard(workdir)])
-
-
-def format_scalars(scalars: Mapping[str, float]) -> str:
-    """Returns scalars as one line for the log."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in scalars.items())
-
-
-class Progress:
-    """Logs step, loss, images per second, and the time left."""
-
-    def __init__(self, *, num_steps: int, batch_size: int) -> None:
-        """Makes the log of a run of `num_steps` steps of `batch_size` images; `restart` starts its clock."""
-        self._num_steps = num_steps
-        self._batch_size = batch_size
-        self._seconds_per_step = 0.0
-
-    def restart(self, step: int) -> None:
-        """Starts the clock, or starts it again after `step`, so that evaluation and saving do not count as training."""
-        self._step, self._since = step, time.perf_counter()
-
-    def report(self, step: int, loss: float) -> float:
-        """Logs the line of `step`, and returns the images per second since the clock was last started or read."""
-        if step > self._step:
-            self._seconds_per_step = (time.perf_counter() - self._since) / (step - self._step)
-        self.restart(step)
-        rate = self._batch_size / self._seconds_per_step if self._seconds_per_step else 0.0
-        left = (self._num_steps - step) * self._seconds_per_step
-        percent = 100 * step // self._num_steps
-        logger.info(
-            "step %d/%d (%d%%)  loss %.4f  %s images/s  %s left",
-            *(step, self._num_steps, percent, loss, f"{rate:,.0f}", _duration(left)),
-        )
-        return rate
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,23 +1,20 @@
-"""Convolutions that act on each channel alone, with stride 1 and zero padding that keeps the size."""
+"""Depthwise convolution in plain JAX: stride 1, and zero padding that keeps the size."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from paca_jax.ops.implementation import Implementation, always, choose
-from paca_jax.ops.nn.convolution import conv_by_xla, padded
+from paca_jax.ops.nn.convolution import padded
 from paca_jax.sharding import batch_shards
 
-BINOMIAL = (np.outer([1, 2, 1], [1, 2, 1]) / 16).astype(np.float32)
 _BYTES_AT_ONCE = 3 * 2**19  # of a map and as many of its gradient
 
 
 @jax.custom_vjp
-def _by_shifted_sums(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
+def by_shifted_sums(x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"]) -> Float[Array, "B H W C"]:
+    """Returns the convolution as a sum of shifted products, which fuse into one loop; it has a reverse-mode derivative only."""
     height, width = x.shape[1:3]
     rows, columns = kernel.shape[:2]
     maps = padded(x, kernel)
@@ -68,34 +65,12 @@ def _largest_divisor(number: int, most: int) -> int:
 
 
 def _shifted_sums_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _by_shifted_sums(x, kernel), (x, kernel)
+    return by_shifted_sums(x, kernel), (x, kernel)
 
 
 def _shifted_sums_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    return _by_shifted_sums(g, kernel[::-1, ::-1]), _kernel_gradient(x, kernel, g)
+    return by_shifted_sums(g, kernel[::-1, ::-1]), _kernel_gradient(x, kernel, g)
 
 
-_by_shifted_sums.defvjp(_shifted_sums_forward, _shifted_sums_backward)
-
-
-def depthwise_conv(
-    x: Float[Array, "B H W C"], kernel: Float[Array, "K K 1 C"], implementation: Implementation | None = None
-) -> Float[Array, "B H W C"]:
-    """Convolves every channel with its own odd-sized kernel (torch: `groups=C`, `padding=K // 2`).
-
-    `"xla_cpu"` writes the same sum as shifted products, which fuse into one loop, for XLA's grouped convolution and above all
-    its gradient are slow on a CPU; it has a reverse-mode derivative only.
-    """
-    return _depthwise(x, kernel, choose("depthwise convolution", implementation, {"xla_cpu": always}) == "xla_cpu")
-
-
-@partial(jax.jit, static_argnums=2, inline=True)
-def _depthwise(x: Array, kernel: Array, by_shifted_sums: bool) -> Array:
-    return _by_shifted_sums(x, kernel) if by_shifted_sums else conv_by_xla(x, kernel)
-
-
-def binomial_blur(x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
-    """Low-pass filters every channel with the 3x3 kernel `BINOMIAL`."""
-    kernel = jnp.broadcast_to(jnp.asarray(BINOMIAL, x.dtype)[:, :, None, None], (3, 3, 1, x.shape[-1]))
-    return depthwise_conv(x, kernel)
+by_shifted_sums.defvjp(_shifted_sums_forward, _shifted_sums_backward)

@@ -1,0 +1,206 @@
+"""Depthwise convolution, bias, shortcut and GELU in one Triton kernel, and its gradient in two.
+
+    s = conv(x) + b (+ x)           y = GELU(s)
+    ds = dy * GELU'(s)              s is computed again: the gradient keeps x only
+    dx = conv^T(ds) (+ ds)
+
+A program treats a strip of rows of one image, some columns and some channels. It reads each row once per column of the window
+and adds it to as many sums as the window has rows, one for each output row that sees it; the oldest sum is then complete. The
+gradient of the window itself is cuDNN's, which is fast.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+from jaxtyping import Array, Float
+
+from paca_jax.ops import gpu
+from paca_jax.ops.nn.convolution import conv_by_xla
+from paca_jax.ops.nn.gelu import gelu, gelu_and_slope
+
+_ELEMENTS = 2048  # of a row's part that a program treats at once: 16 for each of its threads
+_COLUMNS = 64
+_SMALLEST_CHANNELS = 8  # which one instruction loads, in bfloat16
+_WARPS = 4
+
+Epilogue = Callable[[Array, tuple[Array, ...]], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How maps are cut into the parts that programs treat.
+
+    Attributes:
+        height: rows of a map.
+        width: its columns.
+        window: the side of the convolution's window.
+        rows: rows of a strip.
+        columns: columns of a part, a power of two.
+        channels: channels of a part, a power of two.
+    """
+
+    height: int
+    width: int
+    window: int
+    rows: int
+    columns: int
+    channels: int
+
+    @property
+    def strips(self) -> int:
+        """The number of strips of a map."""
+        return -(-self.height // self.rows)
+
+    @property
+    def parts(self) -> int:
+        """The number of parts of a row."""
+        return -(-self.width // self.columns)
+
+
+def tiling(shape: tuple[int, ...], window: int) -> Tiling:
+    """Returns the tiling for maps of a shape (B, H, W, C).
+
+    The rows at a strip's edges are read twice, and strips must be many enough for the multiprocessors.
+    """
+    _, height, width, channels = shape
+    strips = -(-height // (4 * (window + 1)))
+    columns = min(_COLUMNS, pl.next_power_of_2(width))
+    return Tiling(height, width, window, -(-height // strips), columns, min(channels & -channels, _ELEMENTS // columns))
+
+
+def refusal(x: Float[Array, "B H W C"]) -> str | None:
+    """Returns why the kernels do not take these maps, as a clause, or None if they do."""
+    if x.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
+        return f"the type is {x.dtype}"
+    if x.size >= 2**31:
+        return f"{x.size:,} values are more than 32 bits count"
+    if x.shape[-1] % _SMALLEST_CHANNELS:
+        return f"{x.shape[-1]} channels are no multiple of {_SMALLEST_CHANNELS}"
+    return gpu.refusal()
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def fused_depthwise_gelu(
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "K K 1 C"],
+    bias: Float[Array, "C"],
+    shortcut: bool,
+    interpret: bool,
+) -> Float[Array, "B H W C"]:
+    """Returns GELU(conv(x) + bias (+ x)) in the type of `x`; it has a reverse-mode derivative only.
+
+    Args:
+        x: maps.
+        kernel: the window of each channel.
+        bias: of each channel.
+        shortcut: whether `x` itself is added.
+        interpret: whether the kernels are computed by JAX operations, on any device.
+    """
+
+    def activate(total: Array, centers: tuple[Array, ...]) -> Array:
+        return gelu(total + centers[0] if shortcut else total)
+
+    return _convolve("depthwise_gelu", x, kernel, bias, (x,) if shortcut else (), activate, interpret)
+
+
+def _forward(x: Array, kernel: Array, bias: Array, shortcut: bool, interpret: bool) -> tuple[Array, tuple[Array, Array, Array]]:
+    return fused_depthwise_gelu(x, kernel, bias, shortcut, interpret), (x, kernel, bias)
+
+
+def _backward(shortcut: bool, interpret: bool, kept: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array, Array]:
+    x, kernel, bias = kept
+
+    def slope(total: Array, centers: tuple[Array, ...]) -> Array:
+        return centers[0] * gelu_and_slope(total + centers[1] if shortcut else total)[1]
+
+    def add(total: Array, centers: tuple[Array, ...]) -> Array:
+        return total + centers[0] if shortcut else total
+
+    ds = _convolve("depthwise_gelu_slope", x, kernel, bias, (dy, x) if shortcut else (dy,), slope, interpret)
+    dx = _convolve("depthwise_transposed", ds, kernel[::-1, ::-1], None, (ds,) if shortcut else (), add, interpret)
+    (dkernel,) = jax.linear_transpose(lambda kernel: conv_by_xla(x, kernel), kernel.astype(x.dtype))(ds)
+    dbias = jnp.sum(ds.astype(jnp.float32), (0, 1, 2))
+    return dx, dkernel.astype(kernel.dtype), dbias.astype(bias.dtype)
+
+
+fused_depthwise_gelu.defvjp(_forward, _backward)
+
+
+def _convolve(
+    name: str,
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "K K 1 C"],
+    bias: Float[Array, "C"] | None,
+    centers: tuple[Float[Array, "B H W C"], ...],
+    epilogue: Epilogue,
+    interpret: bool,
+) -> Float[Array, "B H W C"]:
+    """Returns epilogue(conv(x) + bias, centers), which is computed in float32."""
+    images, _, _, channels = x.shape
+    cut = tiling(x.shape, kernel.shape[0])
+    weights = kernel.astype(jnp.float32).reshape(-1, channels)
+    offset = jnp.zeros(channels, jnp.float32) if bias is None else bias.astype(jnp.float32)
+    flat = [array.reshape(-1, channels) for array in (x, *centers)]
+    y = pl.pallas_call(
+        partial(_body, cut=cut, epilogue=epilogue, interpret=interpret),
+        grid=(images, cut.strips * cut.parts, channels // cut.channels),
+        out_shape=jax.ShapeDtypeStruct(flat[0].shape, x.dtype),
+        compiler_params=plgpu.CompilerParams(num_warps=_WARPS, num_stages=1),
+        name=f"{name}_{cut.window}x{cut.window}",
+        interpret=interpret,
+    )(weights, offset, *flat)
+    return y.reshape(x.shape)
+
+
+def _body(kernel: Any, bias: Any, x: Any, *rest: Any, cut: Tiling, epilogue: Epilogue, interpret: bool) -> None:
+    """Treats one strip, part and group of channels; maps are (B H W, C), the window is (K K, C)."""
+    *centers, y = rest
+    image, place, group = (pl.program_id(axis) for axis in range(3))
+    top = place // cut.parts * cut.rows
+    columns = place % cut.parts * cut.columns + jnp.arange(cut.columns)
+    channels = (group * cut.channels + jnp.arange(cut.channels))[None, :]
+    side, half = cut.window, cut.window // 2
+    offset = plgpu.load(bias.at[channels])
+
+    def read(maps: Any, row: Array, shift: int) -> Array:
+        seen = columns + shift
+        inside = (seen >= 0) & (seen < cut.width) & (row >= 0) & (row < cut.height)
+        patch = (image * cut.height + row) * cut.width + seen
+        return plgpu.load(maps.at[patch[:, None], channels], mask=inside[:, None], other=0).astype(jnp.float32)
+
+    def add_row(step: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        row = top + step - half
+        for j in range(side):
+            seen = read(x, row, j - half)
+            weights = [plgpu.load(kernel.at[(side - 1 - i) * side + j, channels]) for i in range(side)]
+            sums = tuple(_add_product(*operands, interpret) for operands in zip(sums, weights, (seen,) * side, strict=True))
+        done = row - half
+        found = epilogue(sums[0] + offset, tuple(read(center, done, 0) for center in centers))
+        patch = (image * cut.height + done) * cut.width + columns
+        kept = (columns < cut.width) & (done >= top) & (done < cut.height)
+        plgpu.store(y.at[patch[:, None], channels], found.astype(y.dtype), mask=kept[:, None])
+        return *sums[1:], jnp.zeros_like(sums[0])
+
+    nothing = jnp.zeros((cut.columns, cut.channels), jnp.float32)
+    jax.lax.fori_loop(0, cut.rows + side - 1, add_row, (nothing,) * side)
+
+
+def _add_product(total: Array, weight: Array, seen: Array, interpret: bool) -> Array:
+    """Returns total + weight * seen, by one instruction, which Triton does not make of two operations of JAX."""
+    if interpret:
+        return total + weight * seen
+    operands = (jnp.broadcast_to(weight, seen.shape), seen, total)
+    (found,) = plgpu.elementwise_inline_asm(
+        "fma.rn.f32 $0, $1, $2, $3;",
+        args=operands,
+        constraints="=f,f,f,f",
+        pack=1,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(seen.shape, seen.dtype)],
+    )
+    return found
