@@ -69,3 +69,23 @@ def test_devices_normalize_their_own_images_and_split_no_patches():
     with ops.interpret_kernels(True), jax.set_mesh(make_mesh(4, 1, 2, devices=jax.devices())):
         assert not images_at_kernels(both, *drawn)
         assert_agree(expected, with_gradients(*drawn), 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 9, 24), (2, 5000, 8), (4, 16, 320)], ids=str)
+def test_a_gpus_kernel_computes_what_the_reference_does(shape):
+    drawn = draw(*shape)
+    expected = with_gradients(*drawn)
+    x, weights, g = drawn
+    with ops.interpret_kernels(True, "gpu"), ops.record_choices() as choices:
+        assert_agree(expected, with_gradients(*drawn), 1e-5)
+        found = with_gradients(x.astype(jnp.bfloat16), weights, g)
+    assert {choice.implementation for choice in choices} == {"pallas_gpu"}
+    assert found[0].dtype == found[1].dtype == jnp.bfloat16
+    assert_agree(expected, found, 2e-2)
+
+
+def test_devices_run_a_gpus_kernel_on_their_own_images():
+    drawn = draw(8, 5, 16)
+    expected = with_gradients(*drawn)
+    with ops.interpret_kernels(True, "gpu"), jax.set_mesh(make_mesh(4, 2, 1, devices=jax.devices())):
+        assert_agree(expected, with_gradients(*drawn), 1e-5)

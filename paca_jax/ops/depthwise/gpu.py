@@ -106,7 +106,8 @@ def fused_depthwise_gelu(
     def activate(total: Array, centers: tuple[Array, ...]) -> Array:
         return gelu(total + centers[0] if shortcut else total)
 
-    return _convolve("depthwise_gelu", x, kernel, bias, (x,) if shortcut else (), activate, interpret)
+    (y,) = _convolve("depthwise_gelu", x, kernel, bias, (x,) if shortcut else (), activate, interpret)
+    return y
 
 
 def _forward(x: Array, kernel: Array, bias: Array, shortcut: bool, interpret: bool) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -122,11 +123,11 @@ def _backward(shortcut: bool, interpret: bool, kept: tuple[Array, Array, Array],
     def add(total: Array, centers: tuple[Array, ...]) -> Array:
         return total + centers[0] if shortcut else total
 
-    ds = _convolve("depthwise_gelu_slope", x, kernel, bias, (dy, x) if shortcut else (dy,), slope, interpret)
-    dx = _convolve("depthwise_transposed", ds, kernel[::-1, ::-1], None, (ds,) if shortcut else (), add, interpret)
+    centers = (dy, x) if shortcut else (dy,)
+    ds, totals = _convolve("depthwise_gelu_slope", x, kernel, bias, centers, slope, interpret, with_totals=True)
+    (dx,) = _convolve("depthwise_transposed", ds, kernel[::-1, ::-1], None, (ds,) if shortcut else (), add, interpret)
     (dkernel,) = jax.linear_transpose(lambda kernel: conv_by_xla(x, kernel), kernel.astype(x.dtype))(ds)
-    dbias = jnp.sum(ds.astype(jnp.float32), (0, 1, 2))
-    return dx, dkernel.astype(kernel.dtype), dbias.astype(bias.dtype)
+    return dx, dkernel.astype(kernel.dtype), jnp.sum(totals, 0).astype(bias.dtype)
 
 
 fused_depthwise_gelu.defvjp(_forward, _backward)
@@ -140,27 +141,32 @@ def _convolve(
     centers: tuple[Float[Array, "B H W C"], ...],
     epilogue: Epilogue,
     interpret: bool,
-) -> Float[Array, "B H W C"]:
-    """Returns epilogue(conv(x) + bias, centers), which is computed in float32."""
+    with_totals: bool = False,
+) -> list[Array]:
+    """Returns epilogue(conv(x) + bias, centers), computed in float32, and with totals a program's sums of it over patches."""
     images, _, _, channels = x.shape
     cut = tiling(x.shape, kernel.shape[0])
     weights = kernel.astype(jnp.float32).reshape(-1, channels)
     offset = jnp.zeros(channels, jnp.float32) if bias is None else bias.astype(jnp.float32)
     flat = [array.reshape(-1, channels) for array in (x, *centers)]
-    y = pl.pallas_call(
-        partial(_body, cut=cut, epilogue=epilogue, interpret=interpret),
-        grid=(images, cut.strips * cut.parts, channels // cut.channels),
-        out_shape=jax.ShapeDtypeStruct(flat[0].shape, x.dtype),
+    places = cut.strips * cut.parts
+    shapes = [jax.ShapeDtypeStruct(flat[0].shape, x.dtype), jax.ShapeDtypeStruct((images * places, channels), jnp.float32)]
+    y, *totals = pl.pallas_call(
+        partial(_body, cut=cut, epilogue=epilogue, num_centers=len(centers), interpret=interpret),
+        grid=(images, places, channels // cut.channels),
+        out_shape=shapes if with_totals else shapes[:1],
         compiler_params=plgpu.CompilerParams(num_warps=_WARPS, num_stages=1),
         name=f"{name}_{cut.window}x{cut.window}",
         interpret=interpret,
     )(weights, offset, *flat)
-    return y.reshape(x.shape)
+    return [y.reshape(x.shape), *totals]
 
 
-def _body(kernel: Any, bias: Any, x: Any, *rest: Any, cut: Tiling, epilogue: Epilogue, interpret: bool) -> None:
+def _body(
+    kernel: Any, bias: Any, x: Any, *rest: Any, cut: Tiling, epilogue: Epilogue, num_centers: int, interpret: bool
+) -> None:
     """Treats one strip, part and group of channels; maps are (B H W, C), the window is (K K, C)."""
-    *centers, y = rest
+    centers, (y, *totals) = rest[:num_centers], rest[num_centers:]
     image, place, group = (pl.program_id(axis) for axis in range(3))
     top = place // cut.parts * cut.rows
     columns = place % cut.parts * cut.columns + jnp.arange(cut.columns)
@@ -174,7 +180,8 @@ def _body(kernel: Any, bias: Any, x: Any, *rest: Any, cut: Tiling, epilogue: Epi
         patch = (image * cut.height + row) * cut.width + seen
         return plgpu.load(maps.at[patch[:, None], channels], mask=inside[:, None], other=0).astype(jnp.float32)
 
-    def add_row(step: Array, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+    def add_row(step: Array, carry: tuple[tuple[Array, ...], tuple[Array, ...]]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        sums, total = carry
         row = top + step - half
         for j in range(side):
             seen = read(x, row, j - half)
@@ -183,12 +190,15 @@ def _body(kernel: Any, bias: Any, x: Any, *rest: Any, cut: Tiling, epilogue: Epi
         done = row - half
         found = epilogue(sums[0] + offset, tuple(read(center, done, 0) for center in centers))
         patch = (image * cut.height + done) * cut.width + columns
-        kept = (columns < cut.width) & (done >= top) & (done < cut.height)
-        plgpu.store(y.at[patch[:, None], channels], found.astype(y.dtype), mask=kept[:, None])
-        return *sums[1:], jnp.zeros_like(sums[0])
+        kept = ((columns < cut.width) & (done >= top) & (done < cut.height))[:, None]
+        plgpu.store(y.at[patch[:, None], channels], found.astype(y.dtype), mask=kept)
+        return (*sums[1:], jnp.zeros_like(sums[0])), tuple(so_far + jnp.where(kept, found, 0) for so_far in total)
 
     nothing = jnp.zeros((cut.columns, cut.channels), jnp.float32)
-    jax.lax.fori_loop(0, cut.rows + side - 1, add_row, (nothing,) * side)
+    _, found = jax.lax.fori_loop(0, cut.rows + side - 1, add_row, ((nothing,) * side, (nothing,) * len(totals)))
+    program = image * cut.strips * cut.parts + place
+    for ref, total in zip(totals, found, strict=True):
+        plgpu.store(ref.at[program, channels[0]], jnp.sum(total, axis=0))
 
 
 def _add_product(total: Array, weight: Array, seen: Array, interpret: bool) -> Array:
