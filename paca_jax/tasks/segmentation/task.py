@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from paca_jax import data, explain, ops
-from paca_jax.errors import check
+from paca_jax.errors import UserError, check
 from paca_jax.models import Segmentor, SegmentorConfig
 from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.segmentation.loss import segmentation_loss

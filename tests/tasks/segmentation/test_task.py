@@ -292,6 +292,17 @@ def test_a_wrong_mask_stops_the_run_with_its_name(folder, tmp_path, mask, told):
         list(run.task.train_batches(0, 6, run.rows))
 
 
+def test_a_picture_that_is_too_long_to_evaluate_is_named(folder, tmp_path):
+    longer = tmp_path / "longer"
+    shutil.copytree(folder, longer)
+    pixels = np.zeros((2, 60_000), np.uint8)
+    for kind in ("images", "masks"):
+        (longer / kind / "validation" / "long.png").write_bytes(png(pixels))
+    task = prepare(config_of(longer), devices=ONE).task
+    with pytest.raises(UserError, match=r"images/validation/long\.png.*: Expected pictures that take at most 1 GiB .*60000x2"):
+        list(task.eval_batches(range(8)))
+
+
 def test_pictures_that_cannot_be_decoded_are_left_out_of_the_report(folder, tmp_path):
     broken = tmp_path / "shapes"
     shutil.copytree(folder, broken)
