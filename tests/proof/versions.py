@@ -37,20 +37,24 @@ SETS = {
     "newest on 3.12": Versions("3.12"),
     "newest on 3.13": Versions("3.13"),
 }
-# Models, operations, conversion, one training, one that resumes, and the commands.
+# Models, operations, conversion, checkpoints, workers, one training, one that resumes, and the commands: minutes for each set.
 TESTS = (
     "tests/models/test_models.py",
     "tests/ops/test_attention.py",
-    "tests/ops/test_conv_clustering.py",
+    "tests/ops/test_conv_clustering.py::test_kernels_compute_in_bfloat16_what_the_reference_does_in_float32",
     "tests/ops/test_norm.py",
-    "tests/ops/test_residual_mlp.py",
+    "tests/ops/test_residual_mlp.py::test_eight_devices_compute_what_one_does",
     "tests/ops/nn",
     "tests/convert",
     "tests/checkpoints/test_workdir.py",
-    "tests/data/loader",
-    "tests/train/test_checkpoints.py",
-    "tests/train/test_run.py",
-    "tests/cli",
+    "tests/data/loader/test_bucketing.py",
+    "tests/data/loader/test_workers.py",
+    "tests/train/test_checkpoints.py::test_a_truncated_checkpoint_is_told_and_kept",
+    "tests/train/test_run.py::test_a_run_leaves_a_report",
+    "tests/train/test_run.py::test_an_interrupted_run_goes_on_to_the_same_bits",
+    "tests/train/test_run.py::test_evaluation_counts_every_example_once_whatever_the_batch",
+    "tests/cli/test_main.py",
+    "tests/cli/test_predict.py::test_a_classifier",
 )
 # What the tests themselves need, as new as possible: the oldest of these are not what is tested.
 _FOR_TESTS = ("beartype", "psutil", "pytest==9.1.1", "pytest-xdist==3.8.0", "scikit-image")
@@ -82,12 +86,13 @@ def _tested(folder: Path, name: str, versions: Versions) -> dict[str, Any]:
     done = subprocess.run(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     (folder / "tests.log").write_text(done.stdout)
     found = dict(re.findall(r"^([\w-]+)==(\S+)$", installed, re.MULTILINE))
+    summary = re.findall(r"^\d+ \w+.* in [\d.]+s.*$", done.stdout, re.MULTILINE) or ["no test ran"]
     return {
         "set": name,
         "python": versions.python,
         **{package: found[package] for package in _SHOWN},
         "status": done.returncode,
-        "tests": (done.stdout.strip().splitlines() or [""])[-1],
+        "tests": summary[-1],
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
 
