@@ -1,15 +1,15 @@
 """Times a model against the same model in the official PyTorch code, in alternating steps.
 
     python -m benchmarks.against_torch --official FOLDER [--model NAME ...] [--batch N ...] [--image-size N ...]
-        [--dtype bfloat16] [--torch eager channels_last compiled] [--rounds 10] [--json FILE]
+        [--dtype bfloat16] [--torch eager channels_last compiled] [--rounds 10] [--steps N] [--json FILE]
 
 FOLDER is a checkout of https://github.com/iVMCL/PaCaViT; its code needs torch, timm 0.9, mmengine, mmcv and einops. Inference
 is the forward pass; training is cross-entropy, gradient and AdamW. Each code runs in its own process. A round runs one step of
-each in turn, so that other load on the machine affects them equally; the ratio is computed per round, and above 1 ours is
-faster. The settings of PyTorch are `eager`, `channels_last` (the layout of images and weights) and `compiled` (channels-last
-with torch.compile); its AdamW is fused, and bfloat16 runs under autocast. Both run on the GPU if JAX finds one, with
-TensorFloat-32 for float32, and otherwise on the CPU with their default numbers of threads (OMP_NUM_THREADS sets PyTorch's).
-Ours keeps freed memory, as `main.py` does.
+each in turn (on a GPU ten, which are queued as in a run), so that other load on the machine affects them equally; the ratio is
+computed per round, and above 1 ours is faster. The settings of PyTorch are `eager`, `channels_last` (the layout of images and
+weights) and `compiled` (channels-last with torch.compile); its AdamW is fused, and bfloat16 runs under autocast. Both run on
+the GPU if JAX finds one, with TensorFloat-32 for float32, and otherwise on the CPU with their default numbers of threads
+(OMP_NUM_THREADS sets PyTorch's). Ours keeps freed memory, as `main.py` does.
 """
 
 import copy
@@ -36,8 +36,10 @@ from benchmarks.programs import (
     Case,
     Program,
     add_cases,
+    add_steps,
     cases,
     programs,
+    steps_at_once,
 )
 from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError
@@ -47,13 +49,14 @@ OURS = "paca_jax"
 SETTINGS = ("eager", "channels_last", "compiled")
 
 
-def torch_calls(case: Case, network: Any, setting: str) -> dict[str, Callable[[], None]]:
+def torch_calls(case: Case, network: Any, setting: str, steps: int = 1) -> dict[str, Callable[[], None]]:
     """Returns the forward pass and the training step of a PyTorch network, as functions without arguments.
 
     Args:
         case: the input and its type.
         network: a `torch.nn.Module`, which is not changed.
         setting: one of `SETTINGS`.
+        steps: the steps of a call, which are queued.
     """
     torch = importlib.import_module("torch")
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
@@ -67,14 +70,18 @@ def torch_calls(case: Case, network: Any, setting: str) -> dict[str, Callable[[]
     infer, learn = (torch.compile(one) if setting == "compiled" else one for one in (inferring, learning))
     autocast = torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bfloat16")
 
-    def finish() -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
+    def several(step: Callable[[], None]) -> Callable[[], None]:
+        def call() -> None:
+            for _ in range(steps):
+                step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return call
 
     def forward() -> None:
         with torch.inference_mode(), autocast:
             infer(images)
-        finish()
 
     def training() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -82,12 +89,11 @@ def torch_calls(case: Case, network: Any, setting: str) -> dict[str, Callable[[]
             loss = torch.nn.functional.cross_entropy(learn(images), labels)
         loss.backward()
         optimizer.step()
-        finish()
 
-    return {FORWARD: forward, TRAINING: training}
+    return {FORWARD: several(forward), TRAINING: several(training)}
 
 
-def measure(case: Case, folder: Path, settings: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+def measure(case: Case, folder: Path, settings: Sequence[str], rounds: int, steps: int) -> list[dict[str, Any]]:
     """Times both codes.
 
     Returns:
@@ -101,22 +107,23 @@ def measure(case: Case, folder: Path, settings: Sequence[str], rounds: int) -> l
         raise UserError(f"Expected a model of the official code, got {VIT!r}. Choose a name that starts with pacavit_.")
     rows = []
     with ExitStack() as processes:
-        calls = processes.enter_context(apart(official_calls, case, folder, settings))
-        calls |= processes.enter_context(apart(our_calls, case))
+        calls = processes.enter_context(apart(official_calls, case, folder, settings, steps))
+        calls |= processes.enter_context(apart(our_calls, case, steps))
         for name in (FORWARD, TRAINING):
             durations = interleaved({code: calls[code, name] for code in (OURS, *settings)}, rounds)
-            for row in compare(durations, case.batch):
-                rows.append({**dataclasses.asdict(case), "program": name, "rounds": rounds, **row})
+            of_a_step = {code: [value / steps for value in values] for code, values in durations.items()}
+            for row in compare(of_a_step, case.batch):
+                rows.append({**dataclasses.asdict(case), "program": name, "rounds": rounds, "steps": steps, **row})
     return rows
 
 
-def our_calls(case: Case) -> Calls:
+def our_calls(case: Case, steps: int) -> Calls:
     """Returns the programs of our code, by code and program."""
     keep_freed_memory()
-    return {(OURS, name): program.compile().runner() for name, program in programs(case).items()}
+    return {(OURS, name): program.compile().runner(steps) for name, program in programs(case).items()}
 
 
-def official_calls(case: Case, folder: Path, settings: Sequence[str]) -> Calls:
+def official_calls(case: Case, folder: Path, settings: Sequence[str], steps: int) -> Calls:
     """Returns the programs of the official code, by setting and program.
 
     Raises:
@@ -124,7 +131,7 @@ def official_calls(case: Case, folder: Path, settings: Sequence[str]) -> Calls:
     """
     network = build_official(folder, case.model, case.build().config)
     _check_same_size(programs(case)[FORWARD], network)
-    made = {setting: torch_calls(case, network, setting) for setting in settings}
+    made = {setting: torch_calls(case, network, setting, steps) for setting in settings}
     return {(setting, name): call for setting, calls in made.items() for name, call in calls.items()}
 
 
@@ -183,10 +190,12 @@ def main() -> None:
     add_cases(parser, model="pacavit_tiny_p2cconv_100_0", batch=8, dtype="float32")
     parser.add_argument("--torch", nargs="+", choices=SETTINGS, default=SETTINGS[:2], help="default: eager channels_last")
     parser.add_argument("--rounds", type=int, default=10, help="timed rounds, by default 10")
+    add_steps(parser)
     add_json(parser)
     args = parser.parse_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # otherwise JAX allocates most of a GPU's memory
-    rows = [row for case in cases(args) for row in measure(case, args.official, args.torch, args.rounds)]
+    steps = steps_at_once(args)
+    rows = [row for case in cases(args) for row in measure(case, args.official, args.torch, args.rounds, steps)]
     publish(markdown(rows), rows, args.json, device_name())
 
 

@@ -115,14 +115,16 @@ class Compiled:
             "total_bytes": held + stats.temp_size_in_bytes,
         }
 
-    def runner(self) -> Callable[[], None]:
-        """Returns a call that runs one step and waits for its end; each step continues from the state of the previous one."""
+    def runner(self, steps: int = 1) -> Callable[[], None]:
+        """Returns a call that queues some steps and waits for their end; each continues from the state of the previous one."""
         arguments = jax.jit(self.program.start)()
 
         def run() -> None:
             nonlocal arguments
-            results = jax.block_until_ready(self.executable(*arguments))
-            arguments = (*results[: self.program.states], *arguments[self.program.states :])
+            for _ in range(steps):
+                results = self.executable(*arguments)
+                arguments = (*results[: self.program.states], *arguments[self.program.states :])
+            jax.block_until_ready(results)
 
         return run
 
@@ -178,6 +180,21 @@ def add_cases(parser: argparse.ArgumentParser, *, model: str, batch: int, dtype:
     )
     parser.add_argument("--image-size", type=int, nargs="+", metavar="N", help="sides in pixels; by default the native one")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default=dtype, help=f"by default {dtype}")
+
+
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """Adds the option `--steps`."""
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="steps that a round queues before it waits; default: 1 on a CPU, 10 elsewhere",
+    )
+
+
+def steps_at_once(args: argparse.Namespace) -> int:
+    """Returns the steps of a round: an accelerator computes one while its host prepares the next, as in a run."""
+    return args.steps or (1 if jax.default_backend() == "cpu" else 10)
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:

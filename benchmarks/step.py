@@ -1,13 +1,14 @@
 """Measures inference and training on the default device of JAX: images per second, memory, compile time.
 
     python -m benchmarks.step [--model NAME ...] [--batch N ...] [--image-size N ...] [--dtype bfloat16] [--rounds 10]
-        [--program forward training] [--clusters 0 0 0 0] [--remat] [--memory GIB] [--json FILE]
+        [--program forward training] [--clusters 0 0 0 0] [--remat] [--memory GIB] [--steps N] [--json FILE]
 
 Inference is the forward pass to the logits; training is the whole step: cross-entropy, gradient, AdamW. Images per second are
-those of the median of the rounds, of one step each, after two rounds of warm-up; images are on the device beforehand. Batch 1
-measures latency. Compile time is that with an empty cache. Memory is the compiler's number for a step: state, images and
-temporaries; if the device reports its own peak, as GPUs and TPUs do, the table shows it, too. Programs that need more than the
-available memory are compiled but not run. JAX_PLATFORMS=cpu selects the CPU if there is another device.
+those of the median of the rounds, after two rounds of warm-up; images are on the device beforehand. A round is one step on a
+CPU and ten elsewhere, which are queued as in a run. Batch 1 with --steps 1 measures latency. Compile time is that with an empty
+cache. Memory is the compiler's number for a step: state, images and temporaries; if the device reports its own peak, as GPUs
+and TPUs do, the table shows it, too. Programs that need more than the available memory are compiled but not run.
+JAX_PLATFORMS=cpu selects the CPU if there is another device.
 """
 
 import dataclasses
@@ -28,30 +29,32 @@ from benchmarks.measure import (
     spread,
     table,
 )
-from benchmarks.programs import FORWARD, TRAINING, Program, add_cases, cases, programs
+from benchmarks.programs import FORWARD, TRAINING, Program, add_cases, add_steps, cases, programs, steps_at_once
 from paca_jax.command_line import Parser, command_line
 from paca_jax.memory import keep_freed_memory
 
 
-def measure(program: Program, batch: int, rounds: int, most_bytes: float) -> dict[str, Any]:
+def measure(program: Program, batch: int, rounds: int, most_bytes: float, steps: int = 1) -> dict[str, Any]:
     """Compiles a program and times it, unless it needs too much memory.
 
     Args:
         program: the step.
         batch: the number of images per step.
-        rounds: the number of timed steps.
+        rounds: the number of timed rounds.
         most_bytes: the available memory.
+        steps: the steps of a round, which are queued.
 
     Returns:
-        The costs of compiling and of a step, and either `seconds` (quartiles), `images_per_second` and `device_peak_bytes`
-        (None if the device does not report it or an earlier step needed more), or `skipped`, the reason.
+        The costs of compiling and of a step, and either `seconds` of a step (quartiles), `images_per_second` and
+        `device_peak_bytes` (None if the device does not report it or an earlier step needed more), or `skipped`, the reason.
     """
     compiled = program.compile()
     costs = compiled.costs()
     if costs["total_bytes"] > most_bytes:
         return {**costs, "skipped": f"needs {gib(costs['total_bytes'])} GiB"}
     before = device_memory("peak_bytes_in_use")
-    seconds = quartiles(interleaved({"": compiled.runner()}, rounds)[""])
+    durations = interleaved({"": compiled.runner(steps)}, rounds)[""]
+    seconds = quartiles([duration / steps for duration in durations])
     peak = device_memory("peak_bytes_in_use")
     return {
         **costs,
@@ -107,7 +110,8 @@ def main() -> None:
     )
     parser.add_argument("--clusters", type=int, nargs=4, metavar="N", help="clusters of each stage, 0 for plain attention")
     parser.add_argument("--remat", action="store_true", help="recompute blocks in the backward pass")
-    parser.add_argument("--rounds", type=int, default=10, help="timed steps, by default 10")
+    parser.add_argument("--rounds", type=int, default=10, help="timed rounds, by default 10")
+    add_steps(parser)
     parser.add_argument("--memory", type=float, metavar="GIB", help="skip programs that need more; default: free memory")
     add_json(parser)
     args = parser.parse_args()
@@ -115,13 +119,14 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     clusters = tuple(args.clusters) if args.clusters else None
     most_bytes = memory() if args.memory is None else args.memory * GIB
+    steps = steps_at_once(args)
     rows = []
     for plain in cases(args):
         case = dataclasses.replace(plain, clusters=clusters, remat=args.remat)
         for name, program in programs(case).items():
             if name in args.program:
-                measured = measure(program, case.batch, args.rounds, most_bytes)
-                rows.append({**dataclasses.asdict(case), "program": name, "rounds": args.rounds, **measured})
+                measured = measure(program, case.batch, args.rounds, most_bytes, steps)
+                rows.append({**dataclasses.asdict(case), "program": name, "rounds": args.rounds, "steps": steps, **measured})
     publish(markdown(rows), rows, args.json, device_name())
 
 

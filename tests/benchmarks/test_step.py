@@ -71,6 +71,14 @@ def test_each_step_continues_from_the_state_of_the_previous_one():
     assert row["compile_seconds"] > 0
 
 
+def test_a_round_of_several_steps_counts_each():
+    program, seen = counting()
+    row = measure(program, batch=6, rounds=2, most_bytes=math.inf, steps=5)
+    jax.effects_barrier()
+    assert seen == list(range(20))
+    assert row["images_per_second"] == 6 / row["seconds"]["median"]
+
+
 def test_programs_that_need_too_much_memory_are_not_run():
     program, seen = counting()
     row = measure(program, batch=6, rounds=3, most_bytes=10)
