@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 import jax
 
+from benchmarks.kernels import compile_only_chip
 from benchmarks.measure import add_json, gib, publish, table
 from benchmarks.programs import Program, add_cases, cases, programs
 from benchmarks.tpu_estimate import part
 from paca_jax.command_line import Parser, command_line
 from paca_jax.planning.flops import matrix_flops
-from paca_jax.planning.gpus import GPUS, Gpu, compile_only_gpu
 from paca_jax.planning.hlo import Module, parse
+from paca_jax.planning.topology import CHIPS, Chip
 
 _NO_KERNEL = ("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all")
 
@@ -59,7 +60,7 @@ def estimate(program: Program, device: jax.Device) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]], gpu: Gpu, most: int) -> str:
+def markdown(rows: list[dict[str, Any]], gpu: Chip, most: int) -> str:
     """Returns a table of the programs and, for each of them, a table of the `most` operations that move the most bytes."""
     programs_ = table(
         ("model", "program"),
@@ -94,17 +95,17 @@ def main() -> None:
     """Prints the tables and writes the JSON file."""
     parser = Parser(description=__doc__)
     add_cases(parser, model="pacavit_small_p2cconv_100_0", batch=128, dtype="bfloat16")
-    parser.add_argument("--gpu", choices=tuple(GPUS), default="h100", help="by default h100")
+    kinds = [kind for kind, chip in CHIPS.items() if chip.platform == "gpu"]
+    parser.add_argument("--gpu", choices=kinds, default="h100", help="by default h100")
     parser.add_argument("--operations", type=int, default=15, metavar="N", help="operations to list, by default 15")
     add_json(parser)
     args = parser.parse_args()
-    gpu = GPUS[args.gpu]
-    device = compile_only_gpu(gpu)
+    device, gpu = compile_only_chip(f"{args.gpu}:1")
     rows = []
     for case in cases(args):
         for name, program in programs(case).items():
             rows.append({**dataclasses.asdict(case), "program": name, **estimate(program, device)})
-    publish(markdown(rows, gpu, args.operations), rows, args.json, f"estimate for {gpu.name}")
+    publish(markdown(rows, gpu, args.operations), rows, args.json, f"estimate for {args.gpu}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from paca_jax.ops import describe_choices, record_choices
 from paca_jax.planning.collectives import Collective, collectives
 from paca_jax.planning.flops import matrix_flops
 from paca_jax.planning.hlo import parse
-from paca_jax.planning.memory import Memory, memory_of, too_large
+from paca_jax.planning.memory import DoesNotFitError, Memory, memory_of, too_large
 from paca_jax.planning.topology import Topology
 from paca_jax.train.run import Run, prepare
 
@@ -21,6 +21,7 @@ class Estimate:
 
     Attributes:
         topology: the name of the slice.
+        platform: what JAX calls its kind of device, "tpu" or "gpu".
         chips: the number of chips in the slice.
         devices: the number of devices in the slice; two per tpu7x chip, one per chip of all other kinds.
         mesh: the number of devices along each axis of the mesh.
@@ -34,7 +35,7 @@ class Estimate:
         usable_hbm_bytes: the bytes of a device's memory that a program may use.
         matrix_flops: FLOPs per device and step of matrix products and convolutions.
         hbm_bytes: bytes per device and step that are read from main memory and written to it.
-        cycles: the compiler's estimate of a step without its Pallas kernels.
+        cycles: the compiler's estimate of a step without its Pallas kernels; 0 for GPUs, for which it gives none.
         cycle_seconds: `cycles` divided by the clock rate.
         kernel_seconds: the time of the kernels at the device's peak, since the compiler gives no cycles for them.
         peak_seconds: the lower bound that the device's peak and its memory bandwidth set.
@@ -46,6 +47,7 @@ class Estimate:
     """
 
     topology: str
+    platform: str
     chips: int
     devices: int
     mesh: dict[str, int]
@@ -130,12 +132,16 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
     run = prepare(config, devices, without_data=True)
     with record_choices() as choices:
         traced, compiled = compile_step(run)
-    module = parse(compiled.as_text() or "")
     chip, count = topology.chip, topology.num_devices
+    memory = memory_of(run, compiled)
+    if memory.total > chip.usable_hbm_bytes:  # which only the TPU's compiler tells by itself
+        raise DoesNotFitError(memory.total, chip.usable_hbm_bytes)
+    module = parse(compiled.as_text() or "")
     flops = matrix_flops(traced.jaxpr.jaxpr) / count
     exchanges = collectives(module, count)
     return Estimate(
         topology=topology.name,
+        platform=topology.chip.platform,
         chips=topology.num_chips,
         devices=count,
         mesh=dict(run.mesh.shape),
@@ -145,7 +151,7 @@ def estimate(config: ConfigDict, topology: Topology, devices: list[jax.Device]) 
         remat=config.remat,
         steps=run.steps.total,
         epochs=run.steps.total / run.steps.per_epoch,
-        memory=memory_of(run, compiled),
+        memory=memory,
         usable_hbm_bytes=chip.usable_hbm_bytes,
         matrix_flops=flops,
         hbm_bytes=module.hbm_bytes,

@@ -1,6 +1,5 @@
-"""NVIDIA GPUs by name, and devices that programs compile for without one."""
+"""GPUs that programs compile for without one."""
 
-import dataclasses
 import os
 
 import jax
@@ -52,42 +51,26 @@ device_description_str: "{name}"
 _FLAG = "--xla_gpu_enable_triton_gemm=false"
 
 
-@dataclasses.dataclass(frozen=True)
-class Gpu:
-    """The specification of a GPU of the Hopper generation.
-
-    Attributes:
-        name: its full name.
-        memory: bytes of its memory.
-        bandwidth: bytes per second of its memory, as published.
-        peak_flops: dense bfloat16 FLOPs per second, as published.
-    """
-
-    name: str
-    memory: int
-    bandwidth: float
-    peak_flops: float
+# The full name of each GPU and the bytes of its memory.
+_GPUS = {"h100": ("NVIDIA H100 80GB HBM3", 84_942_979_072), "h200": ("NVIDIA H200", 150_754_820_096)}
 
 
-GPUS = {
-    "h100": Gpu("NVIDIA H100 80GB HBM3", 84_942_979_072, 3.35e12, 990e12),
-    "h200": Gpu("NVIDIA H200", 150_754_820_096, 4.8e12, 990e12),
-}
+def compile_only_gpus(kind: str, count: int, bandwidth: float) -> list[jax.Device]:
+    """Returns GPUs of one host: programs can be compiled for them, but not run. Call it before JAX creates an array.
 
-
-def compile_only_gpu(gpu: Gpu) -> jax.Device:
-    """Returns a GPU that programs can be compiled for, but not run on. Call it before JAX creates an array.
+    Args:
+        kind: "h100" or "h200".
+        count: how many.
+        bandwidth: bytes per second of their memory.
 
     Raises:
         UserError: if JAX's CUDA compiler is not installed.
     """
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
-    jax.config.update("jax_enable_compilation_cache", False)
-    description = _DESCRIPTION.format(name=gpu.name, memory=gpu.memory, bandwidth=int(gpu.bandwidth))
+    name, memory = _GPUS[kind]
+    description = _DESCRIPTION.format(name=name, memory=memory, bandwidth=int(bandwidth))
     try:
-        return topologies.get_topology_desc(platform="cuda", topology="1x1x1", target_config=description).devices[0]
+        return topologies.get_topology_desc(platform="cuda", topology=f"1x1x{count}", target_config=description).devices
     except (NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"Expected JAX's CUDA compiler, got none ({' '.join(str(error).split())[:80]}). "

@@ -11,6 +11,10 @@ _CAVEAT = (
     "An estimate: the step was compiled, not run. Computation, memory traffic and collectives are assumed to overlap fully; "
     "host input, evaluation, checkpoints and start-up are left out."
 )
+_GPU_CAVEAT = (
+    "Of a GPU's step only bytes and matrix operations are known: no program reaches the published rates with all of them, and "
+    "the start of each kernel is left out."
+)
 _MEMORY = {
     "optimizer_state": "optimizer state",
     "other_state": "averages, statistics, counters",
@@ -38,10 +42,9 @@ def describe(found: Estimate) -> str:
         "Per step and device",
         _row("matrix operations", *_scaled(found.matrix_flops, "FLOP")),
         _row("main memory traffic", *_scaled(found.hbm_bytes, "B")),
-        _row("time of computation, ms", _milliseconds(found.cycle_seconds), f"the compiler's {found.cycles:,} cycles"),
-        _row("... of kernels, ms", _milliseconds(found.kernel_seconds), "in addition, at the device's peak; cycles unknown"),
+        *_cycles(found),
         _row(
-            "... at the device's peak, ms",
+            "... at the device's peak, ms" if found.platform == "tpu" else "time at the GPU's peak, ms",
             _milliseconds(found.peak_seconds),
             "matrix operations or memory, whichever is longer",
         ),
@@ -61,14 +64,24 @@ def describe(found: Estimate) -> str:
         *(f"  {line}" for line in found.implementations),
         "",
         _CAVEAT,
+        *([_GPU_CAVEAT] if found.platform == "gpu" else []),
     ]
     if found.unknown_loops:
         lines.append(f"Loops of unknown length count once: {', '.join(found.unknown_loops)}.")
     return "\n".join(lines)
 
 
+def _cycles(found: Estimate) -> list[str]:
+    if found.platform == "gpu":
+        return []
+    return [
+        _row("time of computation, ms", _milliseconds(found.cycle_seconds), f"the compiler's {found.cycles:,} cycles"),
+        _row("... of kernels, ms", _milliseconds(found.kernel_seconds), "in addition, at the device's peak; cycles unknown"),
+    ]
+
+
 def _slice(found: Estimate) -> str:
-    chips = _count(found.chips, "chip")
+    chips = _count(found.chips, "GPU" if found.platform == "gpu" else "chip")
     return chips if found.devices == found.chips else f"{chips} of {found.devices // found.chips} devices"
 
 

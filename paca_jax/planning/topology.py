@@ -1,4 +1,4 @@
-"""TPU chips and slices by name, and devices that programs compile for without a TPU."""
+"""TPU chips, slices and GPUs by name, and devices that programs compile for without one."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ import jax
 from jax.experimental import topologies
 
 from paca_jax.errors import UserError
+from paca_jax.planning import gpus
 
 GIB = 2**30
 
@@ -31,8 +32,11 @@ class Chip:
         clock_hz: `peak_flops` divided by the FLOPs per cycle: two for each cell of its matrix units (8 units of 128 x 128 for
             v4 and v5p, 4 for v5e, 4 units of 256 x 256 for v6e and tpu7x).
         devices: devices of a chip.
+        platform: what JAX calls its kind of device.
 
-    Published numbers: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages v4, v5e, v5p, v6e and tpu7x.
+    Published numbers: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages v4, v5e, v5p, v6e and tpu7x;
+    https://www.nvidia.com/en-us/data-center/ and its pages h100 and h200. A GPU's usable memory is the part that JAX takes by
+    default (an H200 reports it; XLA_PYTHON_CLIENT_MEM_FRACTION changes it), its links are NVLink.
     """
 
     form: str
@@ -42,6 +46,7 @@ class Chip:
     peak_flops: float
     clock_hz: float
     devices: int = 1
+    platform: str = "tpu"
 
 
 CHIPS = {
@@ -50,7 +55,10 @@ CHIPS = {
     "v5p": Chip("WxHxD", int(95.74 * GIB), 2765e9, 600e9, 459e12, 1.75e9),
     "v6e": Chip("WxH", int(31.25 * GIB), 1640e9, 400e9, 918e12, 1.75e9),
     "tpu7x": Chip("WxHxD", int(94.75 * GIB), 3690e9, 300e9, 1153.5e12, 2.2e9, devices=2),
+    "h100": Chip("N", 63_435_000_000, 3350e9, 450e9, 990e12, 1.98e9, platform="gpu"),
+    "h200": Chip("N", 112_583_507_968, 4800e9, 450e9, 990e12, 1.98e9, platform="gpu"),
 }
+_GPUS_OF_A_HOST = 8
 _FORMS = ", ".join(f"{name}:{chip.form}" for name, chip in CHIPS.items())
 _QUIET = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}  # otherwise libtpu warns
 
@@ -93,7 +101,10 @@ def parse_topology(name: str) -> Topology:
     )
     if chip is None or len(sides) != len(chip.form.split("x")):
         raise UserError(f"Expected a topology such as v5e:16x16, got {name!r}. Choose one of the forms {_FORMS}, in chips.")
-    if math.prod(sides) > 1 and (sides[0] % 2 or sides[1] % 2):
+    if chip.platform == "gpu":
+        if sides[0] > _GPUS_OF_A_HOST:
+            raise UserError(f"Expected at most {_GPUS_OF_A_HOST} GPUs, those of one host, got {name!r}. Choose fewer.")
+    elif math.prod(sides) > 1 and (sides[0] % 2 or sides[1] % 2):
         raise UserError(
             "Expected a topology whose first two sides are even (a host has 2x2 chips) or whose sides are all 1, "
             f"got {name!r}. Choose other sides."
@@ -112,8 +123,11 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
     """Returns the slice's devices: programs can be compiled for them, but not run.
 
     Raises:
-        UserError: if libtpu is not installed, is held by another process, or does not know the slice.
+        UserError: if libtpu, or JAX's CUDA compiler, is not installed, or libtpu is held by another process or does not know
+            the slice.
     """
+    if topology.chip.platform == "gpu":
+        return gpus.compile_only_gpus(topology.name.partition(":")[0], topology.num_chips, topology.chip.bandwidth)
     options: dict[str, object] = {}
     if len(topology.sides) == 3 and topology.chip.devices == 1:
         options["chip_config_name"] = "megacore"  # v4 would otherwise have two devices per chip

@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from benchmarks.gpu_estimate import launches, markdown
-from paca_jax.planning.gpus import GPUS
 from paca_jax.planning.hlo import parse
+from paca_jax.planning.topology import CHIPS
 from tests.runs import run_main
 
 # A product, a fusion that takes one operand twice, and a kernel of Pallas in a loop of three rounds.
@@ -35,7 +35,7 @@ def test_the_tables():
     case = {"model": "a", "program": "forward", "batch": 8, "image_size": 224, "kernels": 1200, "bytes": 33_500_000_000}
     costs = {"matrix_flops": 990_000_000_000, "temporary_bytes": 2**30, "compile_seconds": 60.0}
     rows = [{**case, **costs, "operations": {"mlp": 30_000_000_000, "attention": 3_500_000_000}}]
-    lines = markdown(rows, GPUS["h100"], most=1).splitlines()
+    lines = markdown(rows, CHIPS["h100"], most=1).splitlines()
     assert lines[2] == "| `a` | forward | 8 | 224 | 1,200 | 33.5 | 10.0 | 990 | 1.0 | 1.00 | 60 |"
     assert lines[-1] == "| mlp | 30.00 | 89.6% |"
     assert "attention" not in lines[-1]
