@@ -6,10 +6,12 @@ from paca_jax.planning import topology
 from paca_jax.planning.topology import CHIPS, compile_only_devices, parse_topology
 
 
-@pytest.mark.parametrize(
-    ("name", "chips"),
-    [("v4:2x2x2", 8), ("v5e:16x16", 256), ("v5p:2x2x1", 4), ("v6e:1x1", 1), ("v6e:4x8", 32), ("h100:8", 8), ("h200:3", 3)],
-)
+SLICES = {"v4:2x2x2": 8, "v5e:16x16": 256, "v5p:2x2x1": 4, "v6e:1x1": 1, "v6e:4x8": 32, "h100:8": 8, "h200:3": 3}
+FORMS = "v4:WxHxD, v5e:WxH, v5p:WxHxD, v6e:WxH, tpu7x:WxHxD, h100:N, h200:N"
+WRONG = ("", "v5e", "v5e:", "v9:2x2", "v5e:2x2x2", "v4:2x2", "v5e:2x-2", "v5e:0x2", "v5e:2x2 ", "V5E:2x2", "h100", "h100:2x2")
+
+
+@pytest.mark.parametrize(("name", "chips"), SLICES.items())
 def test_a_slice_counts_its_chips(name, chips):
     assert parse_topology(name).num_chips == parse_topology(name).num_devices == chips
 
@@ -18,24 +20,7 @@ def test_a_chip_of_the_seventh_generation_is_two_devices():
     assert (parse_topology("tpu7x:2x2x1").num_chips, parse_topology("tpu7x:2x2x1").num_devices) == (4, 8)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "",
-        "v5e",
-        "v5e:",
-        "v9:2x2",
-        "v5e:2x2x2",
-        "v4:2x2",
-        "v5e:2x-2",
-        "v5e:0x2",
-        "v5e:2x2 ",
-        "V5E:2x2",
-        "h100",
-        "h100:2x2",
-        "h100:0",
-    ],
-)
+@pytest.mark.parametrize("name", WRONG)
 def test_an_unknown_name_lists_the_known_forms(name):
     with pytest.raises(UserError, match=f"got .* Choose one of the forms {FORMS}"):
         parse_topology(name)
