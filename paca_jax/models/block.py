@@ -27,6 +27,7 @@ from paca_jax.models.layers import (
 from paca_jax.sharding import constrain
 
 Assignment = Float[Array, "B M N"]
+Weights = Float[Array, "B heads N T"]
 
 
 class Attention(nn.Module):
@@ -39,9 +40,14 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B H W C"], residual: ops.Residual, assignment: Assignment | None, train: bool
-    ) -> tuple[Float[Array, "B H W C"], Assignment | None]:
-        """Returns x plus its attention, and the assignment of this block's clusters."""
+        self,
+        x: Float[Array, "B H W C"],
+        residual: ops.Residual,
+        assignment: Assignment | None,
+        train: bool,
+        gives_weights: bool,
+    ) -> tuple[Float[Array, "B H W C"], Assignment | None, Weights | None]:
+        """Returns x plus its attention, the assignment of this block's clusters, and its attention weights if asked."""
         config, channels = self.config, x.shape[-1]
         patches = x.reshape(x.shape[0], -1, channels)
         if self.computes_assignment:
@@ -51,8 +57,9 @@ class Attention(nn.Module):
         weights = ops.AttentionWeights(*(parameter for layer in layers for parameter in layer))
         dropout = nn.Dropout(config.attention_dropout_rate, deterministic=not train)
         drop = dropout if train and config.attention_dropout_rate > 0 else None
-        y = ops.residual_attention(patches, assignment, clusters, weights, config.num_heads[self.stage], residual, drop)
-        return y.reshape(x.shape), assignment
+        arguments = (patches, assignment, clusters, weights, config.num_heads[self.stage], residual)
+        y = ops.residual_attention(*arguments, drop).reshape(x.shape)
+        return y, assignment, ops.patch_attention(*arguments) if gives_weights else None
 
     def _clusters(self, clusters: int, channels: int) -> ops.ClusterWeights:
         config, position = self.config, None
@@ -97,9 +104,9 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B H W C"], assignment: Assignment | None, train: bool
-    ) -> tuple[Float[Array, "B H W C"], Assignment | None]:
-        """Returns the patches, and the assignment for the blocks that follow."""
+        self, x: Float[Array, "B H W C"], assignment: Assignment | None, train: bool, gives_weights: bool
+    ) -> tuple[Float[Array, "B H W C"], Assignment | None, Weights | None]:
+        """Returns the patches, the assignment for the blocks that follow, and the attention weights if asked."""
         config = self.config
         if config.position_embedding and self.index == 0:
             x = x + self._position_embedding(x.shape)
@@ -107,9 +114,9 @@ class Block(nn.Module):
 
         computes_assignment = config.computes_assignment(self.stage, self.index)
         attention = Attention(config, self.stage, computes_assignment, self.dtype, name="attention")
-        x, assignment = attention(x, self._residual("attention", x, train), assignment, train)
+        x, assignment, weights = attention(x, self._residual("attention", x, train), assignment, train, gives_weights)
         mlp = Mlp(config, int(x.shape[-1] * config.mlp_ratios[self.stage]), self.dtype, name="mlp")
-        return mlp(x, self._residual("mlp", x, train), train), assignment
+        return mlp(x, self._residual("mlp", x, train), train), assignment, weights
 
     def _residual(self, layer: str, x: Float[Array, "B H W C"], train: bool) -> ops.Residual:
         config, channels = self.config, x.shape[-1]

@@ -119,6 +119,13 @@ class PaCaConfig:
         period = self.clustering_periods[stage]
         return block == 0 or (period > 0 and block % period == 0)
 
+    def assigning_block(self, stage: int, block: int) -> int | None:
+        """Returns the block, of the same stage, whose assignment a block uses (0 with a teacher); None without clusters."""
+        if self.clusters[stage] == 0:
+            return None
+        period = 0 if self.teacher else self.clustering_periods[stage]
+        return block - block % period if period > 0 else 0
+
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
         """Returns the rate of stochastic depth of each block, by stage."""
         total = sum(self.depths)

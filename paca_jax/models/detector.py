@@ -1,6 +1,7 @@
 """A detector: the backbone with Mask R-CNN, with static shapes throughout."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -147,6 +148,10 @@ class Detector(Model):
     def clusters(self, images: Images) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the assignments of the backbone, as `PaCaViT.clusters` does."""
         return self.backbone.clusters(images)
+
+    def attention(self, images: Images, blocks: Sequence[str] | None = None) -> dict[str, Float[Array, "B _heads _Hi _Wi _T"]]:
+        """Returns the attention weights of the backbone, as `PaCaViT.attention` does."""
+        return self.backbone.attention(images, blocks)
 
 
 def level_anchors(pyramid: list[Float[Array, "B _Hi _Wi C"]]) -> list[Float[Array, "_Ni 4"]]:

@@ -1,5 +1,7 @@
 """A segmentor: the backbone with a head that predicts a class for every pixel."""
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -7,7 +9,7 @@ from jaxtyping import Array, Float
 
 from paca_jax.models.heads import FCNHead, PaCaHead, SegmentorConfig, UPerNetHead
 from paca_jax.models.model import Images, Model
-from paca_jax.models.vit import PaCaViT
+from paca_jax.models.vit import PaCaViT, chosen_blocks
 
 
 class Segmentor(Model):
@@ -69,3 +71,11 @@ class Segmentor(Model):
         if self.config.head != "paca":
             return outputs.clusters
         return outputs.clusters | {"head": self.head(outputs.features, False).clusters}
+
+    def attention(self, images: Images, blocks: Sequence[str] | None = None) -> dict[str, Float[Array, "B _heads _Hi _Wi _T"]]:
+        """Returns the backbone's attention weights, as `PaCaViT.attention` does, and those of the PaCa head as "head"."""
+        chosen = chosen_blocks(self.config.backbone, blocks, ("head",) if self.config.head == "paca" else ())
+        outputs = self.backbone.outputs(images, blocks=chosen)
+        if "head" not in chosen:
+            return outputs.attention
+        return outputs.attention | {"head": self.head(outputs.features, False).weights[:, None]}

@@ -1,5 +1,6 @@
 """PaCa-ViT: a pyramid of stages whose patches attend to learned clusters."""
 
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -8,7 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax import ops
-from paca_jax.models.block import Assignment, Block
+from paca_jax.errors import UserError, nearest
+from paca_jax.models.block import Assignment, Block, Weights
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, LayerNorm, Stem, Transition
 from paca_jax.models.model import Images, Model, check_images
@@ -22,6 +24,7 @@ class Outputs(NamedTuple):
     logits: Float[Array, "B K"]
     features: list[Float[Array, "B _Hi _Wi _Ci"]]
     clusters: dict[str, Float[Array, "B _M _Hi _Wi"]]
+    attention: dict[str, Float[Array, "B _heads _Hi _Wi _T"]]
 
 
 class Stage(nn.Module):
@@ -40,20 +43,27 @@ class Stage(nn.Module):
         assignment: Assignment | None,
         teacher_map: Float[Array, "B H W C"] | None,
         train: bool,
-    ) -> tuple[Float[Array, "B H W C"], dict[int, Assignment]]:
-        """Returns the stage's features, and the assignments it used: {index of the first block that used it: assignment}."""
+        weighed: Container[int],
+    ) -> tuple[Float[Array, "B H W C"], dict[int, Assignment], dict[int, Weights]]:
+        """Returns the stage's features, its assignments, and attention weights.
+
+        Both are by the index of a block: an assignment by the first that used it, weights of the blocks in `weighed`.
+        """
         used = {} if assignment is None else {0: assignment}
-        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        attention = {}
+        block = nn.remat(Block, static_argnums=(3, 4)) if self.remat else Block
         for index in range(self.config.depths[self.stage]):
             module = block(self.config, self.stage, index, self.dtype, name=f"block{index}")
             with ops.in_block(f"stage{self.stage + 1}/block{index}"):
-                x, assignment = module(x, assignment, train)
+                x, assignment, weights = module(x, assignment, train, index in weighed)
             x = constrain_patches(x, self.split_rows)
             if assignment is not None and self.config.computes_assignment(self.stage, index):
                 used[index] = assignment
+            if weights is not None:
+                attention[index] = weights
         if teacher_map is not None:
             x = x + teacher_map
-        return LayerNorm(name="norm")(x), used
+        return LayerNorm(name="norm")(x), used, attention
 
 
 class PaCaViT(Model):
@@ -90,9 +100,24 @@ class PaCaViT(Model):
         """
         return self.outputs(images).clusters
 
+    def attention(self, images: Images, blocks: Sequence[str] | None = None) -> dict[str, Float[Array, "B _heads _Hi _Wi _T"]]:
+        """Returns attention weights, {"stage1/block0": (B, heads, H, W, M), ...}; each patch's sum to one over the clusters.
+
+        They are computed by the plain formula from the model's own projections, whatever the implementation of the attention.
+        A block of plain attention gives (B, heads, H, W, H W), which is quadratic in the patches, and only if it is named.
+
+        Args:
+            images: the normalized images.
+            blocks: stages and blocks, such as ("stage3", "stage4/block0"); None for every block with clusters.
+
+        Raises:
+            UserError: if there is no such stage or block.
+        """
+        return self.outputs(images, blocks=chosen_blocks(self.config, blocks)).attention
+
     @nn.compact
-    def outputs(self, images: Images, train: bool = False) -> Outputs:
-        """Returns logits, features and clusters at once."""
+    def outputs(self, images: Images, train: bool = False, blocks: Sequence[str] = ()) -> Outputs:
+        """Returns logits, features, clusters, and the attention weights of some blocks, at once."""
         config = self.config
         check_images(images, config.image_channels)
         x = Stem(config.embed_dims[0], self.dtype, name="stem")(jnp.asarray(images, self.dtype))
@@ -103,17 +128,49 @@ class PaCaViT(Model):
         if config.teacher:
             assignments, teacher_maps[:] = Teacher(config, config.teacher, self.dtype, name="teacher")(x, train)
 
-        features, clusters = [], {}
+        features, clusters, attention = [], {}, {}
         for stage in range(config.num_stages):
             if stage > 0:
                 x = Transition(config.embed_dims[stage], self.dtype, name=f"transition{stage}")(x)
-            module = Stage(config, stage, self.dtype, self.remat, self.split_rows, name=f"stage{stage + 1}")
-            x, used = module(x, assignments[stage], teacher_maps[stage], train)
+            name = f"stage{stage + 1}"
+            module = Stage(config, stage, self.dtype, self.remat, self.split_rows, name=name)
+            weighed = [index for index in range(config.depths[stage]) if f"{name}/block{index}" in blocks]
+            x, used, weights = module(x, assignments[stage], teacher_maps[stage], train, weighed)
             features.append(x)
             for index, assignment in used.items():
-                clusters[f"stage{stage + 1}/block{index}"] = assignment.reshape(*assignment.shape[:2], *x.shape[1:3])
+                clusters[f"{name}/block{index}"] = assignment.reshape(*assignment.shape[:2], *x.shape[1:3])
+            for index, each in weights.items():
+                attention[f"{name}/block{index}"] = each.reshape(*each.shape[:2], *x.shape[1:3], -1)
 
         logits = jnp.mean(x, axis=(1, 2))
         if config.num_classes > 0:
             logits = Dense(config.num_classes, dtype=self.dtype, name="head")(logits)
-        return Outputs(logits.astype(jnp.float32), features, clusters)
+        return Outputs(logits.astype(jnp.float32), features, clusters, attention)
+
+
+def chosen_blocks(config: PaCaConfig, blocks: Sequence[str] | None, others: Sequence[str] = ()) -> list[str]:
+    """Returns the names of blocks whose attention weights are asked for, in the order of the model.
+
+    Args:
+        config: the configuration of the backbone.
+        blocks: stages and blocks; None for every block with clusters.
+        others: further places of attention over clusters.
+
+    Raises:
+        UserError: if there is no such stage or block.
+    """
+    names = [f"stage{stage + 1}/block{index}" for stage, depth in enumerate(config.depths) for index in range(depth)] + [
+        *others
+    ]
+    stages = [f"stage{stage + 1}" for stage in range(config.num_stages)]
+    if blocks is None:
+        with_clusters = [stage for stage, count in zip(stages, config.clusters, strict=True) if count]
+        return [name for name in names if name.partition("/")[0] in [*with_clusters, *others]]
+    if isinstance(blocks, str) or not isinstance(blocks, Sequence) or not all(isinstance(name, str) for name in blocks):
+        raise UserError(f"Expected blocks as a tuple of names, got {blocks!r}. Pass one such as ('stage1/block0',).")
+    for name in blocks:
+        if name not in names and name not in stages:
+            raise UserError(
+                f"Expected a stage or a block, got {name!r}; {nearest(name, [*stages, *names])}. Choose one of them."
+            )
+    return [name for name in names if name in blocks or name.partition("/")[0] in blocks]

@@ -1,7 +1,14 @@
 """Pure array functions: no parameters, no modules, no state."""
 
 from paca_jax.ops.attention.api import residual_attention
-from paca_jax.ops.attention.reference import AttentionWeights, ClusterWeights, attend, attention_weights, gather_clusters
+from paca_jax.ops.attention.reference import (
+    AttentionWeights,
+    ClusterWeights,
+    attend,
+    attention_weights,
+    gather_clusters,
+    patch_attention,
+)
 from paca_jax.ops.augmentation import mix, random_erasing
 from paca_jax.ops.clustering.api import conv_clustering
 from paca_jax.ops.clustering.reference import ClusteringWeights, assign_patches
@@ -80,6 +87,7 @@ __all__ = [
     "normalize",
     "normalize_inside",
     "paste_masks",
+    "patch_attention",
     "pyramid_level",
     "pyramid_roi_align",
     "random_erasing",

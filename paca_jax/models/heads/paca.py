@@ -21,11 +21,13 @@ class PaCaHeadOutputs(NamedTuple):
         logits: class logits in float32.
         clustering: logits of the clustering in float32.
         clusters: the assignment, one cluster per class.
+        weights: the attention weights of patches over the clusters.
     """
 
     logits: Float[Array, "B H W K"]
     clustering: Float[Array, "B H W K"]
     clusters: Float[Array, "B K H W"]
+    weights: Float[Array, "B H W K"]
 
 
 class ClassTokens(nn.Module):
@@ -75,4 +77,4 @@ class PaCaHead(nn.Module):
         out = ConvNorm(channels, dtype=dtype, name="out")(attended, train)
         logits = Classifier(config.num_classes, config.head_dropout_rate, dtype, name="classifier")(out, train)
         clusters = assignment.reshape(batch, -1, height, width)
-        return PaCaHeadOutputs(logits, clustering.astype(jnp.float32), clusters)
+        return PaCaHeadOutputs(logits, clustering.astype(jnp.float32), clusters, weights)

@@ -65,25 +65,64 @@ def residual_attention(
 
     `attend` returns each query's mean of the values under its attention weights.
     """
-
-    def project(x: Array, kernel: Array, bias: Array) -> Array:
-        return dense(x, kernel.astype(x.dtype), bias.astype(x.dtype), implementation)
-
-    def heads(x: Float[Array, "B T C"]) -> Float[Array, "B T H D"]:
-        return constrain(x.reshape(*x.shape[:2], num_heads, -1), "batch", None, "heads", None)
-
-    patches = residual.before(x, implementation)
-    tokens = patches
-    if assignment is not None:
-        tokens = clusters.place(gather_clusters(assignment, patches))
-        if clusters.norm is not None:
-            tokens = layer_norm(tokens, clusters.norm, implementation)
-
-    query = heads(project(patches, weights.query, weights.query_bias))
-    key = heads(project(tokens, weights.key, weights.key_bias))
-    value = heads(project(tokens, weights.value, weights.value_bias))
+    patches, tokens = attended_tokens(x, assignment, clusters, residual, implementation)
+    query = project_heads(patches, weights.query, weights.query_bias, num_heads, implementation)
+    key = project_heads(tokens, weights.key, weights.key_bias, num_heads, implementation)
+    value = project_heads(tokens, weights.value, weights.value_bias, num_heads, implementation)
     attended = attend(query, key, value).reshape(x.shape)
-    return materialize(x + residual.scaled(project(attended, weights.out, weights.out_bias)), implementation)
+    return materialize(x + residual.scaled(project(attended, weights.out, weights.out_bias, implementation)), implementation)
+
+
+def patch_attention(
+    x: Float[Array, "B N C"],
+    assignment: Float[Array, "B M N"] | None,
+    clusters: ClusterWeights,
+    weights: AttentionWeights,
+    num_heads: int,
+    residual: Residual,
+) -> Float[Array, "B H N T"]:
+    """Returns the attention weights that `ops.residual_attention` has for the same arguments, by the plain formula.
+
+    No fused implementation gives them: they are what it keeps on the chip. Each patch's weights sum to one over the clusters,
+    or over the patches in plain attention.
+    """
+    patches, tokens = attended_tokens(x, assignment, clusters, residual, None)
+    query = project_heads(patches, weights.query, weights.query_bias, num_heads, None)
+    return attention_weights(query, project_heads(tokens, weights.key, weights.key_bias, num_heads, None))
+
+
+def attended_tokens(
+    x: Float[Array, "B N C"],
+    assignment: Float[Array, "B M N"] | None,
+    clusters: ClusterWeights,
+    residual: Residual,
+    implementation: Implementation | None,
+) -> tuple[Float[Array, "B N C"], Float[Array, "B T C"]]:
+    """Returns the normalized patches, and the tokens that they attend to: clusters, or themselves in plain attention."""
+    patches = residual.before(x, implementation)
+    if assignment is None:
+        return patches, patches
+    tokens = clusters.place(gather_clusters(assignment, patches))
+    return patches, tokens if clusters.norm is None else layer_norm(tokens, clusters.norm, implementation)
+
+
+def project(
+    x: Float[Array, "B T C"], kernel: Float[Array, "C C"], bias: Float[Array, "C"], implementation: Implementation | None
+) -> Float[Array, "B T C"]:
+    """Returns a dense layer of the tokens, in their type."""
+    return dense(x, kernel.astype(x.dtype), bias.astype(x.dtype), implementation)
+
+
+def project_heads(
+    x: Float[Array, "B T C"],
+    kernel: Float[Array, "C C"],
+    bias: Float[Array, "C"],
+    num_heads: int,
+    implementation: Implementation | None,
+) -> Float[Array, "B T H D"]:
+    """Returns the queries, keys or values of the tokens."""
+    projected = project(x, kernel, bias, implementation)
+    return constrain(projected.reshape(*x.shape[:2], num_heads, -1), "batch", None, "heads", None)
 
 
 def gather_clusters(assignment: Float[Array, "B M N"], patches: Float[Array, "B N C"]) -> Float[Array, "B M C"]:
