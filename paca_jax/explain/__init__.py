@@ -1,10 +1,11 @@
-"""Pictures of clusters, segmentations and detections, drawn over the image."""
+"""Pictures of clusters, segmentations and detections, drawn over the image, and what clusters do, in numbers."""
 
 from paca_jax.explain.cluster_sheets import cluster_sheet, sheet
 from paca_jax.explain.colors import mask_png, palette
 from paca_jax.explain.columns import LARGEST
 from paca_jax.explain.detections import Found, detection_overlay, detection_sheet
 from paca_jax.explain.heat import overlay
+from paca_jax.explain.inspection.patch_sources import compose_maps, patch_sources, roll_out_maps
 from paca_jax.explain.marking import Marked
 from paca_jax.explain.png import to_png
 from paca_jax.explain.segments import Segments, segment_overlay, segment_sheet
@@ -17,11 +18,14 @@ __all__ = [
     "Segments",
     "cluster_sheet",
     "cluster_strengths",
+    "compose_maps",
     "detection_overlay",
     "detection_sheet",
     "mask_png",
     "overlay",
     "palette",
+    "patch_sources",
+    "roll_out_maps",
     "segment_overlay",
     "segment_sheet",
     "sheet",

@@ -1,4 +1,4 @@
-"""Checks of what callers pass to draw: pictures, arrays and sequences. What does not fit raises a `UserError`."""
+"""Checks of what callers pass to draw: pictures, arrays, sequences and variables. What does not fit raises a `UserError`."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from paca_jax.errors import UserError, check, summary
 from paca_jax.fields import check_value
+from paca_jax.models.variables import Place, abstract_variables, check_fit
 
 # Kinds of numbers in words, each with NumPy's and JAX's types of them.
 WHOLE, REAL, BOOL = "whole numbers", "real numbers", "booleans"
@@ -48,6 +50,20 @@ def rgb(picture: Image.Image) -> Image.Image:
         return picture.convert("RGB")
     except ValueError as error:
         raise UserError(f"Expected a picture of gray or color, got Pillow's mode {picture.mode!r}. Convert it.") from error
+
+
+def check_variables(model: Any, variables: object) -> None:
+    """Checks that variables are those of a model.
+
+    Raises:
+        UserError: if they are no dict, or some are missing or of another shape.
+    """
+    if not isinstance(variables, Mapping):
+        raise UserError(f"Expected variables as a dict, got {type(variables).__name__}. Pass those of load.")
+    wanted = abstract_variables(model)
+    paths = {"/".join(map(str, path)): leaf for path, leaf in flatten_dict(dict(variables)).items()}
+    found = {path: leaf for path, leaf in paths.items() if path in wanted}
+    check_fit([Place(path, leaf.shape, None) for path, leaf in wanted.items()], found, lambda name: None)
 
 
 def checked_array(name: str, values: object, kind: str, shape: tuple[int | str, ...], least: int = 1) -> Any:

@@ -3,26 +3,24 @@
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Float, PyTree
 from PIL import Image
 
 from paca_jax import data
 from paca_jax.errors import UserError, check, nearest, shorten
-from paca_jax.explain.checks import WHOLE, checked_array, checked_items, checked_names, rgb
+from paca_jax.explain.checks import WHOLE, check_variables, checked_array, checked_items, checked_names, rgb
 from paca_jax.explain.drawing import Answer, Row, draw_sheet
 from paca_jax.explain.heat import overlay
 from paca_jax.explain.selection import strongest_clusters
 from paca_jax.fields import Range, check_value
 from paca_jax.models import PaCaViT
 from paca_jax.models.model import check_images
-from paca_jax.models.variables import Place, abstract_variables, check_fit
 
 CELL = 160
 
@@ -146,11 +144,7 @@ def _check_model(model: Any, variables: Any) -> None:
         )
     if model.config.num_classes == 0:
         raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
-    check(isinstance(variables, Mapping), f"Expected variables as a dict, got {type(variables).__name__}. Pass those of load.")
-    wanted = abstract_variables(model)
-    paths = {"/".join(map(str, path)): leaf for path, leaf in flatten_dict(dict(variables)).items()}
-    found = {path: leaf for path, leaf in paths.items() if path in wanted}
-    check_fit([Place(path, leaf.shape, None) for path, leaf in wanted.items()], found, lambda name: None)
+    check_variables(model, variables)
 
 
 def _check_counts(
