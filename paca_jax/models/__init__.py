@@ -1,5 +1,6 @@
 """The backbone, its clustering and attention, the teacher, segmentors and detectors."""
 
+from paca_jax.models.clustering import Removal
 from paca_jax.models.config import PaCaConfig, TeacherConfig
 from paca_jax.models.detector import Detector
 from paca_jax.models.heads import DetectorConfig, SegmentorConfig
@@ -12,6 +13,7 @@ __all__ = [
     "DetectorConfig",
     "PaCaConfig",
     "PaCaViT",
+    "Removal",
     "Segmentor",
     "SegmentorConfig",
     "TeacherConfig",

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from paca_jax import ops
-from paca_jax.models.clustering import make_clustering
+from paca_jax.models.clustering import Removal, make_clustering
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import (
     Dense,
@@ -44,6 +44,7 @@ class Attention(nn.Module):
         x: Float[Array, "B H W C"],
         residual: ops.Residual,
         assignment: Assignment | None,
+        removal: Removal | None,
         train: bool,
         gives_weights: bool,
     ) -> tuple[Float[Array, "B H W C"], Assignment | None, Weights | None]:
@@ -57,9 +58,10 @@ class Attention(nn.Module):
         weights = ops.AttentionWeights(*(parameter for layer in layers for parameter in layer))
         dropout = nn.Dropout(config.attention_dropout_rate, deterministic=not train)
         drop = dropout if train and config.attention_dropout_rate > 0 else None
-        arguments = (patches, assignment, clusters, weights, config.num_heads[self.stage], residual)
-        y = ops.residual_attention(*arguments, drop).reshape(x.shape)
-        return y, assignment, ops.patch_attention(*arguments) if gives_weights else None
+        used, kept = (assignment, None) if assignment is None or removal is None else removal.applied(assignment)
+        arguments = (patches, used, clusters, weights, config.num_heads[self.stage], residual)
+        y = ops.residual_attention(*arguments, drop, kept=kept).reshape(x.shape)
+        return y, assignment, ops.patch_attention(*arguments, kept) if gives_weights else None
 
     def _clusters(self, clusters: int, channels: int) -> ops.ClusterWeights:
         config, position = self.config, None
@@ -104,7 +106,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B H W C"], assignment: Assignment | None, train: bool, gives_weights: bool
+        self,
+        x: Float[Array, "B H W C"],
+        assignment: Assignment | None,
+        removal: Removal | None,
+        train: bool,
+        gives_weights: bool,
     ) -> tuple[Float[Array, "B H W C"], Assignment | None, Weights | None]:
         """Returns the patches, the assignment for the blocks that follow, and the attention weights if asked."""
         config = self.config
@@ -114,7 +121,8 @@ class Block(nn.Module):
 
         computes_assignment = config.computes_assignment(self.stage, self.index)
         attention = Attention(config, self.stage, computes_assignment, self.dtype, name="attention")
-        x, assignment, weights = attention(x, self._residual("attention", x, train), assignment, train, gives_weights)
+        residual = self._residual("attention", x, train)
+        x, assignment, weights = attention(x, residual, assignment, removal, train, gives_weights)
         mlp = Mlp(config, int(x.shape[-1] * config.mlp_ratios[self.stage]), self.dtype, name="mlp")
         return mlp(x, self._residual("mlp", x, train), train), assignment, weights
 

@@ -1,11 +1,17 @@
-"""From patches to their assignment to clusters: convolution, MLP and linear clustering (section 3.2)."""
+"""From patches to their assignment to clusters: convolution, MLP and linear clustering (section 3.2); removed clusters."""
+
+from collections.abc import Mapping
 
 import flax.linen as nn
+import flax.struct
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from paca_jax import ops
+from paca_jax.errors import UserError, nearest
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, DenseParameters, DepthwiseParameters, PointwiseKernel, conv_init
 
@@ -68,3 +74,52 @@ def make_clustering(config: PaCaConfig, stage: int, dtype: DTypeLike) -> nn.Modu
         hidden = int(config.embed_dims[stage] * config.mlp_ratios[stage])
         return MlpClustering(clusters, hidden, dtype, name="mlp_clustering")
     return LinearClustering(clusters, dtype, name="linear_clustering")
+
+
+@flax.struct.dataclass
+class Removal:
+    """Clusters of one assignment that are taken away from every block that uses it.
+
+    A removed cluster is masked: no patch attends to it, and the attention weights of the others sum to one. The model answers
+    as one whose clustering has no such output channel. Without any cluster, attention gathers zeros.
+
+    Attributes:
+        kept: whether each cluster stays, for all images (M,) or for each one (B, M).
+        by_mean: whether a removed cluster becomes the mean of the others instead, to which patches attend as before.
+    """
+
+    kept: Bool[Array | np.ndarray, "M"] | Bool[Array | np.ndarray, "B M"]
+    by_mean: bool = flax.struct.field(pytree_node=False, default=False)
+
+    def applied(self, assignment: Float[Array, "B M N"]) -> tuple[Float[Array, "B M N"], Bool[Array, "B M"] | None]:
+        """Returns the assignment that remains, and the clusters that patches attend to; None for all."""
+        kept = jnp.broadcast_to(self.kept, assignment.shape[:2])
+        return (ops.average_clusters(assignment, kept), None) if self.by_mean else (assignment, kept)
+
+
+Removals = Mapping[str, Removal]
+
+
+def check_removals(config: PaCaConfig, removals: Removals, images: int) -> None:
+    """Checks that clusters to remove exist, for a batch of so many images.
+
+    Raises:
+        UserError: if a block computes no assignment, or a value is no removal of its clusters.
+    """
+    counts = {
+        f"stage{stage + 1}/block{index}": config.clusters[stage]
+        for stage, depth in enumerate(config.depths)
+        for index in range(depth)
+        if config.assigning_block(stage, index) == index
+    }
+    for name, removal in removals.items():
+        if name not in counts:
+            known = nearest(str(name), list(counts)) if counts else "the model has none"
+            raise UserError(f"Expected removals of a block that computes an assignment, got {name!r}; {known}. Choose one.")
+        if not isinstance(removal, Removal):
+            raise UserError(f"Expected a Removal for {name}, got {type(removal).__name__}. Pass paca_jax.models.Removal(kept).")
+        kept, wanted = removal.kept, f"booleans of shape ({counts[name]},) or ({images}, {counts[name]})"
+        if not isinstance(kept, jax.Array | np.ndarray):
+            raise UserError(f"Expected kept of {name} to be {wanted}, got {type(kept).__name__}. Pass an array.")
+        if kept.dtype != bool or kept.shape not in ((counts[name],), (images, counts[name])):
+            raise UserError(f"Expected kept of {name} to be {wanted}, got {kept.dtype} of shape {kept.shape}. Correct it.")

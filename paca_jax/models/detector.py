@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from paca_jax import ops
 from paca_jax.errors import UserError
+from paca_jax.models.clustering import Removals
 from paca_jax.models.heads import BoxHead, DetectorConfig, FeaturePyramid, MaskHead, RegionProposals
 from paca_jax.models.heads.rcnn import BOX_SIDE, MASK_SIDE
 from paca_jax.models.model import Images, Model, check_images
@@ -66,12 +67,15 @@ class Detector(Model):
         self.box_head = BoxHead(config.num_classes, config.box_channels, self.dtype)
         self.mask_head = MaskHead(config.num_classes, config.head_channels, self.dtype)
 
-    def __call__(self, images: Images, image_sizes: Int[Array, "B 2"] | None = None) -> dict[str, Array]:
+    def __call__(
+        self, images: Images, image_sizes: Int[Array, "B 2"] | None = None, removals: Removals | None = None
+    ) -> dict[str, Array]:
         """Returns the detections of each image, in descending order of score.
 
         Args:
             images: the batch.
             image_sizes: the true height and width of each image; None if no image is padded.
+            removals: clusters of the backbone to answer without, as for `PaCaViT`.
 
         Returns:
             `boxes` (B, N, 4), `scores` (B, N), `labels` (B, N), `masks` (B, N, 28, 28), probabilities in the frame of the box,
@@ -85,7 +89,7 @@ class Detector(Model):
                 f"Expected image_sizes of shape ({len(images)}, 2), a height and width for each image, got "
                 f"{tuple(image_sizes.shape)}. Pass one for each."
             )
-        pyramid = self.pyramid(images)
+        pyramid = self.pyramid(images, removals=removals)
         proposals = self.propose(pyramid, *self.region_scores(pyramid), image_sizes, self.config.candidates)
         logits, deltas = self.classify(pyramid, proposals.boxes, proposals.valid)
         detect = functools.partial(_detect, count=self.config.detections, threshold=self.config.score_threshold)
@@ -94,9 +98,11 @@ class Detector(Model):
         own = jnp.take_along_axis(masks, found["labels"][:, :, None, None, None], axis=-1)[..., 0]
         return found | {"masks": jax.nn.sigmoid(own)}
 
-    def pyramid(self, images: Images, train: bool = False) -> list[Float[Array, "B _Hi _Wi D"]]:
+    def pyramid(
+        self, images: Images, train: bool = False, removals: Removals | None = None
+    ) -> list[Float[Array, "B _Hi _Wi D"]]:
         """Returns the levels of the feature pyramid, at strides 4 to 64."""
-        return self.neck(self.backbone.features(images, train))
+        return self.neck(self.backbone.features(images, train, removals))
 
     def region_scores(
         self, pyramid: list[Float[Array, "B _Hi _Wi C"]]
@@ -141,17 +147,21 @@ class Detector(Model):
         masks = self.mask_head(regions.reshape(-1, *regions.shape[2:]))
         return masks.reshape(*valid.shape, *masks.shape[1:])
 
-    def features(self, images: Images, train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
+    def features(
+        self, images: Images, train: bool = False, removals: Removals | None = None
+    ) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
         """Returns the normalized map of each stage, at strides 4, 8, 16 and 32."""
-        return self.backbone.features(images, train)
+        return self.backbone.features(images, train, removals)
 
     def clusters(self, images: Images) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the assignments of the backbone, as `PaCaViT.clusters` does."""
         return self.backbone.clusters(images)
 
-    def attention(self, images: Images, blocks: Sequence[str] | None = None) -> dict[str, Float[Array, "B _heads _Hi _Wi _T"]]:
+    def attention(
+        self, images: Images, blocks: Sequence[str] | None = None, removals: Removals | None = None
+    ) -> dict[str, Float[Array, "B _heads _Hi _Wi _T"]]:
         """Returns the attention weights of the backbone, as `PaCaViT.attention` does."""
-        return self.backbone.attention(images, blocks)
+        return self.backbone.attention(images, blocks, removals)
 
 
 def level_anchors(pyramid: list[Float[Array, "B _Hi _Wi C"]]) -> list[Float[Array, "_Ni 4"]]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from paca_jax import ops
 from paca_jax.errors import UserError, nearest
 from paca_jax.models.block import Assignment, Block, Weights
+from paca_jax.models.clustering import Removals, check_removals
 from paca_jax.models.config import PaCaConfig
 from paca_jax.models.layers import Dense, LayerNorm, Stem, Transition
 from paca_jax.models.model import Images, Model, check_images
@@ -42,6 +43,7 @@ class Stage(nn.Module):
         x: Float[Array, "B H W C"],
         assignment: Assignment | None,
         teacher_map: Float[Array, "B H W C"] | None,
+        removals: Removals,
         train: bool,
         weighed: Container[int],
     ) -> tuple[Float[Array, "B H W C"], dict[int, Assignment], dict[int, Weights]]:
@@ -51,11 +53,12 @@ class Stage(nn.Module):
         """
         used = {} if assignment is None else {0: assignment}
         attention = {}
-        block = nn.remat(Block, static_argnums=(3, 4)) if self.remat else Block
+        block = nn.remat(Block, static_argnums=(4, 5)) if self.remat else Block
         for index in range(self.config.depths[self.stage]):
             module = block(self.config, self.stage, index, self.dtype, name=f"block{index}")
+            removal = removals.get(f"stage{self.stage + 1}/block{self.config.assigning_block(self.stage, index)}")
             with ops.in_block(f"stage{self.stage + 1}/block{index}"):
-                x, assignment, weights = module(x, assignment, train, index in weighed)
+                x, assignment, weights = module(x, assignment, removal, train, index in weighed)
             x = constrain_patches(x, self.split_rows)
             if assignment is not None and self.config.computes_assignment(self.stage, index):
                 used[index] = assignment
@@ -85,13 +88,24 @@ class PaCaViT(Model):
     remat: bool = False
     split_rows: bool = False
 
-    def __call__(self, images: Images, train: bool = False) -> Float[Array, "B K"]:
-        """Returns class logits in float32; with `num_classes=0` the pooled features of the last stage."""
-        return self.outputs(images, train).logits
+    def __call__(self, images: Images, train: bool = False, removals: Removals | None = None) -> Float[Array, "B K"]:
+        """Returns class logits in float32; with `num_classes=0` the pooled features of the last stage.
 
-    def features(self, images: Images, train: bool = False) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
-        """Returns each stage's normalized map, at strides 4, 8, 16 and 32."""
-        return self.outputs(images, train).features
+        Args:
+            images: the normalized images.
+            train: whether dropout and stochastic depth are active and BatchNorm uses the statistics of the batch.
+            removals: clusters to answer without, {"stage1/block0": Removal(kept), ...}, by the keys of `clusters`.
+
+        Raises:
+            UserError: if `images` are no such batch, or there are no such clusters to remove.
+        """
+        return self.outputs(images, train, removals=removals).logits
+
+    def features(
+        self, images: Images, train: bool = False, removals: Removals | None = None
+    ) -> list[Float[Array, "B _Hi _Wi _Ci"]]:
+        """Returns each stage's normalized map, at strides 4, 8, 16 and 32; the arguments are those of a call."""
+        return self.outputs(images, train, removals=removals).features
 
     def clusters(self, images: Images) -> dict[str, Float[Array, "B _M _Hi _Wi"]]:
         """Returns the assignments, {"stage1/block0": ...}, of the blocks that compute one (a teacher's: the first block's).
@@ -100,7 +114,9 @@ class PaCaViT(Model):
         """
         return self.outputs(images).clusters
 
-    def attention(self, images: Images, blocks: Sequence[str] | None = None) -> dict[str, Float[Array, "B _heads _Hi _Wi _T"]]:
+    def attention(
+        self, images: Images, blocks: Sequence[str] | None = None, removals: Removals | None = None
+    ) -> dict[str, Float[Array, "B _heads _Hi _Wi _T"]]:
         """Returns attention weights, {"stage1/block0": (B, heads, H, W, M), ...}; each patch's sum to one over the clusters.
 
         They are computed by the plain formula from the model's own projections, whatever the implementation of the attention.
@@ -109,17 +125,21 @@ class PaCaViT(Model):
         Args:
             images: the normalized images.
             blocks: stages and blocks, such as ("stage3", "stage4/block0"); None for every block with clusters.
+            removals: clusters to leave out, as for a call; nothing reads them, so their weights are 0.
 
         Raises:
-            UserError: if there is no such stage or block.
+            UserError: if there is no such stage or block, or there are no such clusters to remove.
         """
-        return self.outputs(images, blocks=chosen_blocks(self.config, blocks)).attention
+        return self.outputs(images, blocks=chosen_blocks(self.config, blocks), removals=removals).attention
 
     @nn.compact
-    def outputs(self, images: Images, train: bool = False, blocks: Sequence[str] = ()) -> Outputs:
+    def outputs(
+        self, images: Images, train: bool = False, blocks: Sequence[str] = (), removals: Removals | None = None
+    ) -> Outputs:
         """Returns logits, features, clusters, and the attention weights of some blocks, at once."""
-        config = self.config
+        config, removals = self.config, removals or {}
         check_images(images, config.image_channels)
+        check_removals(config, removals, len(images))
         x = Stem(config.embed_dims[0], self.dtype, name="stem")(jnp.asarray(images, self.dtype))
         x = constrain_patches(x, self.split_rows)
 
@@ -135,7 +155,7 @@ class PaCaViT(Model):
             name = f"stage{stage + 1}"
             module = Stage(config, stage, self.dtype, self.remat, self.split_rows, name=name)
             weighed = [index for index in range(config.depths[stage]) if f"{name}/block{index}" in blocks]
-            x, used, weights = module(x, assignments[stage], teacher_maps[stage], train, weighed)
+            x, used, weights = module(x, assignments[stage], teacher_maps[stage], removals, train, weighed)
             features.append(x)
             for index, assignment in used.items():
                 clusters[f"{name}/block{index}"] = assignment.reshape(*assignment.shape[:2], *x.shape[1:3])

@@ -6,6 +6,7 @@ from paca_jax.ops.attention.reference import (
     ClusterWeights,
     attend,
     attention_weights,
+    average_clusters,
     gather_clusters,
     patch_attention,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "assign_patches",
     "attend",
     "attention_weights",
+    "average_clusters",
     "batched_nms",
     "binomial_blur",
     "box_area",

@@ -98,8 +98,8 @@ def patch_sources(
     if block not in by_assignment:
         known = nearest(block, list(by_assignment)) if by_assignment else "the model has none"
         raise UserError(
-            f"Expected a block with clusters, got {block!r}; {known}. Choose one of them, or read the weights of plain attention "
-            'by method="attention".'
+            f"Expected a block with clusters, got {block!r}; {known}. Choose one of them, or read the weights of plain "
+            'attention by method="attention".'
         )
     check(not (rollout and block == "head"), "Expected a block of a stage to roll out, got 'head'. Set rollout=False.")
     stage, _, index = block.partition("/block")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from paca_jax.ops.implementation import Implementation
 from paca_jax.ops.nn.dense import dense
@@ -80,6 +80,7 @@ def patch_attention(
     weights: AttentionWeights,
     num_heads: int,
     residual: Residual,
+    kept: Bool[Array, "B M"] | None = None,
 ) -> Float[Array, "B H N T"]:
     """Returns the attention weights that `ops.residual_attention` has for the same arguments, by the plain formula.
 
@@ -88,7 +89,7 @@ def patch_attention(
     """
     patches, tokens = attended_tokens(x, assignment, clusters, residual, None)
     query = project_heads(patches, weights.query, weights.query_bias, num_heads, None)
-    return attention_weights(query, project_heads(tokens, weights.key, weights.key_bias, num_heads, None))
+    return attention_weights(query, project_heads(tokens, weights.key, weights.key_bias, num_heads, None), kept)
 
 
 def attended_tokens(
@@ -125,15 +126,25 @@ def project_heads(
     return constrain(projected.reshape(*x.shape[:2], num_heads, -1), "batch", None, "heads", None)
 
 
+def average_clusters(assignment: Float[Array, "B M N"], kept: Bool[Array, "B M"]) -> Float[Array, "B M N"]:
+    """Returns an assignment in which clusters that are not kept are the mean of those that are (0 if none is)."""
+    factors = kept / jnp.maximum(jnp.sum(kept, axis=-1, keepdims=True), 1)
+    mean = jnp.einsum("bm,bmn->bn", factors, assignment.astype(jnp.float32), precision="highest")
+    return jnp.where(kept[..., None], assignment, mean[:, None].astype(assignment.dtype))
+
+
 def gather_clusters(assignment: Float[Array, "B M N"], patches: Float[Array, "B N C"]) -> Float[Array, "B M C"]:
     """Returns the clusters: for each, the mean of the patches weighted by its assignment."""
     return jnp.einsum("bmn,bnc->bmc", assignment, patches)
 
 
-def attention_weights(query: Float[Array, "B N H D"], key: Float[Array, "B T H D"]) -> Float[Array, "B H N T"]:
-    """Returns softmax(query . key / sqrt(D)) over the T attended tokens."""
+def attention_weights(
+    query: Float[Array, "B N H D"], key: Float[Array, "B T H D"], kept: Bool[Array, "B T"] | None = None
+) -> Float[Array, "B H N T"]:
+    """Returns softmax(query . key / sqrt(D)) over the T attended tokens, or over those that are kept; all 0 if none is."""
     scores = jnp.einsum("bnhd,bthd->bhnt", query * query.shape[-1] ** -0.5, key)
-    return jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(query.dtype)
+    where = None if kept is None else kept[:, None, None]
+    return jax.nn.softmax(scores.astype(jnp.float32), axis=-1, where=where).astype(query.dtype)
 
 
 def attend(weights: Float[Array, "B H N T"], value: Float[Array, "B T H D"]) -> Float[Array, "B N H D"]:
@@ -142,8 +153,12 @@ def attend(weights: Float[Array, "B H N T"], value: Float[Array, "B T H D"]) -> 
 
 
 def attend_plainly(
-    query: Float[Array, "B N H D"], key: Float[Array, "B T H D"], value: Float[Array, "B T H D"], drop: Drop | None
+    query: Float[Array, "B N H D"],
+    key: Float[Array, "B T H D"],
+    value: Float[Array, "B T H D"],
+    drop: Drop | None,
+    kept: Bool[Array, "B T"] | None,
 ) -> Float[Array, "B N H D"]:
-    """Returns each query's mean of the values under its attention weights, which `drop` changes."""
-    weights = attention_weights(query, key)
+    """Returns each query's mean of the kept values under its attention weights, which `drop` changes."""
+    weights = attention_weights(query, key, kept)
     return attend(weights if drop is None else drop(weights), value)
