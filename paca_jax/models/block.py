@@ -7,6 +7,7 @@ Here are the parameters and the options; `ops/attention/reference.py` and `ops/m
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -140,11 +141,11 @@ class Block(nn.Module):
             after.append(lambda branch: branch * scale.astype(self.dtype))
         return ops.Residual(
             norm=NormParameters(name=f"{layer}_norm")(channels) if config.sub_norm or not config.post_norm else None,
-            drop_path_scale=drop_path_scale(rate, len(x)) if train and rate > 0 else None,
+            drop_path_scale=drop_path_scale(rate, x.shape[0]) if train and rate > 0 else None,
             after=tuple(after),
         )
 
-    def _position_embedding(self, shape: tuple[int, ...]) -> Float[Array, "1 H W C"]:
+    def _position_embedding(self, shape: tuple[Any, ...]) -> Float[Array, "1 H W C"]:
         side = self.config.image_size // 4 // 2**self.stage
         table = self.param("position_embedding", linear_init, (side * side, shape[-1]))
         grid = ops.resize_bilinear(table.reshape(1, side, side, -1), (shape[1], shape[2]), align_corners=True)

@@ -62,7 +62,7 @@ class LinearClustering(nn.Module):
 
 
 def _assign(logits: Float[Array, "B H W M"]) -> Float[Array, "B M N"]:
-    return ops.assign_patches(logits.reshape(len(logits), -1, logits.shape[-1]))
+    return ops.assign_patches(logits.reshape(logits.shape[0], -1, logits.shape[-1]))
 
 
 def make_clustering(config: PaCaConfig, stage: int, dtype: DTypeLike) -> nn.Module:

@@ -83,10 +83,10 @@ class Detector(Model):
         """
         check_images(images, self.config.image_channels)
         if image_sizes is None:
-            image_sizes = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (len(images), 2))
-        elif image_sizes.shape != (len(images), 2):
+            image_sizes = jnp.broadcast_to(jnp.array(images.shape[1:3], jnp.int32), (images.shape[0], 2))
+        elif image_sizes.shape != (images.shape[0], 2):
             raise UserError(
-                f"Expected image_sizes of shape ({len(images)}, 2), a height and width for each image, got "
+                f"Expected image_sizes of shape ({images.shape[0]}, 2), a height and width for each image, got "
                 f"{tuple(image_sizes.shape)}. Pass one for each."
             )
         pyramid = self.pyramid(images, removals=removals)

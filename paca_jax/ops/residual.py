@@ -42,7 +42,7 @@ class Residual(NamedTuple):
 
     def scales(self, x: Images) -> Float[Array, "B"]:
         """Returns the factor of each image."""
-        return jnp.ones(len(x), jnp.float32) if self.drop_path_scale is None else self.drop_path_scale
+        return jnp.ones(x.shape[0], jnp.float32) if self.drop_path_scale is None else self.drop_path_scale
 
     def refusal(self) -> str | None:
         """Returns why kernels that fuse a whole branch do not take this one, as a clause, or None if they do."""

@@ -38,8 +38,8 @@ class RegionProposals(nn.Module):
         scores, deltas = [], []
         for x in pyramid:
             x = jax.nn.relu(self.conv(x))
-            scores.append(self.score(x).reshape(len(x), -1).astype(jnp.float32))
-            deltas.append(self.delta(x).reshape(len(x), -1, 4).astype(jnp.float32))
+            scores.append(self.score(x).reshape(x.shape[0], -1).astype(jnp.float32))
+            deltas.append(self.delta(x).reshape(x.shape[0], -1, 4).astype(jnp.float32))
         return scores, deltas
 
 
@@ -53,12 +53,12 @@ class BoxHead(nn.Module):
     @nn.compact
     def __call__(self, regions: Float[Array, "N 7 7 C"]) -> tuple[Float[Array, "N K1"], Float[Array, "N K 4"]]:
         """Returns the logits and deltas in float32."""
-        x = regions.reshape(len(regions), -1)
+        x = regions.reshape(regions.shape[0], -1)
         for index in range(2):
             x = jax.nn.relu(Dense(self.channels, dtype=self.dtype, kernel_init=xavier_init, name=f"hidden{index}")(x))
         logits = Dense(self.num_classes + 1, dtype=self.dtype, kernel_init=nn.initializers.normal(0.01), name="score")(x)
         deltas = Dense(4 * self.num_classes, dtype=self.dtype, kernel_init=nn.initializers.normal(0.001), name="delta")(x)
-        return logits.astype(jnp.float32), deltas.reshape(len(regions), -1, 4).astype(jnp.float32)
+        return logits.astype(jnp.float32), deltas.reshape(regions.shape[0], -1, 4).astype(jnp.float32)
 
 
 class SplitCells(nn.Module):

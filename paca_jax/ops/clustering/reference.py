@@ -35,7 +35,7 @@ def conv_clustering(
     active = depthwise_gelu(patches, depthwise, depthwise_bias, False, implementation)
     mixed = gelu(dense(active, pointwise, pointwise_bias, implementation))
     logits = dense(mixed, project, None, implementation)
-    return assign_patches(logits.reshape(len(x), -1, project.shape[1]))
+    return assign_patches(logits.reshape(x.shape[0], -1, project.shape[1]))
 
 
 def assign_patches(logits: Float[Array, "B N M"]) -> Float[Array, "B M N"]:

@@ -42,7 +42,7 @@ def roi_align(features: Float[Array, "H W C"], boxes: Float[Array, "N 4"], strid
         UserError: the arrays have other shapes, or there are no bins.
     """
     check_shapes({"features": (features, "H W C"), "boxes": (boxes, "N 4")})
-    valid = jnp.ones((1, len(boxes)), bool)
+    valid = jnp.ones((1, boxes.shape[0]), bool)
     return pyramid_roi_align([features[None]], boxes[None], valid, out, (stride,))[0]
 
 
@@ -74,7 +74,7 @@ def pyramid_roi_align(
     if isinstance(out, bool) or not isinstance(out, int) or out < 1:
         raise UserError(f"Expected out to be a whole number of bins above 0, got {out!r}. Correct it.")
     if not boxes.shape[1]:
-        return jnp.zeros((len(boxes), 0, out, out, levels[0].shape[-1]), levels[0].dtype)
+        return jnp.zeros((boxes.shape[0], 0, out, out, levels[0].shape[-1]), levels[0].dtype)
     boxes = jnp.where(valid[..., None], boxes, 0).astype(jnp.float32)
     level = jnp.where(valid, pyramid_level(boxes, len(levels)), len(levels))
     return _pyramid(out, tuple(strides), tuple(levels), boxes, level)
@@ -164,7 +164,7 @@ def _pyramid(
         return pooled.astype(levels[0].dtype)
 
     pooled = jnp.moveaxis(jax.lax.map(pool, (chunks.boxes, chunks.level)), 0, 1)
-    pooled = pooled.reshape(len(boxes), -1, *pooled.shape[3:])
+    pooled = pooled.reshape(boxes.shape[0], -1, *pooled.shape[3:])
     return _reorder(pooled, jnp.argsort(chunks.order, axis=1))
 
 

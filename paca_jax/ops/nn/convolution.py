@@ -47,7 +47,7 @@ def _kernel_gradient(x: Array, kernel: Array, dy: Array, stride: int) -> Float[A
 
     def product(i: int) -> Float[Array, "KC D"]:
         taps = [maps[:, i : i + height : stride, j : j + width : stride] for j in range(columns)]
-        patches = jnp.concatenate(taps, -1).reshape(len(gradients), -1)
+        patches = jnp.concatenate(taps, -1).reshape(gradients.shape[0], -1)
         return jax.lax.dot_general(patches, gradients, (((0,), (0,)), ((), ())))
 
     return jnp.stack([product(i) for i in range(rows)]).reshape(kernel.shape)

@@ -20,7 +20,7 @@ def layer_norm(
     `"xla_cpu"` has a gradient that is written out, in reverse mode only. `"pallas_tpu"` are two kernels, for patches that the
     mesh does not split over its `model` axis; `"pallas_gpu"` is one, for the gradient.
     """
-    patches = x.reshape(len(x), -1, x.shape[-1])
+    patches = x.reshape(x.shape[0], -1, x.shape[-1])
 
     def refusal() -> str | None:
         from paca_jax.ops.norm import tpu  # with Pallas, which takes long to import
