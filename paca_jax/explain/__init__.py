@@ -5,6 +5,7 @@ from paca_jax.explain.colors import mask_png, palette
 from paca_jax.explain.columns import LARGEST
 from paca_jax.explain.detections import Found, detection_overlay, detection_sheet
 from paca_jax.explain.heat import overlay
+from paca_jax.explain.inspection.cluster_effects import ClusterEffects, RemovalCurves, cluster_effects, removal_curves
 from paca_jax.explain.inspection.patch_sources import compose_maps, patch_sources, roll_out_maps
 from paca_jax.explain.marking import Marked
 from paca_jax.explain.png import to_png
@@ -13,9 +14,12 @@ from paca_jax.explain.selection import cluster_strengths, strongest_clusters
 
 __all__ = [
     "LARGEST",
+    "ClusterEffects",
     "Found",
     "Marked",
+    "RemovalCurves",
     "Segments",
+    "cluster_effects",
     "cluster_sheet",
     "cluster_strengths",
     "compose_maps",
@@ -25,6 +29,7 @@ __all__ = [
     "overlay",
     "palette",
     "patch_sources",
+    "removal_curves",
     "roll_out_maps",
     "segment_overlay",
     "segment_sheet",

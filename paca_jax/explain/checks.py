@@ -1,4 +1,4 @@
-"""Checks of what callers pass to draw: pictures, arrays, sequences and variables. What does not fit raises a `UserError`."""
+"""Checks of what callers pass: pictures, arrays, sequences, models and variables. What does not fit raises a `UserError`."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from PIL import Image
 
 from paca_jax.errors import UserError, check, summary
 from paca_jax.fields import check_value
+from paca_jax.models import PaCaViT
 from paca_jax.models.variables import Place, abstract_variables, check_fit
 
 # Kinds of numbers in words, each with NumPy's and JAX's types of them.
@@ -50,6 +51,22 @@ def rgb(picture: Image.Image) -> Image.Image:
         return picture.convert("RGB")
     except ValueError as error:
         raise UserError(f"Expected a picture of gray or color, got Pillow's mode {picture.mode!r}. Convert it.") from error
+
+
+def check_classifier(model: Any, variables: Any) -> None:
+    """Checks that a model has a classifier, and that variables are its own.
+
+    Raises:
+        UserError: if not.
+    """
+    if not isinstance(model, PaCaViT):
+        raise UserError(
+            f"Expected a model with a classifier, got {type(model).__name__}. Pass one of create_model or load; `paca predict` "
+            "draws what segmentors and detectors find."
+        )
+    if model.config.num_classes == 0:
+        raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
+    check_variables(model, variables)
 
 
 def check_variables(model: Any, variables: object) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from paca_jax import data
 from paca_jax.errors import UserError, check, nearest, shorten
-from paca_jax.explain.checks import WHOLE, check_variables, checked_array, checked_items, checked_names, rgb
+from paca_jax.explain.checks import WHOLE, check_classifier, checked_array, checked_items, checked_names, rgb
 from paca_jax.explain.drawing import Answer, Row, draw_sheet
 from paca_jax.explain.heat import overlay
 from paca_jax.explain.selection import strongest_clusters
@@ -53,7 +53,7 @@ def sheet(
     Raises:
         UserError: if a picture cannot be read, or as for `cluster_sheet`.
     """
-    _check_model(model, variables)
+    check_classifier(model, variables)
     single = isinstance(pictures, str | bytes | os.PathLike | Image.Image | np.ndarray)
     listed: Sequence[Any] = [pictures] if single else checked_items("pictures", pictures)
     shown = [data.read_picture(picture, model.config.image_channels) for picture in listed]
@@ -98,7 +98,7 @@ def cluster_sheet(
     """
     check_value("clusters_per_image", clusters_per_image, _Columns)
     check_value("block", block, str | None)
-    _check_model(model, variables)
+    check_classifier(model, variables)
     class_names, shown = checked_names(class_names), [rgb(picture) for picture in checked_items("pictures", pictures)]
     labels = None if labels is None else checked_array("labels", labels, WHOLE, ("B",), least=0).tolist()
     _check_counts(model, shown, images, class_names, labels)
@@ -134,17 +134,6 @@ def _known_block(known: list[str], block: str | None) -> str:
     if block is not None and block not in known:
         raise UserError(f"Expected a block with an assignment, got {block!r}; {nearest(block, known)}. Choose one of them.")
     return known[0] if block is None else block
-
-
-def _check_model(model: Any, variables: Any) -> None:
-    if not isinstance(model, PaCaViT):
-        raise UserError(
-            f"Expected a model with a classifier, got {type(model).__name__}. Pass one of create_model or load; `paca predict` "
-            "draws what segmentors and detectors find."
-        )
-    if model.config.num_classes == 0:
-        raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
-    check_variables(model, variables)
 
 
 def _check_counts(
