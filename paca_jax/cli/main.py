@@ -30,6 +30,7 @@ COMMANDS = {
     "train": Command("paca_jax.cli.train", "train the model of a config"),
     "evaluate": Command("paca_jax.cli.train", "evaluate a run, or given weights", ("--mode=eval",)),
     "predict": Command("paca_jax.cli.predict", "find classes, segments or objects in pictures"),
+    "explain": Command("paca_jax.cli.explain", "measure what clusters do for a classifier's answers"),
     "convert": Command("paca_jax.cli.convert", "convert weights to and from PyTorch"),
     "push": Command("paca_jax.cli.push", "upload a model to the Hugging Face Hub"),
     "prepare": Command("paca_jax.data.prepare", "download and prepare a TFDS data set"),

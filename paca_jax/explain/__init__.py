@@ -5,7 +5,15 @@ from paca_jax.explain.colors import mask_png, palette
 from paca_jax.explain.columns import LARGEST
 from paca_jax.explain.detections import Found, detection_overlay, detection_sheet
 from paca_jax.explain.heat import overlay
-from paca_jax.explain.inspection.cluster_effects import ClusterEffects, RemovalCurves, cluster_effects, removal_curves
+from paca_jax.explain.inspection.cluster_effects import (
+    BlockEffects,
+    ClusterEffects,
+    RemovalCurves,
+    block_effects,
+    cluster_effects,
+    removal_curves,
+)
+from paca_jax.explain.inspection.effect_report import effect_report, effect_tables
 from paca_jax.explain.inspection.patch_sources import compose_maps, patch_sources, roll_out_maps
 from paca_jax.explain.marking import Marked
 from paca_jax.explain.png import to_png
@@ -14,17 +22,21 @@ from paca_jax.explain.selection import cluster_strengths, strongest_clusters
 
 __all__ = [
     "LARGEST",
+    "BlockEffects",
     "ClusterEffects",
     "Found",
     "Marked",
     "RemovalCurves",
     "Segments",
+    "block_effects",
     "cluster_effects",
     "cluster_sheet",
     "cluster_strengths",
     "compose_maps",
     "detection_overlay",
     "detection_sheet",
+    "effect_report",
+    "effect_tables",
     "mask_png",
     "overlay",
     "palette",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from paca_jax.errors import UserError, nearest
+from paca_jax.errors import UserError, check, nearest
 from paca_jax.explain.checks import WHOLE, check_classifier, checked_array
 from paca_jax.explain.inspection.patch_sources import assignments_of_blocks
 from paca_jax.fields import Range, check_value
@@ -70,6 +70,32 @@ class RemovalCurves(NamedTuple):
     def area(self, curve: Float[np.ndarray, "*A S"]) -> Float[np.ndarray, "*A"]:
         """Returns the mean of a curve over the fraction of clusters, from 0 to 1."""
         return np.trapezoid(curve, self.counts / self.counts[-1], axis=-1)
+
+
+class BlockEffects(NamedTuple):
+    """The effects of the clusters of one assignment, and the curves in the order of these effects."""
+
+    effects: ClusterEffects
+    curves: RemovalCurves
+
+
+def block_effects(
+    model: PaCaViT, variables: dict[str, PyTree], images: Float[Array, "B H W C"], *, by_mean: bool = False
+) -> dict[str, BlockEffects]:
+    """Returns the effects and curves of every assignment of a classifier, by the block that computes it.
+
+    The arguments are those of `cluster_effects`; the curves mask clusters with `by_mean`, too.
+
+    Raises:
+        UserError: as for `cluster_effects`, or if the model has no clusters.
+    """
+    found = {}
+    check_classifier(model, variables)
+    for block in _assigning(model):
+        effects = cluster_effects(model, variables, images, block, by_mean=by_mean)
+        found[block] = BlockEffects(effects, removal_curves(model, variables, images, block, effects.order))
+    check(bool(found), "Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
+    return found
 
 
 def cluster_effects(
@@ -160,11 +186,16 @@ def _checked_count(model: Any, variables: Any, images: Any, block: Any, batch_si
     check_images(images, model.config.image_channels)
     check_value("batch_size", batch_size, _BatchSize)
     check_value("block", block, str)
-    known = list(dict.fromkeys(assignments_of_blocks(model).values()))
+    known = _assigning(model)
     if block not in known:
         clause = nearest(block, known) if known else "the model has none"
         raise UserError(f"Expected a block that computes an assignment, got {block!r}; {clause}. Choose one of them.")
     return model.config.clusters[int(block.partition("/")[0].removeprefix("stage")) - 1]
+
+
+def _assigning(model: PaCaViT) -> list[str]:
+    """Returns the blocks that compute an assignment."""
+    return list(dict.fromkeys(assignments_of_blocks(model).values()))
 
 
 def _answers(
