@@ -80,15 +80,15 @@ def segment_sheet(rows: Sequence[Segments], class_names: Sequence[str]) -> Image
 
 
 def _strip(row: Segments, shown: Image.Image) -> Strip:
-    pictures = [shown, _colored(shown, row.labels)]
+    pictures = [shown, colored(shown, row.labels)]
     if row.truth is None:
         return Strip(pictures)
     counts = row.truth != IGNORED
     right = f"{(row.labels == row.truth)[counts].mean():.1%} of the pixels right" if counts.any() else ""
-    return Strip([*pictures, _colored(shown, row.truth)], right)
+    return Strip([*pictures, colored(shown, row.truth)], right)
 
 
-def _colored(picture: Image.Image, labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
+def colored(picture: Image.Image, labels: UInt8[np.ndarray, "H W"]) -> Image.Image:
     """Returns the picture in gray with colored classes and a thin line around each region; pixels without a class stay gray."""
     fine = np.asarray(Image.fromarray(labels).resize(picture.size, Image.Resampling.NEAREST))
     gray = np.asarray(picture.convert("L"), np.float32)[..., None]

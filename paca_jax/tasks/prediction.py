@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -73,12 +72,8 @@ def _classification(loaded: Loaded) -> Predictor:
     kinds = ("clusters",) if any(model.config.clusters) else ()
 
     def classify(picture: Image.Image) -> Prediction:
-        image = data.preprocess(picture, model)
-        images = {}
-        if kinds:
-            sheet = explain.cluster_sheet(model, variables, [picture], jnp.asarray(image)[None], classes)
-            images["clusters"] = explain.to_png(sheet)
-        return _ranked(classify_image(model, variables, image), classes, TOP, images)
+        images = {"clusters": explain.to_png(explain.sheet(model, variables, picture, classes))} if kinds else {}
+        return _ranked(classify_image(model, variables, data.preprocess(picture, model)), classes, TOP, images)
 
     return Predictor(kinds, classify)
 
@@ -89,16 +84,20 @@ def _segmentation(loaded: Loaded) -> Predictor:
     model: Any = loaded.model
     config = model.config
     transform = data.eval_transform(config)
+    has_clusters = config.head == "paca" or any(config.backbone.clusters)
+    kinds = ("mask", "overlay", "clusters") if has_clusters else ("mask", "overlay")
 
     def segment(picture: Image.Image) -> Prediction:
         shown = data.convert_image(picture, config.image_channels)
         labels = segment_picture(model, variables, shown, transform, Viewing())
         overlay = explain.to_png(explain.segment_overlay(picture, labels, classes))
         images = {"mask": explain.mask_png(labels, config.num_classes), "overlay": overlay}
+        if "clusters" in kinds:
+            images["clusters"] = explain.to_png(explain.sheet(model, variables, picture, classes))
         fractions = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
         return _ranked(fractions, classes, int(np.count_nonzero(fractions)), images)
 
-    return Predictor(("mask", "overlay"), segment)
+    return Predictor(kinds, segment)
 
 
 def _detection(loaded: Loaded, score: float) -> Predictor:
@@ -107,19 +106,23 @@ def _detection(loaded: Loaded, score: float) -> Predictor:
     model: Any = loaded.model
     config = model.config
     transform = data.eval_transform(config)
+    kinds = ("overlay", "clusters") if any(config.backbone.clusters) else ("overlay",)
 
     def detect(picture: Image.Image) -> Prediction:
         found = detect_in_picture(model, variables, data.convert_image(picture, config.image_channels), transform)
         overlay = explain.to_png(explain.detection_sheet([to_draw(picture, found, score=score)], classes))
+        images = {"overlay": overlay}
+        if "clusters" in kinds:
+            images["clusters"] = explain.to_png(explain.sheet(model, variables, picture, classes, score=score))
         entries = [
             {"name": classes[label], "score": probability, "box": box}
             for label, probability, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
         ]
         counts = Counter(entry["name"] for entry in entries if entry["score"] > score)
         line = ", ".join(f"{count} x {name}" for name, count in counts.most_common(TOP))
-        return Prediction(entries, line or f"no object with a score above {score:g}", {"overlay": overlay})
+        return Prediction(entries, line or f"no object with a score above {score:g}", images)
 
-    return Predictor(("overlay",), detect)
+    return Predictor(kinds, detect)
 
 
 def _ranked(values: np.ndarray, classes: Sequence[str], count: int, images: dict[str, bytes]) -> Prediction:

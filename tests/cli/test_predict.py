@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paca_jax import create_model
+from paca_jax import create_model, explain, load
 from paca_jax.checkpoints import write_state_dict
 from paca_jax.checkpoints.workdir import write_variables
 from paca_jax.cli import convert
@@ -89,6 +89,8 @@ def test_a_segmentor(places, tmp_path):
         shares = {entry["name"]: entry["share"] for entry in found[str(path)]}
         assert shares == pytest.approx({f"class {k}": np.mean(labels == k) for k in np.unique(labels)})
         assert Image.open(tmp_path / f"{name}.overlay.png").size[0] > 320
+        expected = explain.sheet(*load(root / "segmentor.safetensors"), path, [f"class {k}" for k in range(3)])
+        assert (tmp_path / f"{name}.clusters.png").read_bytes() == explain.to_png(expected)
 
 
 def test_a_detector(places, tmp_path, capsys):
@@ -108,6 +110,16 @@ def test_a_detector(places, tmp_path, capsys):
     said = capsys.readouterr().out.split(": ", 1)[1].splitlines()[0]
     assert sum(int(part.split(" x ")[0]) for part in said.split(", ")) == sum(score > 0.5 for score in scores) > 0
     assert Image.open(tmp_path / "photo.overlay.png").size[0] > 640
+    expected = explain.sheet(*load(root / "detector.safetensors"), pictures[1], [f"class {k}" for k in range(3)])
+    assert (tmp_path / "photo.clusters.png").read_bytes() == explain.to_png(expected)
+
+
+def test_a_segmentor_without_clusters_has_no_picture_of_them(places, tmp_path):
+    recipe = SEGMENTOR | {"name": "upernet_nano", "clusters": [0, 0, 0, 0]}
+    model = create_model(**recipe)
+    write_state_dict(tmp_path / "w.safetensors", to_torch(golden.random_variables(model), model), recipe)
+    _predict(tmp_path / "w.safetensors", places[1][:1], tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"photo.mask.png", "photo.overlay.png"}
 
 
 def test_the_score_of_shown_objects(places, tmp_path, capsys):
@@ -120,14 +132,15 @@ def test_the_score_of_shown_objects(places, tmp_path, capsys):
     for score in (0, middle, 0.5, 1):
         out = tmp_path / str(score)
         assert _predict(place, [picture], out, f"--score={score}")[str(picture)] == entries
-        drawn.append((out / "photo.overlay.png").read_bytes())
+        drawn.append([(out / f"photo.{kind}.png").read_bytes() for kind in ("overlay", "clusters")])
         said = capsys.readouterr().out.split(": ", 1)[1].splitlines()[0]
         if count := sum(entry["score"] > score for entry in entries):
             assert sum(int(part.split(" x ")[0]) for part in said.split(", ")) == count
         else:
             assert said == f"no object with a score above {score}"
-    assert drawn[0] != drawn[1] != drawn[3] != drawn[0]
-    assert drawn[2] == (tmp_path / "usual" / "photo.overlay.png").read_bytes()
+    for one, other in ((0, 1), (1, 3), (3, 0)):
+        assert all(a != b for a, b in zip(drawn[one], drawn[other], strict=True))
+    assert drawn[2] == [(tmp_path / "usual" / f"photo.{kind}.png").read_bytes() for kind in ("overlay", "clusters")]
 
 
 @pytest.mark.parametrize(

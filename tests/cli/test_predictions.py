@@ -60,7 +60,7 @@ def _refused(result, *names):
     return status == 2 and error.count("\n") == 1 and all(name in error for name in names)
 
 
-@pytest.mark.parametrize("name", ["a.mask.png", "b.overlay.png"])
+@pytest.mark.parametrize("name", ["a.mask.png", "b.overlay.png", "b.clusters.png"])
 def test_files_of_others_are_replaced_only_when_asked(folder, predict, name):
     (folder / name).write_bytes(b"ground truth")
     before = _files(folder)
@@ -135,6 +135,7 @@ def test_predictions_of_earlier_versions_are_replaced_by_those_for_the_same_pict
     assert [entry["name"] for entry in json.loads((folder / "predictions.json").read_text())["files/"]] == [
         "a.mask.png",
         "a.overlay.png",
+        "a.clusters.png",
     ]
 
 

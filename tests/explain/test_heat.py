@@ -30,7 +30,16 @@ def test_a_uniform_map_shows_the_dim_picture_alone():
     picture = Image.fromarray(np.linspace(0, 255, 256, dtype=np.uint8).reshape(16, 16))
     drawn = np.asarray(explain.overlay(picture, np.full((4, 4), 1 / 16)), np.float32)
     assert np.all(np.diff(drawn.reshape(256, 3).mean(axis=1)) >= 0)
-    assert drawn[-1, -1].mean() > drawn[0, 0].mean() + 100
+    assert drawn[-1, -1].mean() > drawn[0, 0].mean() + 80
+
+
+def test_no_picture_is_as_dark_as_black_or_as_bright_as_the_most_weight():
+    heat = np.zeros((4, 4))
+    heat[0, 0] = 1
+    for level in (0, 255):
+        drawn = np.asarray(explain.overlay(Image.new("L", (40, 40), level), heat), float) @ [0.2126, 0.7152, 0.0722]
+        assert 40 < drawn[-1, -1] < 140
+        assert drawn[0, 0] > 200
 
 
 def test_the_colors_become_lighter():

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,8 +33,10 @@ def test_true_labels_are_drawn():
 
 
 def test_another_block_gives_other_heat_maps():
-    assert sheet(block="stage1/block0") == sheet()
-    assert sheet(block="stage2/block0") != sheet()
+    both, first, second = sheet(1), sheet(1, block="stage1/block0"), sheet(1, block="stage2/block0")
+    assert first.size == second.size
+    assert first != second
+    assert both.height > first.height + 150
 
 
 def test_images_of_another_shape_keep_their_proportions():
@@ -105,15 +108,18 @@ def test_one_call_draws_what_preprocess_and_cluster_sheet_do(photo):
     expected = explain.cluster_sheet(model, variables, [upright], images, NAMES)
     for picture in (photo, str(photo), photo.read_bytes(), Image.open(photo), np.asarray(upright)):
         assert explain.sheet(model, variables, picture, NAMES) == expected
-    both = explain.sheet(model, variables, [photo, *smooth(1)], NAMES, block="stage2/block0", clusters_per_image=2)
-    assert both.height > expected.height + 150
+    both = explain.sheet(model, variables, [photo, *smooth(1)], NAMES, clusters_per_image=2)
+    assert both.height > expected.height + 300
+    assert both.width < expected.width
 
 
 def test_without_names_classes_are_those_of_imagenet_or_numbers(photo, drawn_texts, caplog):
     explain.sheet(*nano(), photo)
     assert any(text.startswith("class ") for text in drawn_texts)
     explain.sheet(*nano(num_classes=1000), photo)
-    assert any(name.startswith(text.rstrip(".…")) for text in drawn_texts[-6:] for name in IMAGENET_CLASSES)
+    place = drawn_texts.index("classes by probability", drawn_texts.index("classes by probability") + 1)
+    for text in drawn_texts[place + 2 : place + 7 : 2]:
+        assert any(name.startswith(text.rstrip(".…")) for name in IMAGENET_CLASSES)
     assert "takes the names of ImageNet-1k" in caplog.text
 
 
@@ -136,5 +142,5 @@ def test_pictures_that_cannot_be_read_are_told(pictures, message):
 
 
 def test_other_models_are_told():
-    with pytest.raises(UserError, match=r"a model with a classifier, got Segmentor.*paca predict"):
-        explain.sheet(paca_jax.create_model("pacahead_nano"), {}, smooth(1), NAMES)
+    with pytest.raises(UserError, match=r"a classifier, segmentor or detector, got Dense.*create_model or load"):
+        explain.sheet(nn.Dense(3), {}, smooth(1), NAMES)

@@ -179,8 +179,8 @@ def test_wrong_arguments_of_the_selection_are_rejected(arguments, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model": None}, "Expected a model with a classifier, got NoneType"),
-        ({"model": "pacavit_nano"}, "Expected a model with a classifier, got str"),
+        ({"model": None}, "Expected a classifier, segmentor or detector, got NoneType"),
+        ({"model": "pacavit_nano"}, "Expected a classifier, segmentor or detector, got str"),
         ({"variables": None}, "Expected variables as a dict, got NoneType"),
         ({"variables": {}}, "The weights do not fit the model. missing"),
         (

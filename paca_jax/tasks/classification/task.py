@@ -15,7 +15,7 @@ from paca_jax.tasks.base import LossOutput, Task
 from paca_jax.tasks.classification.loss import cross_entropy
 from paca_jax.tasks.classification.metrics import EvalMetrics
 
-REPORT_EXAMPLES = 8
+REPORT_EXAMPLES = 5
 
 
 class Classification(Task):

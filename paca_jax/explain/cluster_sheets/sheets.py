@@ -1,0 +1,263 @@
+"""Sheets of pictures with the answers of a model and the most selective clusters of every stage."""
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+from PIL import Image
+
+from paca_jax import data, ops
+from paca_jax.errors import UserError, check, nearest, shorten
+from paca_jax.explain.checks import WHOLE, check_variables, checked_array, checked_items, checked_names, rgb
+from paca_jax.explain.cluster_sheets.answers import HEAD, AnyModel, Seen, answer, outputs, stride
+from paca_jax.explain.cluster_sheets.layout import Row, StageMaps, draw_sheet
+from paca_jax.explain.heat import overlay_part
+from paca_jax.explain.selection import strongest_clusters
+from paca_jax.fields import Range, check_value
+from paca_jax.models import Detector, PaCaViT, Segmentor
+from paca_jax.models.model import check_images
+
+# The longer side of a picture in pixels; larger where the answer has places, which are drawn in it.
+_CELL, _LARGE_CELL = 160, 208
+_SCORE = 0.5  # the score above which the objects of a detector are usually drawn
+# The mean weight of a cluster over the patches of a picture, relative to a uniform one: with less it gathers the padding.
+_LEAST_INSIDE = 0.5
+
+_Columns = Annotated[int, Range(1, 100)]
+_Score = Annotated[float, Range(0, 1)]
+
+
+def sheet(
+    model: AnyModel,
+    variables: dict[str, PyTree],
+    pictures: data.Picture | Sequence[data.Picture],
+    class_names: Sequence[str] | None = None,
+    *,
+    clusters_per_image: int = 4,
+    block: str | None = None,
+    score: float | None = None,
+) -> Image.Image:
+    """Draws what a model sees in your own pictures: for each its answer, and each stage's strongest clusters as heat maps.
+
+    Args:
+        model: a classifier, segmentor or detector with clusters, as from `paca_jax.load`.
+        variables: the variables of the model.
+        pictures: one picture, or several in a list: paths, bytes of image files, Pillow images, or uint8 arrays (H, W, C).
+        class_names: the names of the model's classes, in order, as from `paca_jax.class_names`. Default: those of ImageNet,
+            ADE20K or COCO for a classifier, segmentor or detector with as many classes, which a warning says, otherwise
+            numbers.
+        clusters_per_image: as for `cluster_sheet`.
+        block: as for `cluster_sheet`.
+        score: as for `cluster_sheet`.
+
+    Returns:
+        An RGB picture, as `cluster_sheet` draws it.
+
+    Raises:
+        UserError: if a picture cannot be read, or as for `cluster_sheet`.
+    """
+    _check_model(model, variables)
+    single = isinstance(pictures, str | bytes | os.PathLike | Image.Image | np.ndarray)
+    listed: Sequence[Any] = [pictures] if single else checked_items("pictures", pictures)
+    seen = [_seen(model, data.read_picture(picture, model.config.image_channels)) for picture in listed]
+    check(bool(seen), "Expected at least one picture to draw, got none. Pass one.")
+    if class_names is None:
+        data_set = {Segmentor: "ADE20K", Detector: "COCO"}.get(type(model), "ImageNet-1k")
+        class_names = data.assumed_names(model.config.num_classes, data_set)
+    return _draw(model, variables, seen, class_names, None, clusters_per_image, block, score)
+
+
+def cluster_sheet(
+    model: AnyModel,
+    variables: dict[str, PyTree],
+    pictures: Sequence[Image.Image],
+    images: Float[Array, "B H W C"],
+    class_names: Sequence[str],
+    labels: Sequence[int] | None = None,
+    clusters_per_image: int = 4,
+    block: str | None = None,
+    score: float | None = None,
+) -> Image.Image:
+    """Draws the picture, the model's answer and the strongest clusters of each stage for every image.
+
+    The answer is that of the kind of model: the three likeliest classes of a classifier; the classes of a segmentor by area,
+    and its segments; the objects of a detector by score, and their boxes and masks. Below each other beside it are the stages
+    that have clusters: in each, its strongest clusters that differ from each other (see `strongest_clusters`) as heat maps over
+    the picture. There may be fewer than `clusters_per_image`. A caption has the number of the cluster, and its largest weight
+    in multiples of a uniform one. Clusters of a PaCa head are the classes, and have their names.
+
+    Args:
+        model: a classifier, segmentor or detector with clusters.
+        variables: the variables of the model.
+        pictures: the B pictures that `images` were made from, in any size. If `images` have a classifier's native size, as from
+            `paca_jax.preprocess`, the part of a picture that it keeps is drawn, otherwise the whole picture.
+        images: the normalized images, not padded.
+        class_names: the names of the model's classes, in order.
+        labels: for a classifier, the true classes, if known.
+        clusters_per_image: the largest number of heat maps in a row, 1 to 100.
+        block: the one assignment to draw, a key of `model.apply(variables, images, method="clusters")`; None for the first of
+            each stage.
+        score: for a detector, the score above which objects are drawn, 0 to 1; None for one half.
+
+    Returns:
+        An RGB picture with a header; each stage of each image takes about 210 pixels of its height.
+
+    Raises:
+        UserError: if the model has no classes, other variables, no clusters or no such block; if the numbers of pictures,
+            images, names and labels do not agree; if labels or a score do not fit the kind of model; or if one of these is of
+            another type, or out of range.
+    """
+    _check_model(model, variables)
+    class_names, shown = checked_names(class_names), [rgb(picture) for picture in checked_items("pictures", pictures)]
+    labels = None if labels is None else checked_array("labels", labels, WHOLE, ("B",), least=0).tolist()
+    _check_counts(model, shown, images, labels)
+    size = (images.shape[1], images.shape[2])
+    seen = [
+        Seen(_cell(model, _seen_by_model(picture, model, size), size), image, size)
+        for picture, image in zip(shown, images, strict=True)
+    ]
+    return _draw(model, variables, seen, class_names, labels, clusters_per_image, block, score)
+
+
+def _draw(
+    model: AnyModel,
+    variables: dict[str, PyTree],
+    seen: Sequence[Seen],
+    class_names: Sequence[str],
+    labels: Sequence[int] | None,
+    columns: int,
+    block: str | None,
+    score: float | None,
+) -> Image.Image:
+    check_value("clusters_per_image", columns, _Columns)
+    check_value("block", block, str | None)
+    check_value("score", score, _Score | None)
+    if score is not None and not isinstance(model, Detector):
+        raise UserError(
+            f"Expected a detector with a score, got a {type(model).__name__}, which finds no objects. Leave it out."
+        )
+    class_names, classes = checked_names(class_names), model.config.num_classes
+    if len(class_names) != classes:
+        raise UserError(f"Expected the names of the model's {classes} classes, got {len(class_names)}. Pass one for each.")
+    rows = []
+    for index, image in enumerate(seen):
+        found, assignments = outputs(model, variables, image)
+        label = None if labels is None else labels[index]
+        stages = [
+            _stage(known, assignments[known], image, columns, class_names) for known in _drawn_blocks(list(assignments), block)
+        ]
+        rows.append(
+            Row(image.picture, answer(model, found, image, class_names, label, _SCORE if score is None else score), stages)
+        )
+    return draw_sheet(rows, columns)
+
+
+def _stage(
+    block: str, assignment: Float[np.ndarray, "M H W"], seen: Seen, columns: int, class_names: Sequence[str]
+) -> StageMaps:
+    """Returns the heading of an assignment and the heat maps of its strongest clusters, without a picture's padding."""
+    part = (seen.size[0] / stride(block), seen.size[1] / stride(block))
+    rows, width = (math.ceil(side) for side in part)
+    inside = assignment[:, :rows, :width]
+    weights = inside.sum((1, 2), keepdims=True)
+    inside = inside / np.where(weights > 0, weights, 1)
+    heat_maps = []
+    gathered = weights * (assignment[0].size / inside[0].size) >= _LEAST_INSIDE
+    for cluster in chosen_clusters(np.where(gathered, inside, np.nan), columns):
+        name = class_names[cluster] if block == HEAD else f"cluster {cluster}"
+        peak = float(inside[cluster].max() * rows * width)
+        heat_maps.append(
+            (
+                f"{name} · {peak:.2g}x" if peak < 10 else f"{name} · {peak:.0f}x",
+                overlay_part(seen.picture, inside[cluster], part),
+            )
+        )
+    place = "PaCa head" if block == HEAD else block.replace("stage", "Stage ").replace("/block", ", block ")
+    kind = "the classes are the clusters" if block == HEAD else f"{len(assignment)} clusters"
+    return StageMaps(f"{place}: {kind}, {rows}x{width} patches", heat_maps)
+
+
+def chosen_clusters(assignment: Float[np.ndarray, "M H W"], count: int) -> list[int]:
+    """Returns the clusters of one image to draw: at most `count`, the first one first."""
+    return strongest_clusters(jnp.asarray(assignment), count)
+
+
+def _drawn_blocks(known: list[str], block: str | None) -> list[str]:
+    if not known:
+        raise UserError("Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
+    if block is None:
+        by_stage = {name.partition("/")[0]: name for name in reversed(known)}
+        return sorted(by_stage.values(), key=lambda name: (name == HEAD, name))
+    if block not in known:
+        raise UserError(f"Expected a block with an assignment, got {block!r}; {nearest(block, known)}. Choose one of them.")
+    return [block]
+
+
+def _check_model(model: Any, variables: Any) -> None:
+    if not isinstance(model, AnyModel):
+        raise UserError(
+            f"Expected a classifier, segmentor or detector, got {type(model).__name__}. Pass a model of create_model or load."
+        )
+    if model.config.num_classes == 0:
+        raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
+    check_variables(model, variables)
+
+
+def _check_counts(
+    model: AnyModel, pictures: Sequence[Image.Image], images: Float[Array, "B H W C"], labels: Sequence[int] | None
+) -> None:
+    check(bool(pictures), "Expected at least one picture to draw, got none. Pass one.")
+    check_images(images, model.config.image_channels)
+    if len(pictures) != len(images):
+        raise UserError(
+            f"Expected one image for each picture, got {len(pictures)} pictures and {len(images)} images. Pass equally many."
+        )
+    if labels is None:
+        return
+    classes = model.config.num_classes
+    check(
+        isinstance(model, PaCaViT),
+        f"Expected labels for a classifier alone, got some for a {type(model).__name__}. Leave them out.",
+    )
+    if len(labels) != len(images):
+        raise UserError(
+            f"Expected one label for each image, got {len(images)} images and {len(labels)} labels. Pass equally many."
+        )
+    if not all(0 <= label < classes for label in labels):
+        raise UserError(f"Expected labels from 0 to {classes - 1}, got {shorten(str([*labels]))}. Correct them.")
+
+
+def _seen(model: AnyModel, picture: Image.Image) -> Seen:
+    """Returns a picture as the model's evaluation and `paca predict` see it."""
+    transform: Any = data.eval_transform(model.config)
+    view = transform.view(picture)
+    if isinstance(model, PaCaViT):
+        size, image = view.shape[:2], jnp.asarray(data.preprocess(picture, model))
+        return Seen(_cell(model, _seen_by_model(rgb(picture), model, size), size), image, size)
+    suffix = "_0" if isinstance(model, Segmentor) else ""
+    size = tuple(view[f"size{suffix}"].tolist())
+    image = ops.normalize_inside(jnp.asarray(view[f"image{suffix}"])[None], jnp.asarray([size], jnp.int32))[0]
+    return Seen(_cell(model, rgb(picture), size), image, size)
+
+
+def _cell(model: AnyModel, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Returns the picture to draw, in the proportions of an image of a (height, width)."""
+    longer = _CELL if isinstance(model, PaCaViT) else _LARGE_CELL
+    height, width = (max(round(longer * side / max(size)), 1) for side in size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _seen_by_model(picture: Image.Image, model: AnyModel, size: tuple[int, int]) -> Image.Image:
+    """Returns the part of the picture that the model sees: the centered square that `preprocess` keeps, or all."""
+    if not isinstance(model, PaCaViT) or size != (model.config.image_size, model.config.image_size):
+        return picture
+    config, short = model.config, min(picture.size)
+    side = short * config.image_size / math.floor(config.image_size / config.crop)
+    left, top = (picture.width - side) / 2, (picture.height - side) / 2
+    return picture.transform(
+        (max(round(side), 1),) * 2, Image.Transform.EXTENT, (left, top, left + side, top + side), Image.Resampling.BICUBIC
+    )
