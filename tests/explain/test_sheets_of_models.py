@@ -99,6 +99,13 @@ def test_a_classifier_answers_with_its_likeliest_classes(drawn_texts):
     assert drawn_texts[place + 1 : place + 7] == expected
 
 
+def test_unlikely_classes_are_left_out(drawn_texts):
+    model, variables = made("classifier")
+    head = {**variables["params"]["head"], "bias": jnp.array([0.0, 50.0, 0.0])}
+    explain.sheet(model, {**variables, "params": {**variables["params"], "head": head}}, picture(), NAMES)
+    assert [name for name in NAMES if name in drawn_texts] == ["bee"]
+
+
 @pytest.mark.parametrize("kind", ["pacahead", "upernet"])
 def test_a_segmentor_answers_with_its_largest_classes(kind, drawn_texts):
     model, variables = made(kind)

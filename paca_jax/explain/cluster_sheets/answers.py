@@ -22,7 +22,8 @@ AnyModel = PaCaViT | Segmentor | Detector
 HEAD = "head"  # the assignment of a segmentor's PaCa head, one cluster per class
 _STRIDE = 4  # of the first stage, and of a segmentor's logits
 _BAR = (72, 84, 120)
-_PROBABLE = 3  # the number of a classifier's classes in a sheet
+# The number of a classifier's classes in a sheet, and the smallest probability of those after the first.
+_PROBABLE, _LEAST_PROBABLE = 3, 0.01
 
 
 class Seen(NamedTuple):
@@ -89,7 +90,7 @@ def answer(model: AnyModel, found: Any, seen: Seen, class_names: Sequence[str], 
     if isinstance(model, Detector):
         return _objects(found, seen, class_names, score)
     best = np.argsort(-found, kind="stable")[:_PROBABLE].tolist()
-    lines = [Line(class_names[k], float(found[k]), _BAR) for k in best]
+    lines = [Line(class_names[k], float(found[k]), _BAR) for k in best if k == best[0] or found[k] >= _LEAST_PROBABLE]
     if label is None:
         return Answer("classes by probability", lines)
     return Answer("classes by probability", lines, right=label == best[0], true_name=class_names[label])

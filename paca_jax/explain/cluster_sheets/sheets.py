@@ -84,11 +84,11 @@ def cluster_sheet(
 ) -> Image.Image:
     """Draws the picture, the model's answer and the strongest clusters of each stage for every image.
 
-    The answer is that of the kind of model: the three likeliest classes of a classifier; the classes of a segmentor by area,
-    and its segments; the objects of a detector by score, and their boxes and masks. Below each other beside it are the stages
-    that have clusters: in each, its strongest clusters that differ from each other (see `strongest_clusters`) as heat maps over
-    the picture. There may be fewer than `clusters_per_image`. A caption has the number of the cluster, and its largest weight
-    in multiples of a uniform one. Clusters of a PaCa head are the classes, and have their names.
+    The answer depends on the kind of model: up to three classes of a classifier by probability; the classes of a segmentor by
+    area, and its segments; the objects of a detector by score, and their boxes and masks. Beside it are the stages that have
+    clusters, a row for each: its strongest clusters that differ from each other (see `strongest_clusters`), at most
+    `clusters_per_image`, as heat maps over the picture. A caption has the number of the cluster, and its largest weight as a
+    multiple of a uniform one. Clusters of a PaCa head are the classes, and have their names.
 
     Args:
         model: a classifier, segmentor or detector with clusters.
