@@ -7,7 +7,7 @@ import pytest
 from paca_jax import explain
 from paca_jax.errors import UserError
 from paca_jax.models import Removal, create_model
-from tests.explain.small import nano, normalized, smooth
+from tests.explain.small import NAMES, nano, normalized, smooth
 
 IMAGES = normalized(smooth(3))
 BLOCK = "stage2/block0"
@@ -111,3 +111,23 @@ def test_wrong_arguments_are_refused(change, message):
 def test_wrong_curves_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         explain.removal_curves(*nano(), IMAGES, BLOCK, **{"order": np.tile(np.arange(8), (3, 1)), **change})
+
+
+def test_reports_need_names_and_finite_outputs():
+    blocks = explain.block_effects(*nano(), IMAGES[:1])
+    assert list(blocks) == ["stage1/block0", "stage2/block0"]
+    with pytest.raises(UserError, match=r"effects for 2 pictures and 4 classes, got logits of shape \(1, 4\)"):
+        explain.effect_report(blocks, ["a.png", "b.png"], NAMES)
+    with pytest.raises(UserError, match="different names of pictures"):
+        explain.effect_report(blocks, ["a.png", "a.png"], NAMES)
+    with pytest.raises(UserError, match="effects of at least one block"):
+        explain.effect_report({}, ["a.png"], NAMES)
+    effects, curves = blocks["stage1/block0"]
+    broken = explain.BlockEffects(effects._replace(changes=effects.changes * np.nan), curves)
+    with pytest.raises(UserError, match="finite outputs of the model"):
+        explain.effect_report({"stage1/block0": broken}, ["a.png"], NAMES)
+
+
+def test_a_picture_with_a_name_that_breaks_lines_stays_in_its_heading():
+    report = explain.effect_report(explain.block_effects(*nano(), IMAGES[:1]), ["a\n## b | c.png"], NAMES)
+    assert "\n## a\\n## b \\| c.png\n" in explain.effect_tables(report)

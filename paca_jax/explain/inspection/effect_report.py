@@ -21,7 +21,7 @@ def effect_report(
 
     Args:
         blocks: the effects by the block that computes the assignment.
-        pictures: the names of the B pictures.
+        pictures: the names of the B pictures, all different.
         class_names: the names of the K classes.
 
     Returns:
@@ -31,20 +31,31 @@ def effect_report(
         `probability` without the cluster, and the `logits` that change most, with the `name` of the class and the `change`.
 
     Raises:
-        UserError: if there are no effects, names do not agree with them in number, or an output is not finite.
+        UserError: if there are no effects, the names are not as many or not different, or an output is not finite.
     """
     names = checked_names(class_names)
     check(bool(blocks), "Expected the effects of at least one block, got none. Choose a model with clusters.")
+    check(len(set(pictures)) == len(pictures), "Expected different names of pictures, got one twice. Leave it out.")
     for effects, _ in blocks.values():
         if effects.logits.shape != (len(pictures), len(names)):
             wanted = f"{len(pictures)} pictures and {len(names)} classes"
             raise UserError(f"Expected effects for {wanted}, got logits of shape {effects.logits.shape}. Pass a name for each.")
         if not (np.isfinite(effects.logits).all() and np.isfinite(effects.changes).all()):
             raise UserError("Expected finite outputs of the model, got NaN or infinity. Take other weights.")
-    return {
-        "blocks": {block: _areas(curves) for block, (_, curves) in blocks.items()},
-        "pictures": {picture: _picture(blocks, index, names) for index, picture in enumerate(pictures)},
-    }
+    answers: dict[str, dict[str, Any]] = {}
+    for index, picture in enumerate(pictures):
+        effects, curves = next(iter(blocks.values()))
+        name = names[int(effects.logits[index].argmax())]
+        answers[picture] = {"name": name, "probability": float(curves.deletion[index, 0]), "blocks": {}}
+    for block, (effects, curves) in blocks.items():
+        drops = effects.drops
+        for index, answer in enumerate(answers.values()):
+            answer["blocks"][block] = {
+                "deletion": curves.deletion[index].tolist(),
+                "insertion": curves.insertion[index].tolist(),
+                "clusters": _clusters(drops[index], effects.changes[index], answer["probability"], names),
+            }
+    return {"blocks": {block: _areas(curves) for block, (_, curves) in blocks.items()}, "pictures": answers}
 
 
 def _areas(curves: RemovalCurves) -> dict[str, Any]:
@@ -56,26 +67,19 @@ def _areas(curves: RemovalCurves) -> dict[str, Any]:
     }
 
 
-def _picture(blocks: Mapping[str, BlockEffects], index: int, names: Sequence[str]) -> dict[str, Any]:
-    first = next(iter(blocks.values()))
-    predicted = int(first.effects.predicted[index])
-    entries = {}
-    for block, (effects, curves) in blocks.items():
-        probability = float(curves.deletion[index, 0])
-        entries[block] = {
-            "deletion": curves.deletion[index].tolist(),
-            "insertion": curves.insertion[index].tolist(),
-            "clusters": [
-                {
-                    "cluster": int(cluster),
-                    "drop": float(effects.drops[index, cluster]),
-                    "probability": probability * float(np.exp(-effects.drops[index, cluster])),
-                    "logits": _largest(effects.changes[index, cluster], names),
-                }
-                for cluster in effects.order[index]
-            ],
+def _clusters(
+    drops: Float[np.ndarray, "M"], changes: Float[np.ndarray, "M K"], probability: float, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Returns the entries of the clusters of a picture, those with the largest drop first."""
+    return [
+        {
+            "cluster": int(cluster),
+            "drop": float(drops[cluster]),
+            "probability": probability * float(np.exp(-drops[cluster])),
+            "logits": _largest(changes[cluster], names),
         }
-    return {"name": names[predicted], "probability": float(first.curves.deletion[index, 0]), "blocks": entries}
+        for cluster in np.argsort(-drops, kind="stable")
+    ]
 
 
 def _largest(changes: Float[np.ndarray, "K"], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -90,7 +94,8 @@ def effect_tables(report: Mapping[str, Mapping[str, Any]]) -> str:
         "# What the clusters do",
         "",
         "Areas under the probability of the predicted class while clusters are removed (deletion) or put back (insertion), "
-        "averaged over pictures. An order that knows what clusters do has less deletion and more insertion than random orders.",
+        "averaged over pictures. An order that knows what clusters do has less deletion and more insertion than random orders; "
+        "a little of that is expected, for the order comes from the same picture.",
         "",
         *_table(
             ("block", "clusters", "deletion", "at random", "insertion", "at random"),
