@@ -1,8 +1,7 @@
 """Draws the pictures of clusters of the documentation, from two trained models and their test images.
 
-    make demo                                        # runs/fashion_mnist
-    python -m paca_jax.data.prepare scenes --data_dir=runs/datasets
-    jupyter execute notebooks/segmentation.ipynb     # runs/segmentation
+    make demo                                       # runs/fashion_mnist
+    jupyter execute notebooks/segmentation.ipynb    # runs/datasets and runs/segmentation
     python scripts/draw_clusters.py runs docs
 
 RUNS is the folder with `fashion_mnist`, `segmentation` and `datasets`. OUTPUT_FOLDER receives `clusters.png` and

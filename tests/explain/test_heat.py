@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from paca_jax import explain
@@ -40,6 +41,15 @@ def test_no_picture_is_as_dark_as_black_or_as_bright_as_the_most_weight():
         drawn = np.asarray(explain.overlay(Image.new("L", (40, 40), level), heat), float) @ [0.2126, 0.7152, 0.0722]
         assert 40 < drawn[-1, -1] < 140
         assert drawn[0, 0] > 200
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_more_weight_is_lighter_over_any_picture(level):
+    drawn = explain.overlay(Image.new("L", (101, 4), level), np.linspace(0, 1, 101)[None])
+    lightness = np.asarray(drawn, float)[0] @ [0.2126, 0.7152, 0.0722]
+    assert np.all(np.diff(lightness[35::5]) > 0)
+    assert lightness[0] - lightness.min() < 15
+    assert lightness[-1] > lightness[0] + 90
 
 
 def test_the_colors_become_lighter():

@@ -19,8 +19,7 @@ from paca_jax.models import Detector, PaCaViT, Segmentor
 
 AnyModel = PaCaViT | Segmentor | Detector
 
-HEAD = "head"  # the assignment of a segmentor's PaCa head, one cluster per class
-_STRIDE = 4  # of the first stage, and of a segmentor's logits
+_STRIDE = 4  # pixels per logit of a segmentor
 _BAR = (72, 84, 120)
 # The number of a classifier's classes in a sheet, and the smallest probability of those after the first.
 _PROBABLE, _LEAST_PROBABLE = 3, 0.01
@@ -67,11 +66,6 @@ def _jitted(
     if isinstance(model, PaCaViT):
         found = jax.nn.softmax(found)
     return found, model.apply(variables, images, method="clusters")
-
-
-def stride(block: str) -> int:
-    """Returns the pixels of an image's side per patch of an assignment ("stage1/block0", "head")."""
-    return _STRIDE if block == HEAD else _STRIDE * 2 ** (int(block.partition("/")[0].removeprefix("stage")) - 1)
 
 
 def answer(model: AnyModel, found: Any, seen: Seen, class_names: Sequence[str], label: int | None, score: float) -> Answer:

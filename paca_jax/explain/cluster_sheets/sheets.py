@@ -11,12 +11,11 @@ from jaxtyping import Array, Float, PyTree
 from PIL import Image
 
 from paca_jax import data, ops
-from paca_jax.errors import UserError, check, nearest, shorten
+from paca_jax.errors import UserError, check, shorten
 from paca_jax.explain.checks import WHOLE, check_variables, checked_array, checked_items, checked_names, rgb
-from paca_jax.explain.cluster_sheets.answers import HEAD, AnyModel, Seen, answer, outputs, stride
-from paca_jax.explain.cluster_sheets.layout import Row, StageMaps, draw_sheet
-from paca_jax.explain.heat import overlay_part
-from paca_jax.explain.selection import strongest_clusters
+from paca_jax.explain.cluster_sheets.answers import AnyModel, Seen, answer, outputs
+from paca_jax.explain.cluster_sheets.layout import Row, draw_sheet
+from paca_jax.explain.cluster_sheets.maps import drawn_blocks, stage_maps
 from paca_jax.fields import Range, check_value
 from paca_jax.models import Detector, PaCaViT, Segmentor
 from paca_jax.models.model import check_images
@@ -24,8 +23,6 @@ from paca_jax.models.model import check_images
 # The longer side of a picture in pixels; larger where the answer has places, which are drawn in it.
 _CELL, _LARGE_CELL = 160, 208
 _SCORE = 0.5  # the score above which the objects of a detector are usually drawn
-# The mean weight of a cluster over the patches of a picture, relative to a uniform one: with less it gathers the padding.
-_LEAST_INSIDE = 0.5
 
 _Columns = Annotated[int, Range(1, 100)]
 _Score = Annotated[float, Range(0, 1)]
@@ -112,7 +109,7 @@ def cluster_sheet(
             another type, or out of range.
     """
     _check_model(model, variables)
-    class_names, shown = checked_names(class_names), [rgb(picture) for picture in checked_items("pictures", pictures)]
+    shown = [rgb(picture) for picture in checked_items("pictures", pictures)]
     labels = None if labels is None else checked_array("labels", labels, WHOLE, ("B",), least=0).tolist()
     _check_counts(model, shown, images, labels)
     size = (images.shape[1], images.shape[2])
@@ -143,58 +140,14 @@ def _draw(
     class_names, classes = checked_names(class_names), model.config.num_classes
     if len(class_names) != classes:
         raise UserError(f"Expected the names of the model's {classes} classes, got {len(class_names)}. Pass one for each.")
-    rows = []
+    least, rows = _SCORE if score is None else score, []
     for index, image in enumerate(seen):
         found, assignments = outputs(model, variables, image)
+        drawn = drawn_blocks(list(assignments), block)
+        stages = [stage_maps(name, assignments[name], image, columns, class_names) for name in drawn]
         label = None if labels is None else labels[index]
-        stages = [
-            _stage(known, assignments[known], image, columns, class_names) for known in _drawn_blocks(list(assignments), block)
-        ]
-        rows.append(
-            Row(image.picture, answer(model, found, image, class_names, label, _SCORE if score is None else score), stages)
-        )
+        rows.append(Row(image.picture, answer(model, found, image, class_names, label, least), stages))
     return draw_sheet(rows, columns)
-
-
-def _stage(
-    block: str, assignment: Float[np.ndarray, "M H W"], seen: Seen, columns: int, class_names: Sequence[str]
-) -> StageMaps:
-    """Returns the heading of an assignment and the heat maps of its strongest clusters, without a picture's padding."""
-    part = (seen.size[0] / stride(block), seen.size[1] / stride(block))
-    rows, width = (math.ceil(side) for side in part)
-    inside = assignment[:, :rows, :width]
-    weights = inside.sum((1, 2), keepdims=True)
-    inside = inside / np.where(weights > 0, weights, 1)
-    heat_maps = []
-    gathered = weights * (assignment[0].size / inside[0].size) >= _LEAST_INSIDE
-    for cluster in chosen_clusters(np.where(gathered, inside, np.nan), columns):
-        name = class_names[cluster] if block == HEAD else f"cluster {cluster}"
-        peak = float(inside[cluster].max() * rows * width)
-        heat_maps.append(
-            (
-                f"{name} · {peak:.2g}x" if peak < 10 else f"{name} · {peak:.0f}x",
-                overlay_part(seen.picture, inside[cluster], part),
-            )
-        )
-    place = "PaCa head" if block == HEAD else block.replace("stage", "Stage ").replace("/block", ", block ")
-    kind = "the classes are the clusters" if block == HEAD else f"{len(assignment)} clusters"
-    return StageMaps(f"{place}: {kind}, {rows}x{width} patches", heat_maps)
-
-
-def chosen_clusters(assignment: Float[np.ndarray, "M H W"], count: int) -> list[int]:
-    """Returns the clusters of one image to draw: at most `count`, the first one first."""
-    return strongest_clusters(jnp.asarray(assignment), count)
-
-
-def _drawn_blocks(known: list[str], block: str | None) -> list[str]:
-    if not known:
-        raise UserError("Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
-    if block is None:
-        by_stage = {name.partition("/")[0]: name for name in reversed(known)}
-        return sorted(by_stage.values(), key=lambda name: (name == HEAD, name))
-    if block not in known:
-        raise UserError(f"Expected a block with an assignment, got {block!r}; {nearest(block, known)}. Choose one of them.")
-    return [block]
 
 
 def _check_model(model: Any, variables: Any) -> None:

@@ -1,0 +1,77 @@
+"""The heat maps of one assignment: which clusters are drawn, and where they lie on the picture."""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from paca_jax.errors import UserError, nearest
+from paca_jax.explain.cluster_sheets.answers import Seen
+from paca_jax.explain.cluster_sheets.layout import StageMaps
+from paca_jax.explain.heat import overlay_part
+from paca_jax.explain.selection import strongest_clusters
+
+_HEAD = "head"  # the assignment of a segmentor's PaCa head, one cluster per class
+_STRIDE = 4  # of the first stage and of the head, in pixels
+# The mean weight of a cluster over the patches of a picture, relative to a uniform one: with less it gathers the padding.
+_LEAST_INSIDE = 0.5
+
+
+def drawn_blocks(known: Sequence[str], block: str | None) -> list[str]:
+    """Returns the assignments to draw: the one of `block`, or the first of each stage and that of a head.
+
+    Args:
+        known: the names of the assignments ("stage1/block0", "head").
+        block: one of them, or None.
+
+    Raises:
+        UserError: if there are none, or not this one.
+    """
+    if not known:
+        raise UserError("Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
+    if block is None:
+        firsts = {name.partition("/")[0]: name for name in reversed(known)}
+        return sorted(firsts.values(), key=lambda name: (name == _HEAD, name))
+    if block not in known:
+        raise UserError(f"Expected a block with an assignment, got {block!r}; {nearest(block, known)}. Choose one of them.")
+    return [block]
+
+
+def stage_maps(
+    block: str, assignment: Float[np.ndarray, "M H W"], seen: Seen, count: int, class_names: Sequence[str]
+) -> StageMaps:
+    """Returns the heading of an assignment and its heat maps, without a picture's padding.
+
+    Args:
+        block: the name of the assignment.
+        assignment: the assignment of the whole image, with its padding.
+        seen: the image.
+        count: how many heat maps to draw at most.
+        class_names: the names of the classes, which are the clusters of a head.
+    """
+    part = (seen.size[0] / _stride(block), seen.size[1] / _stride(block))
+    height, width = (math.ceil(side) for side in part)
+    inside = assignment[:, :height, :width]
+    weights = inside.sum((1, 2), keepdims=True)
+    inside = inside / np.where(weights > 0, weights, 1)
+    gathered = weights * (assignment[0].size / inside[0].size) >= _LEAST_INSIDE
+    heat_maps = []
+    for cluster in chosen_clusters(np.where(gathered, inside, np.nan), count):
+        name = class_names[cluster] if block == _HEAD else f"cluster {cluster}"
+        most = float(inside[cluster].max() * height * width)
+        caption = f"{name} · {most:.2g}x" if most < 10 else f"{name} · {most:.0f}x"
+        heat_maps.append((caption, overlay_part(seen.picture, inside[cluster], part)))
+    place = "PaCa head" if block == _HEAD else block.replace("stage", "Stage ").replace("/block", ", block ")
+    kind = "the classes are the clusters" if block == _HEAD else f"{len(assignment)} clusters"
+    return StageMaps(f"{place}: {kind}, {height}x{width} patches", heat_maps)
+
+
+def chosen_clusters(assignment: Float[np.ndarray, "M H W"], count: int) -> list[int]:
+    """Returns the clusters of one image to draw, at most `count`, in order; those that are not finite are never drawn."""
+    return strongest_clusters(jnp.asarray(assignment), count)
+
+
+def _stride(block: str) -> int:
+    return _STRIDE if block == _HEAD else _STRIDE * 2 ** (int(block.partition("/")[0].removeprefix("stage")) - 1)
