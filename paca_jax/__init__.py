@@ -12,7 +12,7 @@ from paca_jax.errors import UserError
 from paca_jax.version import __version__
 
 if TYPE_CHECKING:
-    from paca_jax import convert, data, explain, memory, models, ops
+    from paca_jax import convert, data, explain, export, memory, models, ops
     from paca_jax.checkpoints import class_names, load
     from paca_jax.data import IMAGENET_CLASSES, IMAGENET_SYNSETS, preprocess
     from paca_jax.models import create_model, list_models
@@ -27,6 +27,7 @@ __all__ = [
     "create_model",
     "data",
     "explain",
+    "export",
     "list_models",
     "load",
     "memory",
@@ -45,7 +46,7 @@ _HOMES = {
     "load": "paca_jax.checkpoints",
     "preprocess": "paca_jax.data",
 }
-_MODULES = ("convert", "data", "explain", "memory", "models", "ops")
+_MODULES = ("convert", "data", "explain", "export", "memory", "models", "ops")
 
 
 def __getattr__(name: str) -> Any:

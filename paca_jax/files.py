@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from paca_jax.errors import UserError
-from paca_jax.paths import is_remote
+from paca_jax.paths import is_remote, user_path
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 _JSON: dict[type, str] = {dict: "object", list: "array"}
@@ -88,6 +88,24 @@ def write_file(path: epath.PathLike, data: bytes | str) -> None:
             _replace(os.path.realpath(place), content)
     except OSError as error:
         raise UserError(f"Expected to write {path}, got: {reason(error)}. Nothing was changed; correct that.") from error
+
+
+def check_new_folder(folder: str | os.PathLike[str]) -> epath.Path:
+    """Returns the path of a folder that may be written.
+
+    Raises:
+        UserError: if it is on a bucket, is a file, is not empty, or cannot be read.
+    """
+    place = user_path(folder)
+    if is_remote(place):
+        raise UserError(f"Expected a folder on this machine, got {place}. Write it here and copy it.")
+    try:
+        taken = place.exists() and not (place.is_dir() and not any(place.iterdir()))
+    except OSError as error:
+        raise UserError(f"Expected a folder to write to, {place}, got: {reason(error)}. Choose another.") from error
+    if taken:
+        raise UserError(f"Expected a new or empty folder, got {place}, which is not. Choose another, or delete it.")
+    return place
 
 
 def reason(error: OSError) -> str:

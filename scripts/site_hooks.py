@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = "docs/"
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 IMAGE = re.compile(r'<img src="([^"]+)" width="(\d+)" alt="([^"]*)">')
-PUBLIC = ("checkpoints", "convert", "data", "explain", "models", "ops")
+PUBLIC = ("checkpoints", "convert", "data", "explain", "export", "models", "ops")
 
 logger = logging.getLogger("mkdocs.hooks.site")
 

@@ -42,7 +42,7 @@ PROSE = sorted(
     ]
 )
 # The packages of which every name is on a page of docs/api/.
-PUBLIC = ("checkpoints", "convert", "data", "explain", "models", "ops")
+PUBLIC = ("checkpoints", "convert", "data", "explain", "export", "models", "ops")
 # Words that the prose does not use, and what it says instead.
 STUMBLES = {
     r"anew": "again, or recompute",

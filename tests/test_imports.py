@@ -42,7 +42,7 @@ FLOORS = [
     ["train"],
     ["planning"],
     ["cli"],
-    ["__init__", "__main__", "convert.__main__", "data.prepare", "data.convert_records", "plan", "predict"],
+    ["__init__", "__main__", "convert.__main__", "export.__main__", "data.prepare", "data.convert_records", "plan", "predict"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted((ROOT / "paca_jax").rglob("*.py"))
@@ -100,7 +100,8 @@ def test_no_module_is_hidden_by_a_name_of_its_package():
 
 
 def test_importing_the_library_loads_nothing_heavy():
-    modules = "paca_jax, paca_jax.cli.predict, paca_jax.cli.convert, paca_jax.checkpoints, paca_jax.data, paca_jax.explain"
+    rooms = ("cli.predict", "cli.convert", "cli.export", "checkpoints", "data", "explain", "export")
+    modules = ", ".join(["paca_jax", *(f"paca_jax.{room}" for room in rooms)])
     of_training = ("tensorflow", "clu", "grain", "pycocotools", "ml_collections", "optax")
     heavy = (
         *of_training,
@@ -109,6 +110,9 @@ def test_importing_the_library_loads_nothing_heavy():
         "tensorstore",
         "pooch",
         "huggingface_hub",
+        "jax2onnx",
+        "onnx",
+        "onnxruntime",
         "jax.experimental.pallas",
         "matplotlib",
         "skimage",

@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": Command("paca_jax.cli.predict", "find classes, segments or objects in pictures"),
     "explain": Command("paca_jax.cli.explain", "measure what clusters do for a classifier's answers"),
     "convert": Command("paca_jax.cli.convert", "convert weights to and from PyTorch"),
+    "export": Command("paca_jax.cli.export", "write a model as a program that runs without this library"),
     "push": Command("paca_jax.cli.push", "upload a model to the Hugging Face Hub"),
     "prepare": Command("paca_jax.data.prepare", "download and prepare a TFDS data set"),
     "convert-records": Command("paca_jax.data.convert_records", "convert a TFDS data set from TFRecord to ArrayRecord"),

@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from paca_jax.checkpoints.hub.folder import check_hub_folder, write_hub_folder
+from paca_jax.checkpoints.hub.folder import write_hub_folder
 from paca_jax.checkpoints.hub.upload import check_login, upload_hub_folder
 from paca_jax.checkpoints.loading import Loaded
 from paca_jax.cli.sources import print_departures, read_class_names
 from paca_jax.command_line import Parser, command_line
 from paca_jax.convert.checkpoint import WEIGHTS
 from paca_jax.errors import UserError, one_line
+from paca_jax.files import check_new_folder
 from paca_jax.version import __version__
 
 
@@ -35,7 +36,7 @@ def _push(arguments: argparse.Namespace) -> None:
         for flag in ("private", "branch", "message"):
             if getattr(arguments, flag):
                 raise UserError(f"Expected --{flag} without --to, which uploads nothing, got both. Leave one of them out.")
-        folder = check_hub_folder(arguments.to)
+        folder = check_new_folder(arguments.to)
         loaded = _write(arguments, str(folder))
         _report(f"Wrote {folder}", Path(folder), loaded)
         return

@@ -12,6 +12,7 @@ from tests.runs import run_code, run_main
 MODULES = {
     "predict": "paca_jax.predict",
     "convert": "paca_jax.convert",
+    "export": "paca_jax.export",
     "plan": "paca_jax.plan",
     "prepare": "paca_jax.data.prepare",
     "convert-records": "paca_jax.data.convert_records",

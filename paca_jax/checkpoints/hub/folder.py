@@ -16,10 +16,9 @@ from paca_jax.checkpoints.hub.run import read_run
 from paca_jax.checkpoints.loading import Loaded, read_model
 from paca_jax.convert import to_torch
 from paca_jax.errors import UserError
-from paca_jax.files import read_file, reason, write_file
+from paca_jax.files import check_new_folder, read_file, write_file
 from paca_jax.models import PaCaConfig
 from paca_jax.ops import MEAN, STD
-from paca_jax.paths import is_remote, user_path
 
 CARD = "README.md"
 
@@ -63,7 +62,7 @@ def write_hub_folder(
     check_repository(repository)
     if license is not None and not (isinstance(license, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license)):
         raise UserError(f"Expected a license in the words of the Hub, such as mit or apache-2.0, got {license!r}. Correct it.")
-    place = check_hub_folder(folder)
+    place = check_new_folder(folder)
     run = read_run(source, weights)
     loaded = read_model(
         source if run is None else run.checkpoint,
@@ -84,24 +83,6 @@ def write_hub_folder(
     state = to_torch(loaded.variables, loaded.model)
     _write(place, files, state, loaded)
     return loaded
-
-
-def check_hub_folder(folder: str | os.PathLike[str]) -> epath.Path:
-    """Returns the path of a folder that may be written.
-
-    Raises:
-        UserError: if it is on a bucket, is a file, is not empty, or cannot be read.
-    """
-    place = user_path(folder)
-    if is_remote(place):
-        raise UserError(f"Expected a folder on this machine, got {place}. Write it here and copy it.")
-    try:
-        taken = place.exists() and not (place.is_dir() and not any(place.iterdir()))
-    except OSError as error:
-        raise UserError(f"Expected a folder to write to, {place}, got: {reason(error)}. Choose another.") from error
-    if taken:
-        raise UserError(f"Expected a new or empty folder, got {place}, which is not. Choose another, or delete it.")
-    return place
 
 
 def hub_config(loaded: Loaded) -> dict[str, Any]:

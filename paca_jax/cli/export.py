@@ -1,0 +1,80 @@
+"""Writes a model as a program that runs without this library.
+
+    paca export PLACE OUT [--format stablehlo|onnx]
+
+PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, hf://OWNER/NAME, or an official
+model's name (its published weights are downloaded). OUT is a new folder. It gets the program, export.json with its shapes, its
+preprocessing and the names of the classes, and certificate.json: the program is run in a process without this library, and
+must agree with the model on photographs. StableHLO runs on CPUs, GPUs and TPUs by JAX alone. ONNX takes classifiers and
+segmentors and needs more packages: pip install "paca-jax[onnx]".
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from paca_jax import export
+from paca_jax.checkpoints.loading import read_model
+from paca_jax.cli.sources import print_departures, read_class_names
+from paca_jax.command_line import Parser, command_line
+from paca_jax.convert.checkpoint import WEIGHTS
+from paca_jax.errors import UserError, one_line
+from paca_jax.files import check_new_folder
+
+FORMATS = ("stablehlo", "onnx")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; `argv` is by default that of the process."""
+    with command_line():
+        _export(_parser().parse_args(argv))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    folder = check_new_folder(arguments.out)
+    size = None if arguments.size is None else _size(arguments.size)
+    if size is not None and arguments.format == "onnx":
+        raise UserError(
+            "Expected --size with --format=stablehlo, which exports detectors, got --format=onnx. Leave --size out."
+        )
+    overrides: dict[str, Any] = {} if arguments.image_size is None else {"image_size": arguments.image_size}
+    loaded = read_model(
+        arguments.source,
+        arguments.model,
+        weights=arguments.weights,
+        class_names=read_class_names(arguments.class_names),
+        allow_nonfinite=arguments.allow_nonfinite,
+        **overrides,
+    )
+    if arguments.format == "onnx":
+        certificate = export.onnx(loaded.model, loaded.variables, folder, loaded.class_names)
+    else:
+        certificate = export.stablehlo(loaded.model, loaded.variables, folder, loaded.class_names, size)
+    files = ", ".join(f"{path.name} ({path.stat().length:,} bytes)" for path in sorted(folder.iterdir()))
+    print(one_line(f"Wrote {folder}: {loaded.recipe['name']}; {files}."))
+    differences = ", ".join(f"{name} {difference:.1e}" for name, difference in certificate.differences.items())
+    count = len(certificate.pictures)
+    print(f"Run without this library on {count} photographs; largest differences from the model: {differences}.")
+    print_departures(loaded)
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if found is None:
+        raise UserError(f"Expected --size as HEIGHTxWIDTH in pixels, such as 800x1344, got {text!r}. Correct it.")
+    return int(found[1]), int(found[2])
+
+
+def _parser() -> Parser:
+    parser = Parser("paca export", __doc__)
+    parser.add_argument("source", metavar="PLACE", help="workdir, file of weights or its address, or an official model's name")
+    parser.add_argument("out", metavar="OUT", help="the folder to write to, new or empty")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="the form of the program (default: stablehlo)")
+    parser.add_argument("--size", metavar="HxW", help="the size in pixels that a detector takes (default: a square)")
+    parser.add_argument("--model", metavar="NAME", help="the model's name, if the source does not record it")
+    parser.add_argument("--weights", choices=WEIGHTS, help="the weights or their average, if the source has both")
+    parser.add_argument("--image-size", metavar="N", type=int, help="the side of images in pixels, or their short side")
+    parser.add_argument("--class-names", metavar="FILE", help="a text file with the name of a class in each line")
+    parser.add_argument("--allow-nonfinite", action="store_true", help="accept weights that are NaN or infinite")
+    return parser

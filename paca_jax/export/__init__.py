@@ -1,0 +1,7 @@
+"""Models as programs that run without this library: StableHLO for JAX, ONNX for other runtimes."""
+
+from paca_jax.export.certificate import Certificate
+from paca_jax.export.onnx_format import onnx
+from paca_jax.export.stablehlo_format import stablehlo
+
+__all__ = ["Certificate", "onnx", "stablehlo"]

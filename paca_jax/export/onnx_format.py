@@ -1,0 +1,73 @@
+"""ONNX, by jax2onnx."""
+
+import importlib
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from paca_jax.errors import UserError
+from paca_jax.export.certificate import Certificate
+from paca_jax.export.flat import flattened
+from paca_jax.export.folder import write_export
+from paca_jax.export.program import Program
+from paca_jax.models import Detector
+
+PROGRAM = "program.onnx"
+OPSET = 18
+_PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
+
+
+def onnx(
+    model: Any,
+    variables: PyTree,
+    folder: str | os.PathLike[str],
+    class_names: Sequence[str] | None = None,
+) -> Certificate:
+    """Writes a classifier or a segmentor in the ONNX format, which ONNX Runtime and others run.
+
+    The folder gets `program.onnx`, and the other files of `stablehlo`, whose inputs and outputs these are.
+
+    Args:
+        model: a classifier or segmentor of `create_model` or `load`, which computes in float32.
+        variables: its variables.
+        folder: the folder to write to, on this machine; new or empty.
+        class_names: the names of the model's outputs, such as `paca_jax.class_names` returns.
+
+    Returns:
+        How far the program, run by ONNX Runtime without this library, is from the model on real pictures.
+
+    Raises:
+        UserError: if an argument is wrong, the packages of the extra `onnx` are not installed, the folder is not empty or
+            cannot be written, or the program differs from the model. Nothing is left in the folder then.
+    """
+    if isinstance(model, Detector):
+        raise UserError(
+            "Expected a classifier or segmentor, got a detector, whose suppression has no form in ONNX here. Export it as "
+            "StableHLO."
+        )
+    if getattr(model, "dtype", jnp.float32) != jnp.float32:
+        raise UserError(f"Expected a model that computes in float32, got one in {model.dtype}. Load it with dtype='float32'.")
+    for name in _PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"ONNX needs the package {name}, which is not installed. Run pip install paca-jax[onnx]."
+            ) from error
+    return write_export(model, variables, folder, class_names, None, PROGRAM, _convert)
+
+
+def _convert(program: Program) -> bytes:
+    from jax2onnx import to_onnx
+
+    inputs = list(program.inputs.values())
+    outputs = jax.eval_shape(program.function, *inputs)
+    flat = flattened(program.function, inputs)
+    logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)  # else it warns of each shape that has no type of its own
+    converted = to_onnx(flat, inputs, opset=OPSET, input_names=list(program.inputs), output_names=list(outputs))
+    return converted.SerializeToString()

@@ -1,0 +1,75 @@
+"""What every format exports: a function from the bytes of pictures to named outputs, with the weights inside."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from paca_jax import ops
+from paca_jax.data.transforms.padding import round_up
+from paca_jax.errors import UserError, check
+from paca_jax.fields import check_value
+from paca_jax.models import Detector, Segmentor
+from paca_jax.models.model import Model
+
+Outputs = dict[str, jax.Array]
+_MULTIPLE = 32  # pixels, the coarsest stride of the backbones
+
+
+class Program(NamedTuple):
+    """A model as a function of pixels.
+
+    Attributes:
+        model: the model, every operation of which is its plain formula.
+        function: returns the outputs, {name: array}, of `images` (B, H, W, C) uint8 and, for a detector, of `sizes` (B, 2)
+            int32, the height and width of each image without its padding.
+        inputs: the names and shapes of the arguments, in order; dimensions are numbers or symbols.
+        canvas: the height and width that a detector takes; None for a model that takes any.
+    """
+
+    model: Any
+    function: Callable[..., Outputs]
+    inputs: dict[str, jax.ShapeDtypeStruct]
+    canvas: tuple[int, int] | None
+
+
+def make_program(model: Any, variables: PyTree, size: tuple[int, int] | None) -> Program:
+    """Returns the program of a model; the arguments are those of `stablehlo`.
+
+    Raises:
+        UserError: if the model is none, or `size` is given for another model than a detector or is none.
+    """
+    check(isinstance(model, Model), f"Expected a model of create_model or load, got {type(model).__name__}. Pass one.")
+    canvas = _canvas(model, size)
+    plain = model.clone(implementation="xla")
+    weights = jax.tree.map(jnp.asarray, jax.device_get(variables))
+    batch, height, width = jax.export.symbolic_shape("batch, height, width")
+    shape = (batch, *(canvas or (height, width)), model.config.image_channels)
+    inputs = {"images": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+    if canvas:
+        inputs["sizes"] = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
+    return Program(plain, partial(call_model, plain, weights), inputs, canvas)
+
+
+def _canvas(model: Any, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    if not isinstance(model, Detector):
+        kind = "segmentor" if isinstance(model, Segmentor) else "classifier"
+        if size is not None:
+            raise UserError(f"Expected a detector with a size, got a {kind}, which takes any. Leave the size out.")
+        return None
+    if size is None:
+        side = round_up(model.config.long_side, _MULTIPLE)
+        return side, side
+    check_value("size", size, tuple[int, int])
+    check(min(size) > 0, f"Expected a size of at least one pixel, got {size}. Correct it.")
+    return size
+
+
+def call_model(model: Any, weights: PyTree, images: jax.Array, sizes: jax.Array | None = None) -> Outputs:
+    """Returns the outputs of a model for uint8 pixels; see `Program.function`."""
+    if sizes is None:
+        return {"logits": model.apply(weights, ops.normalize(images))}
+    return model.apply(weights, ops.normalize_inside(images, sizes), sizes)
