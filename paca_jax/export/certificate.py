@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, summary
 from paca_jax.export import isolated
 from paca_jax.export.pictures import PICTURES, Inputs, example_inputs
 from paca_jax.export.program import Program, call_model
@@ -109,8 +109,14 @@ def _run_isolated(file: Path, calls: list[Inputs]) -> tuple[dict[str, str], list
 
 
 def _run_model(model: object, variables: PyTree, calls: list[Inputs]) -> list[dict[str, np.ndarray]]:
+    try:
+        (cpu, *_) = jax.local_devices(backend="cpu")
+    except RuntimeError as error:
+        raise UserError(
+            f"Expected a CPU in JAX to compare the program on, got {summary(error)}. Add cpu to JAX_PLATFORMS."
+        ) from error
     weights = jax.device_get(variables)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device(cpu):
         run = jax.jit(lambda weights, inputs: call_model(model, weights, **inputs))
         return [jax.device_get(run(weights, inputs)) for inputs in calls]
 

@@ -71,5 +71,6 @@ def _canvas(model: Any, size: tuple[int, int] | None) -> tuple[int, int] | None:
 def call_model(model: Any, weights: PyTree, images: jax.Array, sizes: jax.Array | None = None) -> Outputs:
     """Returns the outputs of a model for uint8 pixels; see `Program.function`."""
     if sizes is None:
-        return {"logits": model.apply(weights, ops.normalize(images))}
+        name = "logits" if model.config.num_classes else "features"
+        return {name: model.apply(weights, ops.normalize(images))}
     return model.apply(weights, ops.normalize_inside(images, sizes), sizes)

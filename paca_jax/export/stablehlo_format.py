@@ -26,10 +26,11 @@ def stablehlo(
     """Writes a model as one StableHLO program for CPUs, GPUs and TPUs, which JAX runs without this library.
 
     The folder gets `program.stablehlo`, which holds the weights; `export.json`, the shapes, the preprocessing and the names of
-    the classes; and `certificate.json`. The program takes `images` (B, H, W, C) uint8, normalizes them, and returns {"logits":
-    (B, K) or (B, H/4, W/4, K)}, for any B, H and W. A detector's takes images of one height and width, and `sizes` (B, 2)
-    int32, the height and width of each image without its padding; it returns the outputs of the model, after non-maximum
-    suppression. [The guide](../export.md) has the lines that run a program.
+    the classes; and `certificate.json`. The program takes `images` (B, H, W, C) uint8 and normalizes them, for any B, H and W.
+    It returns {"logits": (B, K)}, of a segmentor (B, H/4, W/4, K), or without classes {"features": (B, C)}.
+
+    A detector's program takes images of one height and width, and `sizes` (B, 2) int32, the height and width of each image
+    without its padding. It returns the outputs of the model, after non-maximum suppression.
 
     Args:
         model: a model of `create_model` or `load`.
