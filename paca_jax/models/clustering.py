@@ -104,8 +104,11 @@ def check_removals(config: PaCaConfig, removals: Removals, images: int) -> None:
     """Checks that clusters to remove exist, for a batch of so many images.
 
     Raises:
-        UserError: if a block computes no assignment, or a value is no removal of its clusters.
+        UserError: if they are no dict, a block computes no assignment, or a value is no removal of its clusters.
     """
+    if not isinstance(removals, Mapping):
+        example = "{'stage1/block0': paca_jax.models.Removal(kept)}"
+        raise UserError(f"Expected removals as a dict, got {type(removals).__name__}. Pass one such as {example}.")
     counts = {
         f"stage{stage + 1}/block{index}": config.clusters[stage]
         for stage, depth in enumerate(config.depths)

@@ -179,9 +179,8 @@ def chosen_blocks(config: PaCaConfig, blocks: Sequence[str] | None, others: Sequ
     Raises:
         UserError: if there is no such stage or block.
     """
-    names = [f"stage{stage + 1}/block{index}" for stage, depth in enumerate(config.depths) for index in range(depth)] + [
-        *others
-    ]
+    names = [f"stage{stage + 1}/block{index}" for stage, depth in enumerate(config.depths) for index in range(depth)]
+    names += others
     stages = [f"stage{stage + 1}" for stage in range(config.num_stages)]
     if blocks is None:
         with_clusters = [stage for stage, count in zip(stages, config.clusters, strict=True) if count]

@@ -147,6 +147,7 @@ def test_remat_does_not_change_the_answer():
 @pytest.mark.parametrize(
     ("removals", "message"),
     [
+        (Removal(ONE_REMOVED), "Expected removals as a dict, got Removal"),
         ({"stage1/block1": Removal(ONE_REMOVED)}, "computes an assignment, got 'stage1/block1'; the nearest are stage1/block0"),
         ({"stage1": Removal(ONE_REMOVED)}, "got 'stage1'"),
         ({"stage2/block0": Removal(ONE_REMOVED)}, "got 'stage2/block0'"),
