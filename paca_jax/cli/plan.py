@@ -18,7 +18,7 @@ import jax
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from paca_jax.cli import config_flags
+from paca_jax.cli.config import flags
 from paca_jax.command_line import Parser, command_line
 from paca_jax.files import write_file
 from paca_jax.paths import user_path
@@ -33,8 +33,8 @@ from paca_jax.train.run import prepare
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the estimate and returns the exit status: 0 if the step fits, 1 if not."""
     with command_line():
-        options, overrides = config_flags.parse(_parser(), argv)
-        config = config_flags.make_config(options.config, overrides)
+        options, overrides = flags.parse(_parser(), argv)
+        config = flags.make_config(options.config, overrides)
         numbers_file = None if options.json is None else user_path(options.json)
         absl_logging.set_verbosity(absl_logging.WARNING)
         prepare_environment()

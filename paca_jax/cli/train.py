@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 from absl import logging as absl_logging
 
-from paca_jax.cli import config_flags
+from paca_jax.cli.config import flags
 from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError, one_line
 
@@ -33,12 +33,12 @@ from paca_jax.errors import UserError, one_line
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
     with command_line(_how_to_resume()):
-        options, overrides = config_flags.parse(_parser(), argv)
+        options, overrides = flags.parse(_parser(), argv)
         if options.help_config:
             _print_config(options.config, overrides)
             return
         records_config = options.mode == "eval" and options.config is None
-        config = None if records_config else config_flags.make_config(options.config, overrides)
+        config = None if records_config else flags.make_config(options.config, overrides)
         faulthandler.enable()
 
         # Imported here because the worker processes of the data loader import `main.py`, and need none of this.
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         keep_compiled_programs()
         keep_freed_memory()
         if config is None:  # read only now, since Orbax asks JAX for its devices
-            config = config_flags.override(recorded_config(options.workdir), overrides)
+            config = flags.override(recorded_config(options.workdir), overrides)
         try:
             if options.mode == "eval":
                 evaluate_only(config, options.workdir, weights=options.weights)
@@ -70,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
 
 
-def _print_config(file: str | None, overrides: config_flags.Overrides) -> None:
+def _print_config(file: str | None, overrides: flags.Overrides) -> None:
     """Prints every key of a config, by default of the default one."""
-    from paca_jax.cli.config_help import describe_config
+    from paca_jax.cli.config.help import describe_config
     from paca_jax.train.config import default_config
 
-    config = config_flags.read_config(file) if file else default_config()
-    print(describe_config(config_flags.override(config, overrides)))
+    config = flags.read_config(file) if file else default_config()
+    print(describe_config(flags.override(config, overrides)))
 
 
 def _how_to_resume() -> str:

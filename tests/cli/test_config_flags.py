@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from configs import photos
-from paca_jax.cli import config_flags, train
+from paca_jax.cli import train
+from paca_jax.cli.config import flags as config_flags
 from paca_jax.command_line import Parser
 from paca_jax.errors import UserError
 from paca_jax.train.config import VALUES, default_config
