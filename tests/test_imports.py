@@ -42,7 +42,10 @@ FLOORS = [
     ["train"],
     ["planning"],
     ["cli"],
-    ["__init__", "__main__", "convert.__main__", "export.__main__", "data.prepare", "data.convert_records", "plan", "predict"],
+    [
+        *("__init__", "__main__", "convert.__main__", "export.__main__", "data.prepare", "data.convert_records", "explore"),
+        *("plan", "predict"),
+    ],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted((ROOT / "paca_jax").rglob("*.py"))
@@ -100,7 +103,7 @@ def test_no_module_is_hidden_by_a_name_of_its_package():
 
 
 def test_importing_the_library_loads_nothing_heavy():
-    rooms = ("cli.predict", "cli.convert", "cli.export", "checkpoints", "data", "explain", "export")
+    rooms = ("cli.predict", "cli.explore", "cli.convert", "cli.export", "checkpoints", "data", "explain", "export")
     modules = ", ".join(["paca_jax", *(f"paca_jax.{room}" for room in rooms)])
     of_training = ("tensorflow", "clu", "grain", "pycocotools", "ml_collections", "optax")
     heavy = (

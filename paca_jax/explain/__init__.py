@@ -16,6 +16,7 @@ from paca_jax.explain.inspection.cluster_effects import (
 from paca_jax.explain.inspection.effect_report import effect_report, effect_tables
 from paca_jax.explain.inspection.patch_sources import compose_maps, patch_sources, roll_out_maps
 from paca_jax.explain.marking import Marked
+from paca_jax.explain.page.building import Explorer, explorer
 from paca_jax.explain.png import to_png
 from paca_jax.explain.segments import Segments, segment_overlay, segment_sheet
 from paca_jax.explain.selection import cluster_strengths, strongest_clusters
@@ -24,6 +25,7 @@ __all__ = [
     "LARGEST",
     "BlockEffects",
     "ClusterEffects",
+    "Explorer",
     "Found",
     "Marked",
     "RemovalCurves",
@@ -37,6 +39,7 @@ __all__ = [
     "detection_sheet",
     "effect_report",
     "effect_tables",
+    "explorer",
     "mask_png",
     "overlay",
     "palette",

@@ -11,6 +11,7 @@ from tests.runs import run_code, run_main
 
 MODULES = {
     "predict": "paca_jax.predict",
+    "explore": "paca_jax.explore",
     "convert": "paca_jax.convert",
     "export": "paca_jax.export",
     "plan": "paca_jax.plan",

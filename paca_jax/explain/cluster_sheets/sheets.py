@@ -114,7 +114,7 @@ def cluster_sheet(
     _check_counts(model, shown, images, labels)
     size = (images.shape[1], images.shape[2])
     seen = [
-        Seen(_cell(model, _seen_by_model(picture, model, size), size), image, size)
+        Seen(_cell(model, seen_by_model(picture, model, size), size), image, size)
         for picture, image in zip(shown, images, strict=True)
     ]
     return _draw(model, variables, seen, class_names, labels, clusters_per_image, block, score)
@@ -190,7 +190,7 @@ def _seen(model: AnyModel, picture: Image.Image) -> Seen:
     view = transform.view(picture)
     if isinstance(model, PaCaViT):
         size, image = view.shape[:2], jnp.asarray(data.preprocess(picture, model))
-        return Seen(_cell(model, _seen_by_model(rgb(picture), model, size), size), image, size)
+        return Seen(_cell(model, seen_by_model(rgb(picture), model, size), size), image, size)
     suffix = "_0" if isinstance(model, Segmentor) else ""
     size = tuple(view[f"size{suffix}"].tolist())
     image = ops.normalize_inside(jnp.asarray(view[f"image{suffix}"])[None], jnp.asarray([size], jnp.int32))[0]
@@ -204,7 +204,7 @@ def _cell(model: AnyModel, picture: Image.Image, size: tuple[int, int]) -> Image
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _seen_by_model(picture: Image.Image, model: AnyModel, size: tuple[int, int]) -> Image.Image:
+def seen_by_model(picture: Image.Image, model: AnyModel, size: tuple[int, int]) -> Image.Image:
     """Returns the part of the picture that the model sees: the centered square that `preprocess` keeps, or all."""
     if not isinstance(model, PaCaViT) or size != (model.config.image_size, model.config.image_size):
         return picture

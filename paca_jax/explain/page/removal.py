@@ -1,0 +1,48 @@
+"""The answers of a model without one of its clusters, computed for every cluster of an assignment."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from paca_jax.explain.page.answers import Answer, Model, later_answer, outputs
+from paca_jax.models import PaCaViT, Removal
+
+
+def removable(model: Model) -> dict[str, int]:
+    """Returns the number of clusters of each assignment of the backbone, by the block that computes it.
+
+    The PaCa head is not among them: its clusters are the classes.
+    """
+    config = model.config if isinstance(model, PaCaViT) else model.config.backbone
+    return {
+        f"stage{stage + 1}/block{index}": config.clusters[stage]
+        for stage, depth in enumerate(config.depths)
+        for index in range(depth)
+        if config.assigning_block(stage, index) == index
+    }
+
+
+def answers_without_each(
+    model: Model, variables: dict[str, PyTree], images: Float[Array, "1 H W C"], first: Answer
+) -> dict[str, list[Answer]]:
+    """Returns, for each assignment of `removable`, the answers for an image without each of its clusters, in order.
+
+    A removed cluster is masked in all blocks that use the assignment; see `paca_jax.models.Removal`.
+
+    Args:
+        model: the model.
+        variables: the variables of the model.
+        images: the normalized image.
+        first: the answer with all clusters, whose rows the others have.
+
+    Raises:
+        UserError: if an output is not finite.
+    """
+    counts = removable(model)
+    # Every call has a removal for every assignment, which are mostly empty, so that one program serves for all.
+    nothing = {owner: Removal(jnp.ones(count, bool)) for owner, count in counts.items()}
+
+    def without(owner: str, cluster: int) -> Answer:
+        removals = nothing | {owner: Removal(jnp.arange(counts[owner]) != cluster)}
+        return later_answer(first, outputs(model, variables, images, removals))
+
+    return {owner: [without(owner, cluster) for cluster in range(count)] for owner, count in counts.items()}
