@@ -12,6 +12,7 @@ from PIL import Image
 from paca_jax import data, explain, ops
 from paca_jax.errors import UserError
 from paca_jax.models import Removal, create_model
+from tests import golden
 from tests.explain import explored
 from tests.explain.explored import content, made, maps_of, page, pictures
 from tests.shapes import unchecked
@@ -164,6 +165,15 @@ def test_an_object_keeps_its_row_without_a_cluster():
             assert np.abs(found["scores"][same] - value).min() < 2e-5
         else:  # its only match may belong to a row before it
             assert same.sum() <= labels[:row].count(labels[row])
+
+
+def test_a_detector_may_find_nothing():
+    name, overrides = explored.KINDS["detector"]
+    model = create_model(name, **(explored.SMALL | overrides | {"score_threshold": 0.999, "clusters": (2, 0, 0, 0)}))
+    (picture,) = content(explain.explorer(model, golden.random_variables(model), pictures(1)).html)["pictures"]
+    assert picture["answer"] == {"labels": [], "boxes": [], "values": [], "other": -1, "otherValue": 0}
+    assert picture["without"] == {"stage1/block0": [{"values": [], "other": -1, "otherValue": 0}] * 2}
+    assert picture["description"] == "picture 1, answer of the model: nothing"
 
 
 def test_effects_can_be_left_out():

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 PHONE = {"width": 390, "height": 844, "touch": True}
-READY = "maps !== null && document.querySelectorAll('#tiles label').length === maps.clusters"
+READY = "maps !== null && element('status').textContent !== ''"
 CHOSEN = {
     "pictures": "chosen.picture === {}",
     "stages": "chosen.block.startsWith('{}')",
@@ -303,6 +303,16 @@ def test_a_notebook_shows_the_page_inside_its_own(browser, tmp_path):
     assert browser.value("document.querySelector('iframe').contentDocument.querySelector('#rows th').textContent").startswith(
         "class"
     )
+    assert browser.troubles == []
+
+
+def test_an_old_browser_is_told(browser, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(page("gray"))
+    old = browser.call("Page.addScriptToEvaluateOnNewDocument", source="delete window.DecompressionStream")["identifier"]
+    browser.open(path)
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=old)
+    assert text(browser, "#grid") == "This page needs a browser of 2023 or later."
     assert browser.troubles == []
 
 

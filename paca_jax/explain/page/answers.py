@@ -37,11 +37,6 @@ class Answer(NamedTuple):
     other_value: float
 
 
-def measure(model: Model) -> str:
-    """Returns a word for what the values of a model's answers are."""
-    return {PaCaViT: "Probability", Segmentor: "Area", Detector: "Score"}[type(model)]
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def outputs(
     model: Model, variables: dict[str, PyTree], images: Float[Array, "1 H W C"], removals: Mapping[str, Removal] | None = None

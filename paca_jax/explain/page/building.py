@@ -19,19 +19,21 @@ from paca_jax import data
 from paca_jax.errors import UserError, check
 from paca_jax.explain.checks import check_variables, checked_items, checked_names
 from paca_jax.explain.inspection.patch_sources import assignments_of_blocks
-from paca_jax.explain.page.answers import Answer, Model, measure
+from paca_jax.explain.page.answers import Answer, Model
 from paca_jax.explain.page.looking import Seen, look
 from paca_jax.explain.page.packing import cell_side, pool_assignment, pool_attention, to_bytes, to_text
 from paca_jax.explain.page.removal import answers_without_each
 from paca_jax.fields import check_value
 from paca_jax.files import write_file
-from paca_jax.models import Detector, PaCaViT, Segmentor
+from paca_jax.models import Detector, Segmentor
 from paca_jax.paths import user_path
 
 _SCRIPTS = ("maps.js", "choosing.js", "showing.js", "page.js")
 _LONGEST_SIDE = 640  # of a picture in the page, in pixels
 _SMALL = 128  # a picture up to this size is stored exactly
-_DATA_SETS: Mapping[type, str] = {Segmentor: "ADE20K", Detector: "COCO"}
+# What the values of answers are, and the data set whose classes a model may have, by the kind of the model.
+_MEASURES = {"classifier": "Probability", "segmentor": "Area", "detector": "Score"}
+_DATA_SETS = {"classifier": "ImageNet-1k", "segmentor": "ADE20K", "detector": "COCO"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +90,12 @@ def explorer(
     owners = assignments_of_blocks(model)
     check_value("effects", effects, bool)
     check(bool(owners), "Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
+    kind = "detector" if isinstance(model, Detector) else "segmentor" if isinstance(model, Segmentor) else "classifier"
     classes = model.config.num_classes
     check(classes > 0, "Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
     check_variables(model, variables)
     if class_names is None:
-        names: Sequence[str] = data.assumed_names(classes, _DATA_SETS.get(type(model), "ImageNet-1k"))
+        names: Sequence[str] = data.assumed_names(classes, _DATA_SETS[kind])
     else:
         names = checked_names(class_names)
     check(len(names) == classes, f"Expected the names of the model's {classes} classes, got {len(names)}. Pass one for each.")
@@ -101,8 +104,8 @@ def explorer(
     check(bool(listed), "Expected at least one picture to explore, got none. Pass one.")
     pictures = [data.read_picture(each, model.config.image_channels) for each in listed]
     content = {
-        "model": {PaCaViT: "classifier", Segmentor: "segmentor", Detector: "detector"}[type(model)],
-        "measure": measure(model),
+        "model": kind,
+        "measure": _MEASURES[kind],
         "classNames": list(names),
         "blocks": [{"name": name, "owner": owner, "stride": _stride(name)} for name, owner in owners.items()],
         "pictures": [

@@ -8,8 +8,7 @@ function fillTiles() {
       value: cluster,
       ariaLabel: `Cluster ${clusterName(cluster)}`,
     });
-    input.addEventListener("change", () => chooseCluster(cluster));
-    // A click on the chosen tile changes no radio button, but shows the cluster again after a patch.
+    // Arrow keys click, too; a click on the chosen tile changes nothing, but shows the cluster again after a patch.
     input.addEventListener("click", () => chooseCluster(cluster));
     const canvas = make("canvas", { ariaHidden: "true" });
     drawMap(canvas, maps.gatheredBy(cluster), maps.columns, 1);
@@ -58,7 +57,11 @@ function cellAt(event) {
   return row * maps.columns + inside((event.clientX - canvas.left) / canvas.width, maps.columns);
 }
 
-function build() {
+async function build() {
+  if (typeof DecompressionStream === "undefined") {
+    element("grid").textContent = "This page needs a browser of 2023 or later.";
+    return;
+  }
   element("measure").textContent = DATA.measure;
   element("kind").textContent = DATA.model === "detector" ? "Object" : "Class";
   document.querySelector(".ramp").style.background = `linear-gradient(to right, ${VIRIDIS.map((hex) => `#${hex}`).join(", ")})`;
@@ -70,13 +73,6 @@ function build() {
       make("span", { className: "track" }, make("i")),
       make("span", { className: "value" }),
     );
-    button.addEventListener("click", () => chooseCluster(Number(button.dataset.cluster)));
-    button.addEventListener(
-      "pointerenter",
-      (event) =>
-        event.pointerType === "mouse" && hover({ mode: "cluster", cluster: Number(button.dataset.cluster), cell: chosen.cell }),
-    );
-    button.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hover(null));
     element("bars").append(make("li", {}, button));
   }
   const most = Math.max(...DATA.pictures.map((each) => each.answer.values.length));
@@ -85,6 +81,22 @@ function build() {
     element("rows").append(
       make("tr", {}, make("th", { scope: "row" }), make("td", {}, track), make("td", { className: "value" }), make("td")),
     );
+  }
+  fillControls();
+  await choosePlace({ picture: 0 });
+  listen();
+}
+
+/* Answers the pointer and the keyboard, once there are maps to show. */
+function listen() {
+  for (const button of document.querySelectorAll("#bars button")) {
+    const cluster = () => Number(button.dataset.cluster);
+    button.addEventListener("click", () => chooseCluster(cluster()));
+    button.addEventListener(
+      "pointerenter",
+      (event) => event.pointerType === "mouse" && hover({ mode: "cluster", cluster: cluster() }),
+    );
+    button.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hover(null));
   }
   const frame = document.querySelector("#first .frame");
   frame.addEventListener(
@@ -100,8 +112,6 @@ function build() {
     show();
     announce();
   });
-  fillControls();
-  choosePlace({ picture: 0 });
 }
 
 build();
