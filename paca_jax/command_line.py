@@ -5,6 +5,7 @@ Ctrl-C ends a program with one line even while the main thread is inside a libra
 
 import argparse
 import io
+import logging
 import os
 import select
 import signal
@@ -177,7 +178,8 @@ def _fail(message: str) -> NoReturn:
     except OSError:
         _discard_output()
     print(f"error: {one_line(message)}", file=sys.stderr)
-    sys.unraisablehook = lambda _: None  # of objects that the failure has left half made
+    sys.unraisablehook = lambda _: None  # of objects that the failure has left half made, ...
+    logging.getLogger("asyncio").disabled = True  # ... and of tasks whose failure nobody asks for any more
     sys.exit(2)
 
 

@@ -161,6 +161,23 @@ def test_what_half_made_objects_raise_at_the_end_is_not_printed():
     assert (done.returncode, done.stderr) == (2, "error: Expected a cat.\n")
 
 
+def test_what_tasks_that_nobody_asks_for_have_raised_is_not_printed():
+    program = """
+        import asyncio
+
+        from paca_jax.command_line import command_line
+        from paca_jax.errors import UserError
+
+        with command_line():
+            loop = asyncio.new_event_loop()
+            forgotten = loop.create_future()
+            forgotten.set_exception(ValueError("a full disk"))
+            raise UserError("Expected a cat.")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: Expected a cat.\n")
+
+
 def test_output_that_nobody_reads_any_more_ends_the_program_silently():
     program = "from paca_jax.command_line import command_line\nwith command_line():\n    for _ in range(10**5): print('line')"
     with subprocess.Popen(

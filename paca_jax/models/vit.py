@@ -139,7 +139,7 @@ class PaCaViT(Model):
         """Returns logits, features, clusters, and the attention weights of some blocks, at once."""
         config, removals = self.config, removals or {}
         check_images(images, config.image_channels)
-        check_removals(config, removals, len(images))
+        check_removals(config, removals, images.shape[0])
         x = Stem(config.embed_dims[0], self.dtype, name="stem")(jnp.asarray(images, self.dtype))
         x = constrain_patches(x, self.split_rows)
 
