@@ -80,7 +80,7 @@ def test_outputs_and_gradients_of_the_official_code(file: Any) -> None:
 
     with jax.default_matmul_precision("highest"):
         (loss, outputs), gradients = _loss_and_outputs(model)(variables["params"], rest, images, labels)
-        logits, features, clusters = outputs
+        logits, features, clusters, _ = outputs
         found.check("logits", logits, reference["logits"], tolerance)
         found.check("loss", loss, reference["loss"], 1e-5)
         _check_features(found, reference, features, tolerance)
