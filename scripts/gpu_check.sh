@@ -6,7 +6,7 @@
 # OUT gets a log and the JSON of each part. OFFICIAL is a checkout of https://github.com/iVMCL/PaCaViT, whose code runs with what
 # benchmarks/against_torch.py names; FASHION is a folder with the four files of Fashion-MNIST. Parts of what is not given are left out.
 # It needs JAX for CUDA, pytest and the packages for training but TensorFlow; PYTHON chooses the interpreter. Parts do not depend on each
-# other: one that fails, or takes longer than its limit in seconds, does not stop the next. On an H200 the parts took up to ten minutes.
+# other: one that fails, or takes longer than its limit in seconds, does not stop the next.
 set -u
 OUT=${1:?Give a folder for the results.}
 OFFICIAL=${2:-} FASHION=${3:-} PYTHON=${PYTHON:-python3}

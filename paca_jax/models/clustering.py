@@ -1,6 +1,7 @@
 """From patches to their assignment to clusters: convolution, MLP and linear clustering (section 3.2); removed clusters."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -100,8 +101,8 @@ class Removal:
 Removals = Mapping[str, Removal]
 
 
-def check_removals(config: PaCaConfig, removals: Removals, images: int) -> None:
-    """Checks that clusters to remove exist, for a batch of so many images.
+def check_removals(config: PaCaConfig, removals: Removals, images: Any) -> None:
+    """Checks that clusters to remove exist, for a batch of so many images, a number or a symbol.
 
     Raises:
         UserError: if they are no dict, a block computes no assignment, or a value is no removal of its clusters.
