@@ -12,13 +12,10 @@ segmentors and needs more packages: pip install "paca-jax[onnx]".
 import argparse
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from paca_jax import export
-from paca_jax.checkpoints.loading import read_model
-from paca_jax.cli.sources import print_departures, read_class_names
+from paca_jax.cli.sources import add_reading_options, print_departures, read_source
 from paca_jax.command_line import Parser, command_line
-from paca_jax.convert.checkpoint import WEIGHTS
 from paca_jax.errors import UserError, one_line
 from paca_jax.files import check_new_folder
 
@@ -38,15 +35,7 @@ def _export(arguments: argparse.Namespace) -> None:
         raise UserError(
             "Expected --size with --format=stablehlo, which exports detectors, got --format=onnx. Leave --size out."
         )
-    overrides: dict[str, Any] = {} if arguments.image_size is None else {"image_size": arguments.image_size}
-    loaded = read_model(
-        arguments.source,
-        arguments.model,
-        weights=arguments.weights,
-        class_names=read_class_names(arguments.class_names),
-        allow_nonfinite=arguments.allow_nonfinite,
-        **overrides,
-    )
+    loaded = read_source(arguments.source, arguments)
     if arguments.format == "onnx":
         certificate = export.onnx(loaded.model, loaded.variables, folder, loaded.class_names)
     else:
@@ -72,9 +61,5 @@ def _parser() -> Parser:
     parser.add_argument("out", metavar="OUT", help="the folder to write to, new or empty")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="the form of the program (default: stablehlo)")
     parser.add_argument("--size", metavar="HxW", help="the size in pixels that a detector takes (default: a square)")
-    parser.add_argument("--model", metavar="NAME", help="the model's name, if the source does not record it")
-    parser.add_argument("--weights", choices=WEIGHTS, help="the weights or their average, if the source has both")
-    parser.add_argument("--image-size", metavar="N", type=int, help="the side of images in pixels, or their short side")
-    parser.add_argument("--class-names", metavar="FILE", help="a text file with the name of a class in each line")
-    parser.add_argument("--allow-nonfinite", action="store_true", help="accept weights that are NaN or infinite")
+    add_reading_options(parser)
     return parser

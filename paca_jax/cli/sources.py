@@ -1,11 +1,47 @@
 """What the command lines that read weights have in common."""
 
+import argparse
 import os
+from typing import Any
 
-from paca_jax.checkpoints.loading import Loaded
+from paca_jax.checkpoints.loading import Loaded, read_model
+from paca_jax.convert.checkpoint import WEIGHTS
 from paca_jax.data.sources.files import read_lines
 from paca_jax.errors import one_line
 from paca_jax.paths import user_path
+
+
+def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of a command that shows pictures to a model: the pictures, and where the model comes from."""
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="pictures: JPEG, PNG, ...")
+    parser.add_argument("--checkpoint", metavar="PLACE", required=True, help="workdir, file of weights, or model's name")
+    add_reading_options(parser)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `read_source`."""
+    parser.add_argument("--model", metavar="NAME", help="the model's name, if the source does not record it")
+    parser.add_argument("--weights", choices=WEIGHTS, help="the weights or their average, if PLACE has both")
+    parser.add_argument("--image-size", metavar="N", type=int, help="the side of images in pixels, or their short side")
+    parser.add_argument("--class-names", metavar="FILE", help="a text file with the name of a class in each line")
+    parser.add_argument("--allow-nonfinite", action="store_true", help="accept weights that are NaN or infinite")
+
+
+def read_source(place: str, arguments: argparse.Namespace) -> Loaded:
+    """Returns the model of a place as `add_reading_options` asks for it.
+
+    Raises:
+        UserError: if the weights or the names of classes cannot be read.
+    """
+    size: dict[str, Any] = {} if arguments.image_size is None else {"image_size": arguments.image_size}
+    return read_model(
+        place,
+        arguments.model,
+        weights=arguments.weights,
+        class_names=read_class_names(arguments.class_names),
+        allow_nonfinite=arguments.allow_nonfinite,
+        **size,
+    )
 
 
 def read_class_names(file: str | None) -> list[str] | None:

@@ -110,12 +110,7 @@ def check_removals(config: PaCaConfig, removals: Removals, images: Any) -> None:
     if not isinstance(removals, Mapping):
         example = "{'stage1/block0': paca_jax.models.Removal(kept)}"
         raise UserError(f"Expected removals as a dict, got {type(removals).__name__}. Pass one such as {example}.")
-    counts = {
-        f"stage{stage + 1}/block{index}": config.clusters[stage]
-        for stage, depth in enumerate(config.depths)
-        for index in range(depth)
-        if config.assigning_block(stage, index) == index
-    }
+    counts = config.assignments
     for name, removal in removals.items():
         if name not in counts:
             known = nearest(str(name), list(counts)) if counts else "the model has none"

@@ -114,10 +114,7 @@ class PaCaConfig:
 
     def computes_assignment(self, stage: int, block: int) -> bool:
         """Returns whether block `block` of stage `stage` (both from 0) computes an assignment of its own."""
-        if self.clusters[stage] == 0 or self.teacher:
-            return False
-        period = self.clustering_periods[stage]
-        return block == 0 or (period > 0 and block % period == 0)
+        return not self.teacher and self.assigning_block(stage, block) == block
 
     def assigning_block(self, stage: int, block: int) -> int | None:
         """Returns the block, of the same stage, whose assignment a block uses (0 with a teacher); None without clusters."""
@@ -125,6 +122,16 @@ class PaCaConfig:
             return None
         period = 0 if self.teacher else self.clustering_periods[stage]
         return block - block % period if period > 0 else 0
+
+    @property
+    def assignments(self) -> dict[str, int]:
+        """The number of clusters of each assignment, by the block that computes it or, with a teacher, takes it first."""
+        return {
+            f"stage{stage + 1}/block{index}": self.clusters[stage]
+            for stage, depth in enumerate(self.depths)
+            for index in range(depth)
+            if self.assigning_block(stage, index) == index
+        }
 
     def drop_path_rates(self) -> tuple[tuple[float, ...], ...]:
         """Returns the rate of stochastic depth of each block, by stage."""

@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from paca_jax import ops
+from tests.ops.agreement import assert_agree
 
 pytestmark = pytest.mark.gpu
 
@@ -14,13 +14,6 @@ TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}
 
 def normal(seed, shape, dtype="float32"):
     return jax.random.normal(jax.random.key(seed), shape).astype(dtype)
-
-
-def gap(found, expected):
-    """The largest difference of two trees of arrays, each in units of the largest expected value."""
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
-    wide = [(np.asarray(a, np.float64), np.asarray(b, np.float64)) for a, b in pairs]
-    return max(np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in wide)
 
 
 def with_gradient(function, dy, *arrays):
@@ -50,7 +43,7 @@ def test_depthwise_convolution_with_gelu(shape, side, shortcut, dtype):
 
     rounded = [array.astype(dtype).astype("float32") for array in (x, kernel, bias)]
     x, kernel, bias = rounded
-    assert gap(call("pallas_gpu", dtype), call("xla", "float32")) < TOLERANCES[dtype]
+    assert_agree(call("xla", "float32"), call("pallas_gpu", dtype), TOLERANCES[dtype])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +67,7 @@ def test_attention_by_cudnn(heads, channels, patches, clusters):
 
         return with_gradient(function, dy, x, layers)
 
-    assert gap(call("cudnn", "bfloat16"), call("xla", "float32")) < TOLERANCES["bfloat16"]
+    assert_agree(call("xla", "float32"), call("cudnn", "bfloat16"), TOLERANCES["bfloat16"])
 
 
 def test_a_model_takes_them():

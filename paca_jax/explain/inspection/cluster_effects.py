@@ -11,7 +11,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from paca_jax.errors import UserError, check, nearest
 from paca_jax.explain.checks import WHOLE, check_classifier, checked_array
-from paca_jax.explain.inspection.patch_sources import assignments_of_blocks
 from paca_jax.fields import Range, check_value
 from paca_jax.models import PaCaViT, Removal
 from paca_jax.models.model import check_images
@@ -91,7 +90,7 @@ def block_effects(
     """
     found = {}
     check_classifier(model, variables)
-    for block in _assigning(model):
+    for block in model.config.assignments:
         effects = cluster_effects(model, variables, images, block, by_mean=by_mean)
         found[block] = BlockEffects(effects, removal_curves(model, variables, images, block, effects.order))
     check(bool(found), "Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
@@ -186,16 +185,11 @@ def _checked_count(model: Any, variables: Any, images: Any, block: Any, batch_si
     check_images(images, model.config.image_channels)
     check_value("batch_size", batch_size, _BatchSize)
     check_value("block", block, str)
-    known = _assigning(model)
+    known: dict[str, int] = model.config.assignments
     if block not in known:
-        clause = nearest(block, known) if known else "the model has none"
+        clause = nearest(block, list(known)) if known else "the model has none"
         raise UserError(f"Expected a block that computes an assignment, got {block!r}; {clause}. Choose one of them.")
-    return model.config.clusters[int(block.partition("/")[0].removeprefix("stage")) - 1]
-
-
-def _assigning(model: PaCaViT) -> list[str]:
-    """Returns the blocks that compute an assignment."""
-    return list(dict.fromkeys(assignments_of_blocks(model).values()))
+    return known[block]
 
 
 def _answers(

@@ -7,26 +7,13 @@ from paca_jax.explain.page.answers import Answer, Model, later_answer, outputs
 from paca_jax.models import PaCaViT, Removal
 
 
-def removable(model: Model) -> dict[str, int]:
-    """Returns the number of clusters of each assignment of the backbone, by the block that computes it.
-
-    The PaCa head is not among them: its clusters are the classes.
-    """
-    config = model.config if isinstance(model, PaCaViT) else model.config.backbone
-    return {
-        f"stage{stage + 1}/block{index}": config.clusters[stage]
-        for stage, depth in enumerate(config.depths)
-        for index in range(depth)
-        if config.assigning_block(stage, index) == index
-    }
-
-
 def answers_without_each(
     model: Model, variables: dict[str, PyTree], images: Float[Array, "1 H W C"], first: Answer
 ) -> dict[str, list[Answer]]:
-    """Returns, for each assignment of `removable`, the answers for an image without each of its clusters, in order.
+    """Returns, for each assignment of the backbone, the answers for an image without each of its clusters, in order.
 
-    A removed cluster is masked in all blocks that use the assignment; see `paca_jax.models.Removal`.
+    A removed cluster is masked in all blocks that use the assignment; see `paca_jax.models.Removal`. Those of a PaCa head are
+    the classes, and are not removed.
 
     Args:
         model: the model.
@@ -37,7 +24,8 @@ def answers_without_each(
     Raises:
         UserError: if an output is not finite.
     """
-    counts = removable(model)
+    config = model.config if isinstance(model, PaCaViT) else model.config.backbone
+    counts = config.assignments
     # Every call has a removal for every assignment, which are mostly empty, so that one program serves for all.
     nothing = {owner: Removal(jnp.ones(count, bool)) for owner, count in counts.items()}
 

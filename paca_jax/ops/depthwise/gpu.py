@@ -26,7 +26,6 @@ from paca_jax.ops.nn.gelu import gelu, gelu_and_slope
 
 _ELEMENTS = 2048  # of a row's part that a program treats at once: 16 for each of its threads
 _COLUMNS = 64
-_SMALLEST_CHANNELS = 8  # which one instruction loads, in bfloat16
 _WARPS = 4
 
 Epilogue = Callable[[Array, tuple[Array, ...]], Array]
@@ -76,13 +75,7 @@ def tiling(shape: tuple[int, ...], window: int) -> Tiling:
 
 def refusal(x: Float[Array, "B H W C"]) -> str | None:
     """Returns why the kernels do not take these maps, as a clause, or None if they do."""
-    if x.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
-        return f"the type is {x.dtype}"
-    if x.size >= 2**31:
-        return f"{x.size:,} values are more than 32 bits count"
-    if x.shape[-1] % _SMALLEST_CHANNELS:
-        return f"{x.shape[-1]} channels are no multiple of {_SMALLEST_CHANNELS}"
-    return gpu.refusal()
+    return gpu.kernel_refusal(x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))

@@ -15,19 +15,12 @@ from paca_jax.ops.norm.reference import LAYER_NORM_EPSILON, NormWeights, normali
 _ELEMENTS = 2048  # of the rows that a program treats at once: 16 for each of its threads
 _PROGRAMS = 2048  # several for each multiprocessor; each adds up the gradients of the parameters over its rows
 _MOST_CHANNELS = 2048
-_SMALLEST_CHANNELS = 8  # which one instruction loads, in bfloat16
 _WARPS = 4
 
 
 def refusal(x: Float[Array, "B N C"]) -> str | None:
     """Returns why the kernel does not take these patches, as a clause, or None if it does."""
-    if x.dtype not in (jnp.bfloat16, jnp.float16, jnp.float32):
-        return f"the type is {x.dtype}"
-    if x.size >= 2**31:
-        return f"{x.size:,} values are more than 32 bits count"
-    if x.shape[-1] % _SMALLEST_CHANNELS or x.shape[-1] > _MOST_CHANNELS:
-        return f"{x.shape[-1]} channels are no multiple of {_SMALLEST_CHANNELS} up to {_MOST_CHANNELS}"
-    return gpu.refusal()
+    return gpu.kernel_refusal(x, _MOST_CHANNELS)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
