@@ -24,7 +24,7 @@ FLOORS = [
     ["ops.nn", "ops.detection", "ops.augmentation"],
     ["ops.norm.reference"],
     ["ops.pallas"],
-    ["ops.norm", "ops.depthwise"],
+    ["ops.norm", "ops.depthwise", "ops.cast"],
     ["ops.residual"],
     ["ops.attention", "ops.clustering", "ops.mlp"],
     ["ops"],

@@ -11,6 +11,7 @@ from paca_jax.ops.attention.reference import (
     patch_attention,
 )
 from paca_jax.ops.augmentation import mix, random_erasing
+from paca_jax.ops.cast.api import cast_weights
 from paca_jax.ops.clustering.api import conv_clustering
 from paca_jax.ops.clustering.reference import ClusteringWeights, assign_patches
 from paca_jax.ops.depthwise.api import binomial_blur, depthwise_conv, depthwise_gelu
@@ -39,6 +40,7 @@ from paca_jax.ops.nn.gelu import gelu
 from paca_jax.ops.nn.materialize import materialize
 from paca_jax.ops.nn.pixels import MEAN, STD, normalize, normalize_inside
 from paca_jax.ops.nn.resize import adaptive_average_pool, resize_bilinear, resize_matrix, resize_nearest
+from paca_jax.ops.nn.softmax import softmax
 from paca_jax.ops.norm.api import layer_norm
 from paca_jax.ops.norm.reference import LAYER_NORM_EPSILON, NormWeights
 from paca_jax.ops.residual import Residual
@@ -67,6 +69,7 @@ __all__ = [
     "binomial_blur",
     "box_area",
     "box_iou",
+    "cast_weights",
     "check_implementation",
     "clip_boxes",
     "conv",
@@ -101,5 +104,6 @@ __all__ = [
     "resize_nearest",
     "roi_align",
     "sample",
+    "softmax",
     "use_implementation",
 ]

@@ -1,7 +1,7 @@
 """The device mesh, and the sharding of each array over it."""
 
 from paca_jax.sharding.activations import constrain, constrain_patches
-from paca_jax.sharding.images import by_images, model_shards, target_platform
+from paca_jax.sharding.images import by_images, model_shards, on_each_device, target_platform
 from paca_jax.sharding.mesh import BATCH_AXES, MESH_AXES, batch_sharding, batch_shards, host_rows, local_rows, make_mesh
 from paca_jax.sharding.parameters import (
     PARAMETER_AXES,
@@ -30,6 +30,7 @@ __all__ = [
     "logical_axes",
     "make_mesh",
     "model_shards",
+    "on_each_device",
     "parameter_path",
     "parameter_shardings",
     "parameter_spec",

@@ -31,6 +31,14 @@ def by_images(function: Callable[..., T], mapped: Sequence[Any], whole: Sequence
     return jax.shard_map(function, in_specs=specs, out_specs=images, check_vma=False)(*mapped, *whole)
 
 
+def on_each_device(function: Callable[..., T], *arrays: Any) -> T:
+    """Returns `function(*arrays)`, computed on each device, which has these arrays, or trees of them, in full."""
+    if jax.sharding.get_abstract_mesh().size <= 1:
+        return function(*arrays)
+    whole = PartitionSpec()
+    return jax.shard_map(function, in_specs=(whole,) * len(arrays), out_specs=whole, check_vma=False)(*arrays)
+
+
 def target_platform() -> str:
     """Returns the platform that a program is being traced for, such as "tpu": the mesh's, else that of JAX's default device."""
     device = jax.sharding.get_abstract_mesh().abstract_device or jax.config.values["jax_default_device"]

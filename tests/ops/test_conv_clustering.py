@@ -37,6 +37,12 @@ def with_gradients(*drawn, implementation=None):
         return jax.jit(partial(both, implementation=implementation))(*drawn)
 
 
+@pytest.mark.parametrize("size", [(3, 7, 7, 24, 10, 7), (2, 5, 9, 16, 20, 3)], ids=str)
+def test_both_forms_agree(size):
+    drawn = draw(*size)
+    assert_agree(*(with_gradients(*drawn, implementation=form) for form in ("xla", "xla_cpu")), 1e-5)
+
+
 def assert_kernels_agree(x, *rest, tolerance, interpreted=None):
     expected = with_gradients(x.astype(jnp.float32), *rest, implementation="xla")
     with interpreted or ops.interpret_kernels(True):

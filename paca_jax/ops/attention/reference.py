@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from paca_jax.ops.cast.api import cast_weights
 from paca_jax.ops.implementation import Implementation
 from paca_jax.ops.nn.dense import dense
 from paca_jax.ops.nn.materialize import materialize
@@ -66,6 +67,7 @@ def residual_attention(
     `attend` returns each query's mean of the values under its attention weights.
     """
     patches, tokens = attended_tokens(x, assignment, clusters, residual, implementation)
+    weights = cast_weights(weights, x.dtype, implementation)
     query = project_heads(patches, weights.query, weights.query_bias, num_heads, implementation)
     key = project_heads(tokens, weights.key, weights.key_bias, num_heads, implementation)
     value = project_heads(tokens, weights.value, weights.value_bias, num_heads, implementation)

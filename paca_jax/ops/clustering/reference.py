@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from paca_jax.ops.cast.api import cast_weights
 from paca_jax.ops.depthwise.api import depthwise_gelu
-from paca_jax.ops.implementation import Implementation
+from paca_jax.ops.implementation import Implementation, always, choose
 from paca_jax.ops.nn.dense import dense
 from paca_jax.ops.nn.gelu import gelu
+from paca_jax.ops.nn.softmax import softmax
 from paca_jax.ops.norm.api import NormWeights, layer_norm
 
 
@@ -30,12 +32,16 @@ def conv_clustering(
     x: Float[Array, "B H W C"], norm: NormWeights | None, weights: ClusteringWeights, implementation: Implementation | None
 ) -> Float[Array, "B M N"]:
     """Returns the assignment; the arguments are those of `ops.conv_clustering`."""
-    depthwise, depthwise_bias, pointwise, pointwise_bias, project = (weight.astype(x.dtype) for weight in weights)
+    depthwise, depthwise_bias, pointwise, pointwise_bias, project = cast_weights(weights, x.dtype, implementation)
     patches = x if norm is None else layer_norm(x, norm, implementation)
     active = depthwise_gelu(patches, depthwise, depthwise_bias, False, implementation)
-    mixed = gelu(dense(active, pointwise, pointwise_bias, implementation))
-    logits = dense(mixed, project, None, implementation)
-    return assign_patches(logits.reshape(x.shape[0], -1, project.shape[1]))
+    mixed = jax.checkpoint(gelu)(dense(active, pointwise, pointwise_bias, implementation))
+    mixed = mixed.reshape(x.shape[0], -1, x.shape[-1])
+    if choose("assignment", implementation, {"xla_cpu": always}) == "xla_cpu":
+        return assign_patches(dense(mixed, project, None, implementation))
+    # By images, so that the logits of a cluster lie side by side, as the softmax reads them.
+    kernels = jnp.broadcast_to(project.T, (mixed.shape[0], *project.T.shape))
+    return softmax(jnp.einsum("bmc,bnc->bmn", kernels, mixed))
 
 
 def assign_patches(logits: Float[Array, "B N M"]) -> Float[Array, "B M N"]:

@@ -118,8 +118,10 @@ def _backward(shortcut: bool, interpret: bool, kept: tuple[Array, Array, Array],
 
     centers = (dy, x) if shortcut else (dy,)
     ds, totals = _convolve("depthwise_gelu_slope", x, kernel, bias, centers, slope, interpret, with_totals=True)
-    (dx,) = _convolve("depthwise_transposed", ds, kernel[::-1, ::-1], None, (ds,) if shortcut else (), add, interpret)
+    (dx,) = _convolve("depthwise_transposed", ds, kernel, None, (ds,) if shortcut else (), add, interpret)
     (dkernel,) = jax.linear_transpose(lambda kernel: conv_by_xla(x, kernel), kernel.astype(x.dtype))(ds)
+    # cuDNN's layout of the window ends here: else the update of the parameter takes it and copies three results to another.
+    dkernel = jax.lax.optimization_barrier(dkernel.reshape(-1)).reshape(kernel.shape)
     return dx, dkernel.astype(kernel.dtype), jnp.sum(totals, 0).astype(bias.dtype)
 
 
@@ -136,36 +138,43 @@ def _convolve(
     interpret: bool,
     with_totals: bool = False,
 ) -> list[Array]:
-    """Returns epilogue(conv(x) + bias, centers), computed in float32, and with totals a program's sums of it over patches."""
+    """Returns epilogue(conv(x) + bias, centers), computed in float32, and with totals a program's sums of it over patches.
+
+    Without a bias the convolution is the transposed one.
+    """
     images, _, _, channels = x.shape
     cut = tiling(x.shape, kernel.shape[0])
-    weights = kernel.astype(jnp.float32).reshape(-1, channels)
-    offset = jnp.zeros(channels, jnp.float32) if bias is None else bias.astype(jnp.float32)
+    weights = [kernel.reshape(-1, channels), *([] if bias is None else [bias])]
     flat = [array.reshape(-1, channels) for array in (x, *centers)]
     places = cut.strips * cut.parts
     shapes = [jax.ShapeDtypeStruct(flat[0].shape, x.dtype), jax.ShapeDtypeStruct((images * places, channels), jnp.float32)]
     y, *totals = pl.pallas_call(
-        partial(_body, cut=cut, epilogue=epilogue, num_centers=len(centers), interpret=interpret),
+        partial(_body, cut=cut, epilogue=epilogue, num_centers=len(centers), transposed=bias is None, interpret=interpret),
         grid=(images, places, channels // cut.channels),
         out_shape=shapes if with_totals else shapes[:1],
         compiler_params=plgpu.CompilerParams(num_warps=_WARPS, num_stages=1),
         name=f"{name}_{cut.window}x{cut.window}",
         interpret=interpret,
-    )(weights, offset, *flat)
+    )(*weights, *flat)
     return [y.reshape(x.shape), *totals]
 
 
 def _body(
-    kernel: Any, bias: Any, x: Any, *rest: Any, cut: Tiling, epilogue: Epilogue, num_centers: int, interpret: bool
+    kernel: Any, *refs: Any, cut: Tiling, epilogue: Epilogue, num_centers: int, transposed: bool, interpret: bool
 ) -> None:
     """Treats one strip, part and group of channels; maps are (B H W, C), the window is (K K, C)."""
+    bias, (x, *rest) = (None, refs) if transposed else (refs[0], refs[1:])
     centers, (y, *totals) = rest[:num_centers], rest[num_centers:]
     image, place, group = (pl.program_id(axis) for axis in range(3))
     top = place // cut.parts * cut.rows
     columns = place % cut.parts * cut.columns + jnp.arange(cut.columns)
     channels = (group * cut.channels + jnp.arange(cut.channels))[None, :]
     side, half = cut.window, cut.window // 2
-    offset = plgpu.load(bias.at[channels])
+    offset = 0 if bias is None else plgpu.load(bias.at[channels]).astype(jnp.float32)
+
+    def weight(i: int, j: int) -> Array:
+        place = i * side + j
+        return plgpu.load(kernel.at[side**2 - 1 - place if transposed else place, channels]).astype(jnp.float32)
 
     def read(maps: Any, row: Array, shift: int) -> Array:
         seen = columns + shift
@@ -178,7 +187,7 @@ def _body(
         row = top + step - half
         for j in range(side):
             seen = read(x, row, j - half)
-            weights = [plgpu.load(kernel.at[(side - 1 - i) * side + j, channels]) for i in range(side)]
+            weights = [weight(side - 1 - i, j) for i in range(side)]
             sums = tuple(_add_product(*operands, interpret) for operands in zip(sums, weights, (seen,) * side, strict=True))
         done = row - half
         found = epilogue(sums[0] + offset, tuple(read(center, done, 0) for center in centers))

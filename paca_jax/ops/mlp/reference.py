@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
+from paca_jax.ops.cast.api import cast_weights
 from paca_jax.ops.depthwise.api import depthwise_gelu
 from paca_jax.ops.implementation import Implementation
 from paca_jax.ops.nn.dense import dense
@@ -39,7 +40,7 @@ def residual_mlp(
     implementation: Implementation | None,
 ) -> Float[Array, "B H W C"]:
     """Returns x + drop_path_scale * mlp(norm(x)); the arguments are those of `ops.residual_mlp`."""
-    kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = (weight.astype(x.dtype) for weight in weights)
+    kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = cast_weights(weights, x.dtype, implementation)
     patches = residual.before(x, implementation)
     hidden = constrain(dense(patches, kernel1, bias1, implementation), "batch", None, None, "mlp")
     active = depthwise_gelu(hidden, depthwise, depthwise_bias, shortcut, implementation)

@@ -57,7 +57,7 @@ def _backward(interpret: bool, kept: tuple[Array, NormWeights], dy: Array) -> tu
         compiler_params=plgpu.CompilerParams(num_warps=_WARPS, num_stages=1),
         name="layer_norm_backward",
         interpret=interpret,
-    )(stack(weights), x.reshape(rows, channels), dy.reshape(rows, channels))
+    )(weights.scale.astype(jnp.float32), x.reshape(rows, channels), dy.reshape(rows, channels))
     totals = jnp.sum(sums, 0)
     dweights = NormWeights(totals[0].astype(weights.scale.dtype), totals[1].astype(weights.bias.dtype))
     return dx.reshape(x.shape), dweights
@@ -66,13 +66,13 @@ def _backward(interpret: bool, kept: tuple[Array, NormWeights], dy: Array) -> tu
 layer_norm_with_kernel.defvjp(_forward, _backward)
 
 
-def _body(weights: Any, x: Any, dy: Any, dx: Any, sums: Any, *, rows: int, channels: int, height: int, steps: int) -> None:
+def _body(scales: Any, x: Any, dy: Any, dx: Any, sums: Any, *, rows: int, channels: int, height: int, steps: int) -> None:
     """Treats `steps` times `height` rows; the channels are padded to a power of two with zeros, which the sums ignore."""
     program = pl.program_id(0)
     width = pl.next_power_of_2(channels)
     columns = jnp.arange(width)[None, :]
     real = columns < channels
-    scale = plgpu.load(weights.at[0, columns], mask=real, other=0)
+    scale = plgpu.load(scales.at[columns], mask=real, other=0)
 
     def mean(values: Array) -> Array:
         return jnp.sum(values, axis=1, keepdims=True) * (1 / channels)

@@ -1,0 +1,1 @@
+"""Parameters in the type of an operation."""
