@@ -4,10 +4,10 @@
 
 The real step is compiled ahead of time with libtpu (pip install "paca-jax[tpu]"), or with JAX's CUDA compiler (the extra cuda12
 or cuda13). That takes minutes, and needs neither the device nor the images of ImageNet. Topologies are v4:WxHxD, v5e:WxH,
-v5p:WxHxD, v6e:WxH and tpu7x:WxHxD, in chips, and h100:N and h200:N, up to 8 GPUs of one host. If the step does not fit, the
-command prints by how much and what to try; --suggest compiles alternatives until one fits. Things to try yourself are
---config.remat=True, --config.mesh.fsdp=16 and --config.accumulate_steps=4. The exit status is 0 if the step fits, 1 if it does
-not, and 2 after an error.
+v5p:WxHxD, v6e:WxH and tpu7x:WxHxD, in chips, and a100:N, h100:N, h200:N and b200:N, up to 8 GPUs of one host. If the step does
+not fit, the command prints by how much and what to try; --suggest compiles alternatives until one fits. Things to try yourself
+are --config.remat=True, --config.mesh.fsdp=16 and --config.accumulate_steps=4. The exit status is 0 if the step fits, 1 if it
+does not, and 2 after an error.
 """
 
 import json
@@ -80,7 +80,7 @@ def _explain(
 
 def _parser() -> Parser:
     parser = Parser("paca plan", __doc__)
-    parser.add_argument("--topology", metavar="SLICE", required=True, help="v5e:WxH, v5p:WxHxD, ... in chips; h100:N, h200:N")
+    parser.add_argument("--topology", metavar="SLICE", required=True, help="v5e:WxH, v4:WxHxD, ... in chips; h100:N, ...")
     parser.add_argument("--json", metavar="FILE", help="file for the same numbers, in bytes, seconds and operations")
     parser.add_argument("--suggest", action="store_true", help="if the step does not fit, compile alternatives until one does")
     return parser

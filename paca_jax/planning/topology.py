@@ -35,8 +35,9 @@ class Chip:
         platform: what JAX calls its kind of device.
 
     Published numbers: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages v4, v5e, v5p, v6e and tpu7x;
-    https://www.nvidia.com/en-us/data-center/ and its pages h100 and h200. A GPU's usable memory is the part that JAX takes by
-    default (an H200 reports it; XLA_PYTHON_CLIENT_MEM_FRACTION changes it), its links are NVLink.
+    https://www.nvidia.com/en-us/data-center/ and its pages a100, h100, h200 and b200. A GPU's usable memory is the part that
+    JAX takes by default (an H200 reports it, others are in proportion; XLA_PYTHON_CLIENT_MEM_FRACTION changes it), its links are
+    NVLink.
     """
 
     form: str
@@ -55,8 +56,10 @@ CHIPS = {
     "v5p": Chip("WxHxD", int(95.74 * GIB), 2765e9, 600e9, 459e12, 1.75e9),
     "v6e": Chip("WxH", int(31.25 * GIB), 1640e9, 400e9, 918e12, 1.75e9),
     "tpu7x": Chip("WxHxD", int(94.75 * GIB), 3690e9, 300e9, 1153.5e12, 2.2e9, devices=2),
+    "a100": Chip("N", 63_552_000_000, 2039e9, 300e9, 312e12, 1.41e9, platform="gpu"),
     "h100": Chip("N", 63_435_000_000, 3350e9, 450e9, 990e12, 1.98e9, platform="gpu"),
     "h200": Chip("N", 112_583_507_968, 4800e9, 450e9, 990e12, 1.98e9, platform="gpu"),
+    "b200": Chip("N", 143_022_000_000, 8000e9, 900e9, 2250e12, 1.965e9, platform="gpu"),
 }
 _GPUS_OF_A_HOST = 8
 _FORMS = ", ".join(f"{name}:{chip.form}" for name, chip in CHIPS.items())

@@ -5,8 +5,8 @@ from paca_jax.errors import UserError
 from paca_jax.planning import topology
 from paca_jax.planning.topology import CHIPS, compile_only_devices, parse_topology
 
-SLICES = {"v4:2x2x2": 8, "v5e:16x16": 256, "v5p:2x2x1": 4, "v6e:1x1": 1, "v6e:4x8": 32, "h100:8": 8, "h200:3": 3}
-FORMS = "v4:WxHxD, v5e:WxH, v5p:WxHxD, v6e:WxH, tpu7x:WxHxD, h100:N, h200:N"
+SLICES = {"v4:2x2x2": 8, "v5e:16x16": 256, "v5p:2x2x1": 4, "v6e:1x1": 1, "v6e:4x8": 32, "h100:8": 8, "b200:3": 3}
+FORMS = "v4:WxHxD, v5e:WxH, v5p:WxHxD, v6e:WxH, tpu7x:WxHxD, a100:N, h100:N, h200:N, b200:N"
 WRONG = ("", "v5e", "v5e:", "v9:2x2", "v5e:2x2x2", "v4:2x2", "v5e:2x-2", "v5e:0x2", "v5e:2x2 ", "V5E:2x2", "h100", "h100:2x2")
 
 
