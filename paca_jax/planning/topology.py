@@ -36,8 +36,8 @@ class Chip:
 
     Published numbers: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages v4, v5e, v5p, v6e and tpu7x;
     https://www.nvidia.com/en-us/data-center/ and its pages a100, h100, h200 and b200. A GPU's usable memory is the part that
-    JAX takes by default (an H200 reports it, others are in proportion; XLA_PYTHON_CLIENT_MEM_FRACTION changes it), its links are
-    NVLink.
+    JAX takes by default (an H200 reports it, others are in proportion; XLA_PYTHON_CLIENT_MEM_FRACTION changes it); its links
+    are NVLink.
     """
 
     form: str

@@ -32,18 +32,25 @@ def with_gradient(function, dy, *arrays):
 @pytest.mark.parametrize("shape", [(3, 56, 56, 96), (2, 14, 14, 320), (2, 7, 9, 24), (1, 25, 130, 64)], ids=str)
 def test_depthwise_convolution_with_gelu(shape, side, shortcut, dtype):
     x, dy = normal(0, shape), normal(1, shape)
-    kernel, bias = normal(2, (side, side, 1, shape[-1])) / side, normal(3, shape[-1:])
+    kernel, bias, input_bias = normal(2, (side, side, 1, shape[-1])) / side, normal(3, shape[-1:]), normal(4, shape[-1:])
+    arrays = [array.astype(dtype).astype("float32") for array in (x, kernel, bias, input_bias)]
 
     def call(implementation, dtype):
-        def function(x, kernel, bias):
-            x, kernel, bias = (array.astype(dtype) for array in (x, kernel, bias))
-            return ops.depthwise_gelu(x, kernel, bias, shortcut, implementation).astype(jnp.float32)
+        def function(*arrays):
+            x, kernel, bias, input_bias = (array.astype(dtype) for array in arrays)
+            y = ops.depthwise_gelu(x, kernel, bias, shortcut, implementation, input_bias=input_bias)
+            return y.astype(jnp.float32)
 
-        return with_gradient(function, dy, x, kernel, bias)
+        return with_gradient(function, dy, *arrays)
 
-    rounded = [array.astype(dtype).astype("float32") for array in (x, kernel, bias)]
-    x, kernel, bias = rounded
     assert_agree(call("xla", "float32"), call("pallas_gpu", dtype), TOLERANCES[dtype])
+
+
+def test_parameters_cast_together():
+    weights = [normal(0, (96, 384)), normal(1, (384,)), normal(2, (3, 3, 1, 24)), normal(3, (7,))]
+    assert_agree(
+        *(jax.jit(lambda form=form: ops.cast_weights(weights, "bfloat16", form))() for form in ("xla", "pallas_gpu")), 0
+    )
 
 
 @pytest.mark.parametrize(

@@ -62,23 +62,31 @@ def test_blur_keeps_constants_inside_and_each_channel_apart():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("shape", "side", "shortcut"),
-    [((2, 9, 7, 16), 3, True), ((1, 20, 14, 32), 3, False), ((1, 35, 14, 8), 7, False), ((2, 5, 70, 24), 5, True)],
+    ("shape", "side", "shortcut", "with_input_bias"),
+    [
+        ((2, 9, 7, 16), 3, True, True),
+        ((1, 20, 14, 32), 3, False, True),
+        ((1, 35, 14, 8), 7, False, False),
+        ((2, 5, 70, 24), 5, True, False),
+    ],
     ids=str,
 )
-def test_a_gpus_kernels_compute_what_the_reference_does(shape, side, shortcut, dtype):
+def test_a_gpus_kernels_compute_what_the_reference_does(shape, side, shortcut, with_input_bias, dtype):
     keys = jax.random.split(jax.random.key(side), 4)
     x, dy = (jax.random.normal(key, shape).astype(dtype) for key in keys[:2])
     kernel = (jax.random.normal(keys[2], (side, side, 1, shape[-1])) / side).astype(dtype)
-    bias = jax.random.normal(keys[3], shape[-1:]).astype(dtype)
+    biases = [jax.random.normal(key, shape[-1:]).astype(dtype) for key in jax.random.split(keys[3], 1 + with_input_bias)]
 
     def results(implementation, *arrays):
-        value, pullback = jax.vjp(lambda *arrays: ops.depthwise_gelu(*arrays, shortcut, implementation), *arrays)
+        def function(x, kernel, bias, input_bias=None):
+            return ops.depthwise_gelu(x, kernel, bias, shortcut, implementation, input_bias=input_bias)
+
+        value, pullback = jax.vjp(function, *arrays)
         return value, *pullback(dy.astype(value.dtype))
 
-    expected = results("xla", *(array.astype("float32") for array in (x, kernel, bias)))
+    expected = results("xla", *(array.astype("float32") for array in (x, kernel, *biases)))
     with ops.interpret_kernels(True, "gpu"):
-        found = results("pallas_gpu", x, kernel, bias)
+        found = results("pallas_gpu", x, kernel, *biases)
     assert all(array.dtype == dtype for array in found)
     assert_agree(expected, found, 1e-5 if dtype == "float32" else 2e-2)
 

@@ -33,6 +33,8 @@ def depthwise_gelu(
     bias: Float[Array, "C"],
     shortcut: bool,
     implementation: Implementation | None = None,
+    *,
+    input_bias: Float[Array, "C"] | None = None,
 ) -> Float[Array, "B H W C"]:
     """Returns GELU(depthwise_conv(x) + bias), or GELU(depthwise_conv(x) + bias + x) with a shortcut, in the type of `x`.
 
@@ -45,6 +47,8 @@ def depthwise_gelu(
         bias: of each channel.
         shortcut: whether the convolution adds its own input.
         implementation: see `paca_jax.ops.implementation`.
+        input_bias: of each channel, added to `x` first; None for none. Its gradient then takes no pass over the maps with
+            `"pallas_gpu"`.
     """
 
     def refusal() -> str | None:
@@ -56,7 +60,9 @@ def depthwise_gelu(
 
     chosen = choose("depthwise convolution", implementation, {"xla_cpu": always, "pallas_gpu": refusal})
     if chosen == "pallas_gpu":
-        return _kernels(x, kernel, bias, shortcut, bool(kernel_interpreter()))
+        return _kernels(x, input_bias, kernel, bias, shortcut, bool(kernel_interpreter()))
+    if input_bias is not None:
+        x = x + input_bias
     filtered = _depthwise(x, kernel, chosen == "xla_cpu") + bias
     return gelu(filtered + x if shortcut else filtered)
 
@@ -73,7 +79,8 @@ def _depthwise(x: Array, kernel: Array, shifted_sums: bool) -> Array:
 
 
 @partial(jax.jit, static_argnames=("shortcut", "interpret"), inline=True)
-def _kernels(x: Array, kernel: Array, bias: Array, shortcut: bool, interpret: bool) -> Array:
+def _kernels(x: Array, input_bias: Array | None, kernel: Array, bias: Array, shortcut: bool, interpret: bool) -> Array:
     from paca_jax.ops.depthwise import gpu
 
-    return by_images(partial(gpu.fused_depthwise_gelu, shortcut=shortcut, interpret=interpret), (x,), (kernel, bias))
+    function = partial(gpu.fused_depthwise_gelu, shortcut=shortcut, interpret=interpret)
+    return by_images(function, (x,), (input_bias, kernel, bias))

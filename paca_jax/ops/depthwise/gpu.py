@@ -29,6 +29,7 @@ _COLUMNS = 64
 _WARPS = 4
 
 Epilogue = Callable[[Array, tuple[Array, ...]], Array]
+Kept = tuple[Array, Array | None, Array, Array]  # of the forward pass: maps, their bias, window, bias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +79,10 @@ def refusal(x: Float[Array, "B H W C"]) -> str | None:
     return gpu.kernel_refusal(x)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def fused_depthwise_gelu(
     x: Float[Array, "B H W C"],
+    input_bias: Float[Array, "C"] | None,
     kernel: Float[Array, "K K 1 C"],
     bias: Float[Array, "C"],
     shortcut: bool,
@@ -90,25 +92,29 @@ def fused_depthwise_gelu(
 
     Args:
         x: maps.
+        input_bias: of each channel, added to the maps first, which XLA does where they are computed; None for none.
         kernel: the window of each channel.
         bias: of each channel.
         shortcut: whether `x` itself is added.
         interpret: whether the kernels are computed by JAX operations, on any device.
     """
+    return _forward(x, input_bias, kernel, bias, shortcut, interpret)[0]
 
+
+def _forward(
+    x: Array, input_bias: Array | None, kernel: Array, bias: Array, shortcut: bool, interpret: bool
+) -> tuple[Array, Kept]:
     def activate(total: Array, centers: tuple[Array, ...]) -> Array:
         return gelu(total + centers[0] if shortcut else total)
 
+    if input_bias is not None:
+        x = x + input_bias
     (y,) = _convolve("depthwise_gelu", x, kernel, bias, (x,) if shortcut else (), activate, interpret)
-    return y
+    return y, (x, input_bias, kernel, bias)
 
 
-def _forward(x: Array, kernel: Array, bias: Array, shortcut: bool, interpret: bool) -> tuple[Array, tuple[Array, Array, Array]]:
-    return fused_depthwise_gelu(x, kernel, bias, shortcut, interpret), (x, kernel, bias)
-
-
-def _backward(shortcut: bool, interpret: bool, kept: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array, Array]:
-    x, kernel, bias = kept
+def _backward(shortcut: bool, interpret: bool, kept: Kept, dy: Array) -> tuple[Array, Array | None, Array, Array]:
+    x, input_bias, kernel, bias = kept
 
     def slope(total: Array, centers: tuple[Array, ...]) -> Array:
         return centers[0] * gelu_and_slope(total + centers[1] if shortcut else total)[1]
@@ -118,11 +124,14 @@ def _backward(shortcut: bool, interpret: bool, kept: tuple[Array, Array, Array],
 
     centers = (dy, x) if shortcut else (dy,)
     ds, totals = _convolve("depthwise_gelu_slope", x, kernel, bias, centers, slope, interpret, with_totals=True)
-    (dx,) = _convolve("depthwise_transposed", ds, kernel, None, (ds,) if shortcut else (), add, interpret)
+    dx, *totals_of_dx = _convolve(
+        "depthwise_transposed", ds, kernel, None, (ds,) if shortcut else (), add, interpret, with_totals=input_bias is not None
+    )
+    dinput = None if input_bias is None else jnp.sum(totals_of_dx[0], 0).astype(input_bias.dtype)
     (dkernel,) = jax.linear_transpose(lambda kernel: conv_by_xla(x, kernel), kernel.astype(x.dtype))(ds)
     # cuDNN's layout of the window ends here: else the update of the parameter takes it and copies three results to another.
     dkernel = jax.lax.optimization_barrier(dkernel.reshape(-1)).reshape(kernel.shape)
-    return dx, dkernel.astype(kernel.dtype), jnp.sum(totals, 0).astype(bias.dtype)
+    return dx, dinput, dkernel.astype(kernel.dtype), jnp.sum(totals, 0).astype(bias.dtype)
 
 
 fused_depthwise_gelu.defvjp(_forward, _backward)

@@ -42,8 +42,8 @@ def residual_mlp(
     """Returns x + drop_path_scale * mlp(norm(x)); the arguments are those of `ops.residual_mlp`."""
     kernel1, bias1, depthwise, depthwise_bias, kernel2, bias2 = cast_weights(weights, x.dtype, implementation)
     patches = residual.before(x, implementation)
-    hidden = constrain(dense(patches, kernel1, bias1, implementation), "batch", None, None, "mlp")
-    active = depthwise_gelu(hidden, depthwise, depthwise_bias, shortcut, implementation)
+    hidden = constrain(dense(patches, kernel1, None, implementation), "batch", None, None, "mlp")
+    active = depthwise_gelu(hidden, depthwise, depthwise_bias, shortcut, implementation, input_bias=bias1)
     if drop is not None:
         active = drop(active)
     return materialize(x + residual.scaled(dense(active, kernel2, bias2, implementation)), implementation)
