@@ -103,8 +103,9 @@ def test_no_module_is_hidden_by_a_name_of_its_package():
 
 
 def test_importing_the_library_loads_nothing_heavy():
-    rooms = ("cli.predict", "cli.explore", "cli.convert", "cli.export", "checkpoints", "data", "explain", "export")
-    modules = ", ".join(["paca_jax", *(f"paca_jax.{room}" for room in rooms)])
+    commands = ("cli.pictures.predict", "cli.pictures.explore", "cli.convert", "cli.export")
+    rooms = ("checkpoints", "data", "explain", "export")
+    modules = ", ".join(["paca_jax", *(f"paca_jax.{room}" for room in (*commands, *rooms))])
     of_training = ("tensorflow", "clu", "grain", "pycocotools", "ml_collections", "optax")
     heavy = (
         *of_training,

@@ -29,9 +29,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("paca_jax.cli.train", "train the model of a config"),
     "evaluate": Command("paca_jax.cli.train", "evaluate a run, or given weights", ("--mode=eval",)),
-    "predict": Command("paca_jax.cli.predict", "find classes, segments or objects in pictures"),
-    "explain": Command("paca_jax.cli.explain", "measure what clusters do for a classifier's answers"),
-    "explore": Command("paca_jax.cli.explore", "write a page to explore what clusters do with pictures"),
+    "predict": Command("paca_jax.cli.pictures.predict", "find classes, segments or objects in pictures"),
+    "explain": Command("paca_jax.cli.pictures.explain", "measure what clusters do for a classifier's answers"),
+    "explore": Command("paca_jax.cli.pictures.explore", "write a page to explore what clusters do with pictures"),
     "convert": Command("paca_jax.cli.convert", "convert weights to and from PyTorch"),
     "export": Command("paca_jax.cli.export", "write a model as a program that runs without this library"),
     "push": Command("paca_jax.cli.push", "upload a model to the Hugging Face Hub"),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from paca_jax import create_model, data, explain
 from paca_jax.checkpoints.workdir import write_variables
-from paca_jax.cli.explain import main
+from paca_jax.cli.pictures.explain import main
 from tests import golden
 
 SMALL = {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}

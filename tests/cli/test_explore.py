@@ -7,7 +7,7 @@ from PIL import Image
 from paca_jax import create_model
 from paca_jax.checkpoints import write_state_dict
 from paca_jax.checkpoints.workdir import write_variables
-from paca_jax.cli.explore import main
+from paca_jax.cli.pictures.explore import main
 from paca_jax.convert import to_torch
 from tests import golden
 from tests.explain.explored import KINDS, SMALL, content

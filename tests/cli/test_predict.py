@@ -13,7 +13,7 @@ from paca_jax import create_model, explain, load
 from paca_jax.checkpoints import write_state_dict
 from paca_jax.checkpoints.workdir import write_variables
 from paca_jax.cli import convert
-from paca_jax.cli.predict import main
+from paca_jax.cli.pictures.predict import main
 from paca_jax.convert import to_torch
 from paca_jax.data.class_names import IMAGENET_CLASSES
 from tests import golden

@@ -10,7 +10,7 @@ from PIL import Image
 
 from paca_jax import create_model
 from paca_jax.checkpoints import write_state_dict
-from paca_jax.cli.predict import main
+from paca_jax.cli.pictures.predict import main
 from paca_jax.convert import to_torch
 from tests import golden
 

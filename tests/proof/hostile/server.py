@@ -43,7 +43,7 @@ _MODULES = (
     "paca_jax.train.train_loop",
     "paca_jax.train.evaluation",
     "paca_jax.cli.train",
-    "paca_jax.cli.predict",
+    "paca_jax.cli.pictures.predict",
     "paca_jax.cli.convert",
     "paca_jax.cli.main",
     "paca_jax.data.prepare",

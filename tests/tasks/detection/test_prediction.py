@@ -1,4 +1,4 @@
-"""From the output of a detector to drawings; detection itself is tested with `paca_jax.cli.predict`."""
+"""From the output of a detector to drawings; detection itself is tested with `paca_jax.cli.pictures.predict`."""
 
 import numpy as np
 from PIL import Image

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from paca_jax import data
 from paca_jax.cache import keep_compiled_programs
-from paca_jax.cli.predictions import Predictions
+from paca_jax.cli.pictures.predictions import Predictions
 from paca_jax.cli.sources import add_picture_arguments, read_source
 from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError, one_line

@@ -1,0 +1,1 @@
+"""The command lines that show pictures to a model."""
