@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 from PIL import Image
 
 from paca_jax import data, explain
@@ -67,20 +68,20 @@ def make_predictor(loaded: Loaded, score: float | None = None) -> Predictor:
 
 def _classification(loaded: Loaded) -> Predictor:
     """Returns the predictor of the most likely classes. A `share` is a probability."""
-    variables, classes = loaded.variables, _class_names(loaded)
+    variables, classes = loaded.variables, known_class_names(loaded)
     model: Any = loaded.model
     kinds = ("clusters",) if any(model.config.clusters) else ()
 
     def classify(picture: Image.Image) -> Prediction:
         images = {"clusters": explain.to_png(explain.sheet(model, variables, picture, classes))} if kinds else {}
-        return _ranked(classify_image(model, variables, data.preprocess(picture, model)), classes, TOP, images)
+        return _ranked(class_entries(classify_image(model, variables, data.preprocess(picture, model)), classes), images)
 
     return Predictor(kinds, classify)
 
 
 def _segmentation(loaded: Loaded) -> Predictor:
     """Returns the predictor of the classes of pixels. A `share` is a fraction of the pixels."""
-    variables, classes = loaded.variables, _class_names(loaded)
+    variables, classes = loaded.variables, known_class_names(loaded)
     model: Any = loaded.model
     config = model.config
     transform = data.eval_transform(config)
@@ -94,15 +95,14 @@ def _segmentation(loaded: Loaded) -> Predictor:
         images = {"mask": explain.mask_png(labels, config.num_classes), "overlay": overlay}
         if "clusters" in kinds:
             images["clusters"] = explain.to_png(explain.sheet(model, variables, picture, classes))
-        fractions = np.bincount(labels.ravel(), minlength=config.num_classes) / labels.size
-        return _ranked(fractions, classes, int(np.count_nonzero(fractions)), images)
+        return _ranked(area_entries(labels, classes), images)
 
     return Predictor(kinds, segment)
 
 
 def _detection(loaded: Loaded, score: float) -> Predictor:
     """Returns the predictor of objects, with boxes in pixels; those with a score above the given one are drawn."""
-    variables, classes = loaded.variables, _class_names(loaded)
+    variables, classes = loaded.variables, known_class_names(loaded)
     model: Any = loaded.model
     config = model.config
     transform = data.eval_transform(config)
@@ -114,10 +114,7 @@ def _detection(loaded: Loaded, score: float) -> Predictor:
         images = {"overlay": overlay}
         if "clusters" in kinds:
             images["clusters"] = explain.to_png(explain.sheet(model, variables, picture, classes, score=score))
-        entries = [
-            {"name": classes[label], "score": probability, "box": box}
-            for label, probability, box in zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-        ]
+        entries = object_entries(found.boxes, found.scores, found.labels, classes)
         counts = Counter(entry["name"] for entry in entries if entry["score"] > score)
         line = ", ".join(f"{count} x {name}" for name, count in counts.most_common(TOP))
         return Prediction(entries, line or f"no object with a score above {score:g}", images)
@@ -125,17 +122,43 @@ def _detection(loaded: Loaded, score: float) -> Predictor:
     return Predictor(kinds, detect)
 
 
-def _ranked(values: np.ndarray, classes: Sequence[str], count: int, images: dict[str, bytes]) -> Prediction:
-    """Returns the classes with the largest values."""
-    if not np.isfinite(values).all():
+def class_entries(probabilities: Float[np.ndarray, "K"], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the entries of the most likely classes.
+
+    Raises:
+        UserError: if a probability is not finite.
+    """
+    if not np.isfinite(probabilities).all():
         raise UserError("Expected finite outputs of the model, got NaN or infinity. Take other weights.")
-    entries = [{"name": classes[k], "share": float(values[k])} for k in np.argsort(-values, kind="stable")[:count]]
-    return Prediction(entries, ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in entries[:TOP]), images)
+    return _entries(probabilities, classes, TOP)
 
 
-def _class_names(loaded: Loaded) -> tuple[str, ...]:
+def area_entries(labels: Int[np.ndarray, "H W"], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the entries of all classes that pixels have, with their fractions of the pixels."""
+    fractions = np.bincount(labels.ravel(), minlength=len(classes)) / labels.size
+    return _entries(fractions, classes, int(np.count_nonzero(fractions)))
+
+
+def object_entries(
+    boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, "N"], labels: Int[np.ndarray, "N"], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Returns the entries of objects, with boxes in pixels."""
+    found = zip(labels.tolist(), scores.tolist(), boxes.tolist(), strict=True)
+    return [{"name": classes[label], "score": score, "box": box} for label, score, box in found]
+
+
+def known_class_names(loaded: Loaded) -> tuple[str, ...]:
     """Returns the names that the source has, those of the task's published data set if it has as many classes, or numbers."""
     if loaded.class_names is not None:
         return loaded.class_names
     data_sets: dict[type, str] = {Segmentor: "ADE20K", Detector: "COCO"}
     return data.assumed_names(loaded.model.config.num_classes, data_sets.get(type(loaded.model), "ImageNet-1k"))
+
+
+def _entries(values: Float[np.ndarray, "K"], classes: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """Returns the entries of the classes with the largest values."""
+    return [{"name": classes[k], "share": float(values[k])} for k in np.argsort(-values, kind="stable")[:count]]
+
+
+def _ranked(entries: list[dict[str, Any]], images: dict[str, bytes]) -> Prediction:
+    return Prediction(entries, ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in entries[:TOP]), images)

@@ -15,12 +15,19 @@ def _logits(model: PaCaViT, variables: dict[str, PyTree], images: Float[Array, "
     return jnp.asarray(model.apply(variables, images))
 
 
-def classify_image(model: PaCaViT, variables: dict[str, PyTree], image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "K"]:
-    """Returns the probability of every class for one image.
+def classify_images(
+    model: PaCaViT, variables: dict[str, PyTree], images: Float[np.ndarray, "B H W C"]
+) -> Float[np.ndarray, "B K"]:
+    """Returns the probability of every class for each image of a batch; compiles once for each shape.
 
     Args:
         model: the classifier.
         variables: the model's variables.
-        image: normalized, as `paca_jax.preprocess` returns it.
+        images: normalized, as `paca_jax.preprocess` returns them.
     """
-    return np.asarray(jax.nn.softmax(_logits(model, variables, jnp.asarray(image)[None])[0]))
+    return np.asarray(jax.nn.softmax(_logits(model, variables, jnp.asarray(images))))
+
+
+def classify_image(model: PaCaViT, variables: dict[str, PyTree], image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "K"]:
+    """Returns the probability of every class for one image; see `classify_images`."""
+    return classify_images(model, variables, image[None])[0]

@@ -49,10 +49,23 @@ def detect(
 _jitted = jax.jit(detect, static_argnames="model")
 
 
+def detect_in_views(model: Detector, variables: dict[str, PyTree], views: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Returns the result of `detect` for each picture of a batch; compiles once for each shape.
+
+    Args:
+        model: the detector.
+        variables: the model's variables.
+        views: the views of the pictures by the evaluation transform, all of one shape, stacked.
+    """
+    found = _jitted(model, variables, views["image"], views["size"], views["original_size"])
+    rows = {name: np.asarray(array) for name, array in found.items()}
+    return [{name: array[row] for name, array in rows.items()} for row in range(len(views["image"]))]
+
+
 def detect_in_picture(
     model: Detector, variables: dict[str, PyTree], picture: Image.Image, transform: data.DetectionEvalTransform
 ) -> Detections:
-    """Returns the objects in one picture by descending score; compiles once for each shape that `transform` pads to.
+    """Returns the objects in one picture by descending score; see `detect_in_views`.
 
     Args:
         model: the detector.
@@ -60,9 +73,8 @@ def detect_in_picture(
         picture: an upright picture of mode "RGB" or, for a model with one channel, "L".
         transform: the evaluation transform.
     """
-    view = {name: array[None] for name, array in transform.view(picture).items()}
-    found = _jitted(model, variables, view["image"], view["size"], view["original_size"])
-    return to_detections({name: np.asarray(array)[0] for name, array in found.items()}, run_lengths)
+    views = {name: array[None] for name, array in transform.view(picture).items()}
+    return to_detections(detect_in_views(model, variables, views)[0], run_lengths)
 
 
 def to_detections(

@@ -42,6 +42,30 @@ def segment(
 _jitted = jax.jit(segment, static_argnames=("model", "canvas", "viewing"))
 
 
+def segment_views(
+    model: Segmentor,
+    variables: dict[str, PyTree],
+    views: dict[str, np.ndarray],
+    original_sizes: Int[np.ndarray, "B 2"],
+    transform: data.SegmentationEvalTransform,
+    viewing: Viewing,
+) -> list[Int[np.ndarray, "_H _W"]]:
+    """Returns the class of every pixel of each picture of a batch; compiles once for each shape.
+
+    Args:
+        model: the segmentor.
+        variables: the model's variables.
+        views: `image_0` (B, H0, W0, C) uint8, `size_0` (B, 2), ...: the views by `transform`, stacked.
+        original_sizes: the height and width of each original picture, all of one `transform.group`.
+        transform: the evaluation transform.
+        viewing: flipping and windows.
+    """
+    sizes = [(height, width) for height, width in original_sizes.tolist()]
+    canvas = transform.label_shape(transform.group(sizes[0]))
+    found = _jitted(model, variables, views, original_sizes, canvas=canvas, viewing=viewing)
+    return [labels[:height, :width] for labels, (height, width) in zip(np.asarray(found), sizes, strict=True)]
+
+
 def segment_picture(
     model: Segmentor,
     variables: dict[str, PyTree],
@@ -49,7 +73,7 @@ def segment_picture(
     transform: data.SegmentationEvalTransform,
     viewing: Viewing,
 ) -> Int[np.ndarray, "H W"]:
-    """Returns the class of every pixel of one picture; compiles once for each shape that `transform` pads to.
+    """Returns the class of every pixel of one picture; see `segment_views`.
 
     Args:
         model: the segmentor.
@@ -58,8 +82,6 @@ def segment_picture(
         transform: the evaluation transform.
         viewing: flipping and windows.
     """
-    size = (picture.height, picture.width)
     views = {name: view[None] for name, view in transform.view(picture).items()}
-    canvas = transform.label_shape(transform.group(size))
-    found = _jitted(model, variables, views, np.array([size], np.int32), canvas=canvas, viewing=viewing)
-    return np.asarray(found)[0, : size[0], : size[1]]
+    size = np.array([(picture.height, picture.width)], np.int32)
+    return segment_views(model, variables, views, size, transform, viewing)[0]
