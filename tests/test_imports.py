@@ -39,7 +39,7 @@ FLOORS = [
     ["data.scenes", "explain", "export"],
     ["checkpoints"],
     ["tasks"],
-    ["train"],
+    ["train", "serve"],
     ["planning"],
     ["cli"],
     [
@@ -103,7 +103,7 @@ def test_no_module_is_hidden_by_a_name_of_its_package():
 
 
 def test_importing_the_library_loads_nothing_heavy():
-    commands = ("cli.pictures.predict", "cli.pictures.explore", "cli.convert", "cli.export")
+    commands = ("cli.pictures.predict", "cli.pictures.explore", "cli.pictures.serve", "cli.convert", "cli.export")
     rooms = ("checkpoints", "data", "explain", "export")
     modules = ", ".join(["paca_jax", *(f"paca_jax.{room}" for room in (*commands, *rooms))])
     of_training = ("tensorflow", "clu", "grain", "pycocotools", "ml_collections", "optax")
@@ -117,6 +117,8 @@ def test_importing_the_library_loads_nothing_heavy():
         "jax2onnx",
         "onnx",
         "onnxruntime",
+        "starlette",
+        "uvicorn",
         "jax.experimental.pallas",
         "matplotlib",
         "skimage",

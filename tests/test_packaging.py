@@ -31,8 +31,10 @@ def test_the_wheel_holds_the_package_its_configs_and_the_demos_data_and_nothing_
     assert {name.removeprefix("paca_jax/configs/") for name in names if name.startswith("paca_jax/configs/")} == configs
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "paca_jax").rglob("*.py")}
     assert modules <= set(names)
-    page = {str(path.relative_to(ROOT)) for path in (ROOT / "paca_jax/explain/page").iterdir() if path.suffix != ".py"}
-    assert {name for name in page if name.endswith((".html", ".css", ".js"))} <= set(names)
+    pages = {
+        str(path.relative_to(ROOT)) for folder in ("explain/page", "serve") for path in (ROOT / "paca_jax" / folder).iterdir()
+    }
+    assert {name for name in pages if name.endswith((".html", ".css", ".js"))} <= set(names)
     assert {"paca_jax/py.typed", "paca_jax/data/class_names/LICENSE.wordnet"} <= set(names)
     assert any(name.startswith("paca_jax/datasets/fashion_mnist_small/") for name in names)
 

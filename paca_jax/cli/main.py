@@ -32,6 +32,7 @@ COMMANDS = {
     "predict": Command("paca_jax.cli.pictures.predict", "find classes, segments or objects in pictures"),
     "explain": Command("paca_jax.cli.pictures.explain", "measure what clusters do for a classifier's answers"),
     "explore": Command("paca_jax.cli.pictures.explore", "write a page to explore what clusters do with pictures"),
+    "serve": Command("paca_jax.cli.pictures.serve", "answer uploaded pictures over HTTP"),
     "convert": Command("paca_jax.cli.convert", "convert weights to and from PyTorch"),
     "export": Command("paca_jax.cli.export", "write a model as a program that runs without this library"),
     "push": Command("paca_jax.cli.push", "upload a model to the Hugging Face Hub"),

@@ -1,0 +1,1 @@
+"""A small server: predictions and explorers for uploaded pictures, over HTTP."""
