@@ -14,9 +14,9 @@ _SENTENCES = {
     "detection": "finds objects in a picture",
 }
 _BUTTONS = {
-    "/explore": "Explore what its clusters see",
+    "/explore": "Explore the clusters",
     "/predict": "Predict, as JSON",
-    "/mask": "Mask of the classes, as PNG",
+    "/mask": "Mask, as PNG",
 }
 
 

@@ -67,14 +67,25 @@ class Browser:
         return event
 
     def open(self, path, width=1440, height=900, scheme="light", touch=False):
-        """Opens a file at a size of the window, and waits until it is loaded."""
+        """Opens a file, or an address, at a size of the window, and waits until it is loaded."""
         self.troubles, self.addresses, self._loaded = [], [], False
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call("Page.navigate", url=f"file://{path}")
+        self.call("Page.navigate", url=path if "://" in str(path) else f"file://{path}")
+        self.wait_for_page()
+
+    def wait_for_page(self):
+        """Waits until the page that is on its way is loaded."""
         while not self._loaded:
             self._receive()
+        self._loaded = False
+
+    def choose_file(self, selector, path):
+        """Chooses a file in an input of a form."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def value(self, expression):
         """Returns the value of an expression of JavaScript in the page."""
