@@ -1,6 +1,7 @@
 """From a request to a picture: an upload is read into memory, never into a file, and no name in it is used."""
 
 from PIL import Image, ImageFile
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -36,6 +37,8 @@ async def read_upload(request: Request, limits: Limits) -> bytes:
         form = await _InMemory(request.headers, request.stream(), max_files=1, max_fields=0).parse()
     except MultiPartException as error:
         raise _no_picture(error.message) from error
+    except FormParserError as error:  # which older versions of Starlette let through
+        raise _no_picture("a malformed one.") from error
     file = form.get(FIELD)
     if not isinstance(file, UploadFile):
         raise _no_picture("a form without that field.")
