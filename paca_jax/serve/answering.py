@@ -20,7 +20,7 @@ from paca_jax.tasks.segmentation.prediction import segment_views
 from paca_jax.tasks.segmentation.views import Viewing
 
 # Compiled programs beyond this number are forgotten, so that pictures of ever new shapes do not fill the memory.
-_MOST_PROGRAMS = 64
+MOST_PROGRAMS = 64
 # The pixels of the pictures whose label maps are computed together.
 _MOST_PIXELS = 1 << 24
 
@@ -106,7 +106,7 @@ class Answering:
         return explain.explorer(self._model, self._variables, picture, self.classes, effects=self._effects).html
 
     def _remember(self, program: Hashable) -> None:
-        if len(self._programs | {program}) > _MOST_PROGRAMS:
+        if len(self._programs | {program}) > MOST_PROGRAMS:
             jax.clear_caches()
             self._programs.clear()
         self._programs.add(program)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -110,7 +111,7 @@ def make_server(application: Application, seconds: float) -> uvicorn.Server:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=seconds,  # type: ignore[arg-type]  # which is only waited for
+        timeout_graceful_shutdown=math.ceil(seconds),
     )
     return uvicorn.Server(config)
 

@@ -15,7 +15,7 @@ _FRAMING = 8192  # bytes of a form around its file
 
 
 class _InMemory(MultiPartParser):
-    spool_max_size = 1 << 40
+    spool_max_size = 1 << 40  # from where on an upload would go to a temporary file
 
 
 async def read_upload(request: Request, limits: Limits) -> bytes:

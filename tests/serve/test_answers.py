@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from paca_jax.cli.pictures.predict import main as predict
+from paca_jax.serve import answering
 from tests.explain.explored import content as data_of_page
 from tests.serve.conftest import LIMITS, RECIPES
 from tests.serve.running import Gate, picture, until
@@ -120,6 +121,15 @@ def test_the_page_has_a_button_for_each_answer(servers, kind):
     for path in ("predict", "explore"):
         assert f'formaction="{path}"' in reply.body.decode()
     assert ('formaction="mask"' in reply.body.decode()) == (kind == "segmentor")
+
+
+def test_pictures_of_ever_new_shapes_do_not_fill_the_memory(servers, monkeypatch):
+    cleared, server = [], servers["segmentor"]
+    monkeypatch.setattr(answering, "MOST_PROGRAMS", 1)
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
+    replies = [server.post("/predict", picture(size)).json for size in (*SIZES, *SIZES)]
+    assert len(cleared) >= 3
+    assert replies[:2] == replies[2:]
 
 
 def test_after_the_warm_up_a_classifier_compiles_nothing(server, caplog):

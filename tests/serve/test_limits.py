@@ -46,8 +46,9 @@ def test_a_full_server_refuses_and_then_answers(server, gate):
 
 
 def test_an_answer_that_is_late_is_refused(server, gate):
-    with running(server.answering, Limits(seconds=SOON, batch_size=4)) as impatient:
-        replies = [impatient.post("/predict", picture()) for _ in range(2)]  # one in the model, one waiting
+    with running(server.answering, Limits(seconds=2.0, batch_size=4)) as impatient, ThreadPoolExecutor(2) as clients:
+        sent = [clients.submit(impatient.post, "/predict", picture()) for _ in range(2)]  # one in the model, one waiting
+        replies = [reply.result() for reply in sent]
         assert [reply.status for reply in replies] == [504, 504]
         assert all(map(is_one_sentence, replies))
         gate.open()

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from tests.explain.browser import CHROMIUM, Browser
-from tests.serve.conftest import RECIPES
 from tests.serve.running import picture
 
 pytestmark = [
@@ -73,9 +72,8 @@ def test_the_form_works(opened, servers, script):
     assert shown == servers["classifier"].post("/predict", picture()).json
 
 
-@pytest.mark.parametrize("kind", RECIPES)
-def test_the_explorer_of_an_upload_works(opened, kind):
-    browser = opened(kind)
+def test_the_explorer_of_an_upload_works(opened):
+    browser = opened()
     browser.click('[formaction="explore"]')
     browser.wait_for_page()
     browser.wait_for("maps !== null && element('status').textContent !== ''")
