@@ -57,7 +57,7 @@ class Application:
         routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
         routes += [Route(path, self._upload(answer), methods=["POST"]) for path, answer in posts.items()]
         handlers: dict[Any, Any] = {
-            RefusedError: self._refused,
+            RefusedError: _refused,
             UserError: _failed,
             HTTPException: self._no_route,
             ClientDisconnect: _left,
@@ -136,9 +136,6 @@ class Application:
     async def _decode(self, function: Callable[[Any], Any], value: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._decoders, function, value)
 
-    async def _refused(self, request: Request, error: RefusedError) -> Response:
-        return _error(error.status, str(error), {"retry-after": "1"} if error.status == 503 else {})
-
     async def _no_route(self, request: Request, error: HTTPException) -> Response:
         path = repr(shorten(request.url.path, 100))
         if error.status_code == 405:
@@ -154,6 +151,10 @@ def secured(message: Message) -> Message:
     given = {name.lower() for name, _ in message["headers"]}
     added = [(name.encode(), value.encode()) for name, value in _HEADERS.items() if name.encode() not in given]
     return {**message, "headers": [*message["headers"], *added]}
+
+
+async def _refused(request: Request, error: RefusedError) -> Response:
+    return _error(error.status, str(error), {"retry-after": "1"} if error.status == 503 else {})
 
 
 async def _failed(request: Request, error: UserError) -> Response:
