@@ -1,5 +1,6 @@
 """`paca serve`: a process that is interrupted, ports, flags, and packages that are missing."""
 
+import contextlib
 import re
 import signal
 import socket
@@ -14,6 +15,8 @@ from tests.serve.running import LONGEST, TYPE, form, picture, read_reply, until
 
 SIGNALS = {"SIGINT": (signal.SIGINT, 130, "Stopped by Ctrl-C.\n"), "SIGTERM": (signal.SIGTERM, 0, "")}
 
+BODY = form(picture())
+
 
 def refuses(port):
     try:
@@ -23,30 +26,46 @@ def refuses(port):
     return False
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "status", "said"), SIGNALS.values(), ids=SIGNALS.keys())
-def test_an_interrupted_server_answers_what_is_open(places, number, status, said):
-    line = [sys.executable, "-m", "paca_jax", "serve", str(places["classifier"]), "--port=0", "--batch-size=1"]
+@contextlib.contextmanager
+def reading_an_upload(place):
+    """Starts a server, and yields it, its port, and a connection on which it waits for a body."""
+    line = [sys.executable, "-m", "paca_jax", "serve", str(place), "--port=0", "--batch-size=1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(line, cwd=ROOT, env=environment(), text=True, **pipes) as process:
         try:
             assert process.stdout.readline() == "Compiling pacavit_nano.\n"
             told = process.stdout.readline()
             port = int(re.fullmatch(r"Serving pacavit_nano at http://127\.0\.0\.1:(\d+)/ until Ctrl-C\.\n", told)[1])
-            body = form(picture())
-            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {TYPE}\r\nContent-Length: {len(body)}\r\n"
+            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {TYPE}\r\nContent-Length: {len(BODY)}\r\n"
             with socket.create_connection(("127.0.0.1", port), LONGEST) as connection:
                 connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
-                assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # the server reads the upload
-                process.send_signal(number)
-                until(lambda: refuses(port))
-                connection.sendall(body)
-                reply = read_reply(connection)
-            assert (reply.status, list(reply.json)) == (200, ["predictions"])
-            output, errors = process.communicate(timeout=LONGEST)
+                assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+                yield process, port, connection
         finally:
             process.kill()
-    assert (process.returncode, output, errors) == (status, "", said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status", "said"), SIGNALS.values(), ids=SIGNALS.keys())
+def test_an_interrupted_server_answers_what_is_open(places, number, status, said):
+    with reading_an_upload(places["classifier"]) as (process, port, connection):
+        process.send_signal(number)
+        until(lambda: refuses(port))
+        connection.sendall(BODY)
+        reply = read_reply(connection)
+        assert (reply.status, list(reply.json)) == (200, ["predictions"])
+        assert process.communicate(timeout=LONGEST) == ("", said)
+        assert process.returncode == status
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_ends_the_server_at_once(places):
+    with reading_an_upload(places["classifier"]) as (process, port, _):
+        process.send_signal(signal.SIGINT)
+        until(lambda: refuses(port))
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=LONGEST) == ("", "Stopped by Ctrl-C.\n")
+        assert process.returncode == 130
 
 
 def error_of(capsys, *arguments):

@@ -9,7 +9,7 @@ import pytest
 
 from paca_jax.checkpoints.loading import read_model
 from paca_jax.errors import UserError
-from paca_jax.serve import server as of_server
+from paca_jax.serve import protocol
 from paca_jax.serve.answering import make_answering
 from paca_jax.serve.limits import Limits
 from tests.serve.conftest import LIMITS
@@ -62,7 +62,7 @@ def test_an_upload_that_does_not_end_is_refused(server):
 
 
 def test_a_connection_without_a_request_is_closed(server, monkeypatch):
-    monkeypatch.setattr(of_server, "HEAD_SECONDS", SOON)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", SOON)
     for beginning in (b"", b"GET / HT"):
         with socket.create_connection(("127.0.0.1", server.port), LONGEST) as connection:
             connection.sendall(beginning)
