@@ -39,8 +39,8 @@ def launches(module: Module) -> Iterator[Launch]:
     """Yields each kernel that a program launches, as often as it does."""
     for instruction, computation, times in module.running(inner=False):
         if instruction.opcode not in _NO_KERNEL:
-            operands = (shape for name in dict.fromkeys(instruction.operands) for shape in computation[name].results)
-            moved = sum(shape.bytes for shape in (*operands, *instruction.results))
+            read = sum(size for _, size in module.operands(instruction, computation))
+            moved = read + sum(shape.bytes for shape in instruction.results)
             yield from [Launch(part(instruction.source), moved)] * times
 
 

@@ -18,7 +18,7 @@ _MOVES_NOTHING = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "while",
     "conditional", "call", "call-start", "async-start", "optimization-barrier",
 }  # fmt: skip
-
+_SLICES = {"slice", "dynamic-slice"}
 
 Extent = tuple[int, tuple[int, ...]]
 
@@ -155,13 +155,39 @@ class Module:
     def hbm_bytes(self) -> int:
         """Bytes that a step reads from the chip's main memory and writes to it.
 
-        Every operand and result in main memory counts in full, so a fusion that reads a slice of an array counts too much. The
-        arrays of a collective that is spread over several fusions are left out, since each fusion only passes them on.
+        Every operand and result in main memory counts, see `operands`. The arrays of a collective that is spread over several
+        fusions are left out, since each fusion only passes them on.
         """
         return sum(
-            _traffic(instruction, computation, self._passed_on(instruction)) * times
-            for instruction, computation, times in self.running(inner=False)
+            self._traffic(instruction, computation) * times for instruction, computation, times in self.running(inner=False)
         )
+
+    def operands(self, instruction: Instruction, computation: Computation) -> Iterator[tuple[Shape, int]]:
+        """Yields each array that an instruction takes, once, with the bytes that it reads: all of them, or slices."""
+        inside: Computation = {}
+        if instruction.opcode == "fusion":
+            (inside,) = (self.computations[name] for kind, name in instruction.called() if kind == "calls")
+        inputs = {int(found.arguments): name for name, found in inside.items() if found.opcode == "parameter"}
+        places = {name: place for place, name in enumerate(instruction.operands)}
+        for name, place in places.items():
+            readers = (
+                [reader for reader in inside.values() if inputs.get(place) in reader.operands] if inside else [instruction]
+            )
+            sliced = readers and all(reader.opcode in _SLICES for reader in readers)
+            for shape in computation[name].results:
+                read = sum(result.bytes for reader in readers for result in reader.results) if sliced else shape.bytes
+                yield shape, min(read, shape.bytes)
+
+    def _traffic(self, instruction: Instruction, computation: Computation) -> int:
+        done = instruction.opcode.endswith("-done")
+        if done or instruction.opcode in _MOVES_NOTHING or '"AllocateBuffer"' in instruction.attributes:
+            return 0
+        if instruction.opcode in ("copy-start", "slice-start"):  # they return both ends of the copy, and a flag
+            ends = instruction.results[:2]
+            return min(end.bytes for end in ends) * sum(end.in_hbm for end in ends)
+        passed_on = self._passed_on(instruction)
+        moved = [*self.operands(instruction, computation), *((shape, shape.bytes) for shape in instruction.results)]
+        return sum(size for shape, size in moved if shape.in_hbm and shape.extent not in passed_on)
 
     def _passed_on(self, fusion: Instruction) -> set[Extent]:
         """Returns the arrays that a fusion only passes on because it is part of a collective."""
@@ -287,14 +313,3 @@ def _touched(instruction: Instruction, computation: Computation) -> Iterator[Sha
     yield from instruction.results
     for name in instruction.operands:
         yield from computation[name].results
-
-
-def _traffic(instruction: Instruction, computation: Computation, passed_on: set[Extent]) -> int:
-    done = instruction.opcode.endswith("-done")
-    if done or instruction.opcode in _MOVES_NOTHING or '"AllocateBuffer"' in instruction.attributes:
-        return 0
-    if instruction.opcode in ("copy-start", "slice-start"):  # they return both ends of the copy, and a flag
-        ends = instruction.results[:2]
-        return min(end.bytes for end in ends) * sum(end.in_hbm for end in ends)
-    shapes_ = _touched(instruction, computation)
-    return sum(shape.bytes for shape in shapes_ if shape.in_hbm and shape.extent not in passed_on)

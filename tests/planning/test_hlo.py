@@ -62,6 +62,27 @@ def test_memory_traffic_leaves_out_scratch_memory_and_what_stays_inside_a_fusion
     assert parse(LOOP).hbm_bytes == copied_in + 5 * per_iteration
 
 
+def test_a_slice_of_an_array_is_all_that_is_read():
+    module = parse(
+        """HloModule sliced
+
+%part (p: f32[100], q: f32[10]) -> f32[10] {
+  %p = f32[100]{0} parameter(0)
+  %q = f32[10]{0} parameter(1)
+  %s = f32[10]{0} slice(%p), slice={[20:30]}
+  ROOT %r = f32[10]{0} add(%s, %q)
+}
+
+ENTRY %main (a: f32[100]) -> f32[10] {
+  %a = f32[100]{0} parameter(0)
+  %b = f32[10]{0} slice(%a), slice={[0:10]}
+  ROOT %c = f32[10]{0} fusion(%a, %b), kind=kLoop, calls=%part
+}
+"""
+    )
+    assert module.hbm_bytes == 4 * (10 + 10) + 4 * (10 + 10 + 10)
+
+
 def test_kernels_take_their_cost_estimate_at_the_peak():
     cost = 'backend_config={"custom_call_config":{"cost_estimate":{"flops":"300","transcendentals":"9","bytes_accessed":"40"}}}'
     module = parse(LOOP.replace(cycles(100), cost))

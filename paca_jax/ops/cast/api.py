@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
 from paca_jax.ops.implementation import Implementation, choose, kernel_interpreter
-from paca_jax.sharding import model_shards, on_each_device
+from paca_jax.sharding import model_shards
 
 Weights = TypeVar("Weights", bound=PyTree[Float[Array, "..."]])
 
@@ -38,4 +38,4 @@ def cast_weights(weights: Weights, dtype: DTypeLike, implementation: Implementat
 def _with_kernel(weights: Weights, dtype: np.dtype, interpret: bool) -> Weights:
     from paca_jax.ops.cast import gpu
 
-    return on_each_device(partial(gpu.cast_together, dtype=dtype, interpret=interpret), weights)
+    return gpu.cast_together(weights, dtype, interpret)

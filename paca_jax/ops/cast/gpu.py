@@ -11,6 +11,7 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, PyTree
 
 from paca_jax.ops import gpu
+from paca_jax.sharding import on_each_device
 
 _ELEMENTS = 2048  # of each array that a program treats: 16 for each of its threads
 _WARPS = 4
@@ -34,6 +35,11 @@ def cast_together(weights: Weights, dtype: np.dtype, interpret: bool) -> Weights
         dtype: the type.
         interpret: whether the kernel is computed by JAX operations, on any device.
     """
+    # Only the values are computed device by device: their derivative is the compiler's to sum over devices, once.
+    return on_each_device(partial(_call, dtype=dtype, interpret=interpret), weights)
+
+
+def _call(weights: Weights, dtype: np.dtype, interpret: bool) -> Weights:
     leaves, structure = jax.tree.flatten(weights)
     found = pl.pallas_call(
         _body,
