@@ -30,7 +30,7 @@ COMMANDS = {
     "train": Command("paca_jax.cli.train", "train the model of a config"),
     "evaluate": Command("paca_jax.cli.train", "evaluate a run, or given weights", ("--mode=eval",)),
     "predict": Command("paca_jax.cli.pictures.predict", "find classes, segments or objects in pictures"),
-    "explain": Command("paca_jax.cli.pictures.explain", "measure what clusters do for a classifier's answers"),
+    "explain": Command("paca_jax.cli.pictures.explain", "measure what clusters do for the answers of a model"),
     "explore": Command("paca_jax.cli.pictures.explore", "write a page to explore what clusters do with pictures"),
     "serve": Command("paca_jax.cli.pictures.serve", "answer uploaded pictures over HTTP"),
     "convert": Command("paca_jax.cli.convert", "convert weights to and from PyTorch"),

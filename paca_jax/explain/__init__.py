@@ -5,15 +5,10 @@ from paca_jax.explain.colors import mask_png, palette
 from paca_jax.explain.columns import LARGEST
 from paca_jax.explain.detections import Found, detection_overlay, detection_sheet
 from paca_jax.explain.heat import overlay
-from paca_jax.explain.inspection.cluster_effects import (
-    BlockEffects,
-    ClusterEffects,
-    RemovalCurves,
-    block_effects,
-    cluster_effects,
-    removal_curves,
-)
-from paca_jax.explain.inspection.effect_report import effect_report, effect_tables
+from paca_jax.explain.inspection.block_effects import BlockEffects, block_effects
+from paca_jax.explain.inspection.cluster_effects import ClusterEffects, RemovalCurves, cluster_effects, removal_curves
+from paca_jax.explain.inspection.effect_report import effect_report
+from paca_jax.explain.inspection.effect_tables import effect_tables
 from paca_jax.explain.inspection.patch_sources import compose_maps, patch_sources, roll_out_maps
 from paca_jax.explain.marking import Marked
 from paca_jax.explain.page.building import Explorer, explorer

@@ -10,10 +10,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from PIL import Image
 
+from paca_jax import data
 from paca_jax.errors import UserError, check, summary
 from paca_jax.fields import check_value
-from paca_jax.models import PaCaViT
+from paca_jax.models import Detector, PaCaViT, Segmentor
+from paca_jax.models.model import check_images
 from paca_jax.models.variables import Place, abstract_variables, check_fit
+
+AnyModel = PaCaViT | Segmentor | Detector
 
 # Kinds of numbers in words, each with NumPy's and JAX's types of them.
 WHOLE, REAL, BOOL = "whole numbers", "real numbers", "booleans"
@@ -53,20 +57,35 @@ def rgb(picture: Image.Image) -> Image.Image:
         raise UserError(f"Expected a picture of gray or color, got Pillow's mode {picture.mode!r}. Convert it.") from error
 
 
-def check_classifier(model: Any, variables: Any) -> None:
-    """Checks that a model has a classifier, and that variables are its own.
+def check_model(model: Any, variables: Any) -> None:
+    """Checks that a model has an answer to images, and that variables are its own.
 
     Raises:
         UserError: if not.
     """
-    if not isinstance(model, PaCaViT):
+    if not isinstance(model, AnyModel):
         raise UserError(
-            f"Expected a model with a classifier, got {type(model).__name__}. Pass one of create_model or load; `paca predict` "
-            "draws what segmentors and detectors find."
+            f"Expected a classifier, segmentor or detector, got {type(model).__name__}. Pass a model of create_model or load."
         )
     if model.config.num_classes == 0:
         raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
     check_variables(model, variables)
+
+
+def checked_images(images: object, channels: int) -> list[jax.Array | np.ndarray]:
+    """Returns the images of a batch, or of a sequence of images of any shapes.
+
+    Raises:
+        UserError: if they are neither, or one is no normalized image.
+    """
+    if isinstance(images, jax.Array | np.ndarray):
+        check_images(images, channels)
+        return list(images)
+    listed = checked_items("images", images)
+    check(bool(listed), "Expected at least one image, got none. Pass one.")
+    for image in listed:
+        check_images(image[None] if isinstance(image, jax.Array | np.ndarray) else image, channels)
+    return list(listed)
 
 
 def check_variables(model: Any, variables: object) -> None:
@@ -145,4 +164,19 @@ def checked_names(class_names: object) -> tuple[str, ...]:
     """
     names = checked_items("class_names", class_names)
     check_value("class_names", names, tuple[str, ...])
+    return names
+
+
+def names_of_classes(model: AnyModel, class_names: object) -> tuple[str, ...]:
+    """Returns the names of a model's classes: those that are given, or for None those of the data set of its kind, or numbers.
+
+    Raises:
+        UserError: if they are a single text, no texts, or not as many as the classes.
+    """
+    count = model.config.num_classes
+    if class_names is None:
+        data_sets: dict[type, str] = {Segmentor: "ADE20K", Detector: "COCO"}
+        return data.assumed_names(count, data_sets.get(type(model), "ImageNet-1k"))
+    names = checked_names(class_names)
+    check(len(names) == count, f"Expected the names of the model's {count} classes, got {len(names)}. Pass one for each.")
     return names

@@ -1,4 +1,4 @@
-"""`paca explain`: what the clusters of a classifier do for its answers to pictures."""
+"""`paca explain`: what the clusters of a model do for its answers to pictures."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_effects_are_written_as_numbers_and_tables(place, tmp_path, by_mean, cap
         for index, picture in enumerate(pictures):
             answer = report["pictures"][picture]
             own = answer["blocks"][block]
-            assert answer["name"] == NAMES[effects.predicted[index]]
+            assert answer["name"] == NAMES[effects.values[index].argmax()]
             assert [entry["cluster"] for entry in own["clusters"]] == effects.order[index].tolist()
             np.testing.assert_allclose(own["deletion"], curves.deletion[index], atol=1e-5)
             first = own["clusters"][0]
@@ -73,7 +73,20 @@ def test_effects_are_written_as_numbers_and_tables(place, tmp_path, by_mean, cap
     assert f"| stage1/block0 | 5 | {report['blocks']['stage1/block0']['areas']['deletion']:.3f} |" in text
     assert "dog \\| cat" in text
     assert "dog | cat" not in text
-    assert "stage2/block0, 3 clusters: deletion " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stage2/block0, 3 clusters: deletion " in printed
+    assert f"random {report['blocks']['stage2/block0']['drops']['random']:+.4f}" in printed
+
+
+def test_a_segmentor_is_explained_in_its_own_words(place, tmp_path):
+    Image.effect_noise((40, 90), 90).convert("RGB").save(tmp_path / "wide.png")
+    explained(place, tmp_path, "--image-size=32", checkpoint="segmentor", pictures=("a.png", tmp_path / "wide.png"))
+    report = json.loads((tmp_path / "effects.json").read_text())
+    assert report["model"] == "segmentor"
+    answer = report["pictures"][str(tmp_path / "wide.png")]
+    assert sum(each["fraction"] for each in answer["classes"]) == pytest.approx(1)
+    assert {each["name"] for each in answer["classes"]} <= {"class 0", "class 1", "class 2"}
+    assert "classes that change most, in percent of the image" in (tmp_path / "effects.md").read_text()
 
 
 def test_earlier_effects_are_replaced_only_if_asked(place, tmp_path, capsys):
@@ -89,7 +102,6 @@ def test_earlier_effects_are_replaced_only_if_asked(place, tmp_path, capsys):
     ("given", "message"),
     [
         ({"checkpoint": "plain"}, "Expected a model with clusters"),
-        ({"checkpoint": "segmentor"}, "Expected a model with a classifier, got Segmentor"),
         ({"checkpoint": "absent"}, "absent"),
         ({"pictures": ("a.png", "absent.png")}, "absent.png"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from paca_jax import explain
 from paca_jax.errors import UserError
 from paca_jax.models import Removal, create_model
-from tests.explain.small import NAMES, nano, normalized, smooth
+from tests.explain.small import nano, normalized, smooth
 
 IMAGES = normalized(smooth(3))
 BLOCK = "stage2/block0"
@@ -29,15 +29,25 @@ def test_effects_are_the_answers_without_each_cluster(by_mean):
     found = explain.cluster_effects(*nano(), IMAGES, BLOCK, by_mean=by_mean, batch_size=7)
     before = without([()] * 3)
     assert found.changes.shape == (3, 8, 4)
-    np.testing.assert_allclose(found.logits, before, atol=1e-5)
-    np.testing.assert_array_equal(found.predicted, before.argmax(-1))
+    classes = before.argmax(-1)
+    np.testing.assert_allclose(found.values, before, atol=1e-5)
+    np.testing.assert_allclose(found.confidences, probability(before, classes), atol=1e-5)
     for cluster in range(8):
         after = without([(cluster,)] * 3, by_mean)
         np.testing.assert_allclose(found.changes[:, cluster], after - before, atol=1e-5)
-        drops = np.log(probability(before, found.predicted)) - np.log(probability(after, found.predicted))
+        drops = np.log(probability(before, classes)) - np.log(probability(after, classes))
         np.testing.assert_allclose(found.drops[:, cluster], drops, atol=1e-5)
     assert np.abs(found.changes).max() > 1e-3
     np.testing.assert_array_equal(np.take_along_axis(found.drops, found.order, 1), -np.sort(-found.drops, axis=1))
+
+
+def test_an_order_from_elsewhere_leaves_its_own_image_out():
+    found = explain.cluster_effects(*nano(), IMAGES, BLOCK)
+    for image, order in enumerate(found.order_elsewhere):
+        others = np.delete(found.drops, image, axis=0).mean(0)
+        np.testing.assert_allclose(others[order], -np.sort(-others), atol=1e-6)
+    with pytest.raises(UserError, match="the effects in several images, got those in one"):
+        explain.cluster_effects(*nano(), IMAGES[:1], BLOCK).order_elsewhere  # noqa: B018
 
 
 def test_batches_do_not_change_the_effects():
@@ -83,8 +93,8 @@ def test_the_area_is_the_mean_over_the_fraction_of_clusters():
     [
         ({"block": "stage3/block0"}, r"a block that computes an assignment, got 'stage3/block0'; the nearest are stage"),
         ({"block": 1}, "block to be a string, got 1"),
-        ({"model": None}, "Expected a model with a classifier, got NoneType"),
-        ({"model": create_model("pacahead_nano")}, "Expected a model with a classifier, got Segmentor"),
+        ({"model": None}, "Expected a classifier, segmentor or detector, got NoneType"),
+        ({"model": create_model("pacavit_nano", num_classes=0)}, "Expected a model with a classifier, got one without"),
         ({"variables": {"params": {}}}, "The weights do not fit the model"),
         ({"images": IMAGES[0]}, "Expected images of shape"),
         ({"batch_size": 0}, "batch_size to be a whole number from 1"),
@@ -113,21 +123,9 @@ def test_wrong_curves_are_refused(change, message):
         explain.removal_curves(*nano(), IMAGES, BLOCK, **{"order": np.tile(np.arange(8), (3, 1)), **change})
 
 
-def test_reports_need_names_and_finite_outputs():
-    blocks = explain.block_effects(*nano(), IMAGES[:1])
-    assert list(blocks) == ["stage1/block0", "stage2/block0"]
-    with pytest.raises(UserError, match=r"effects for 2 pictures and 4 classes, got logits of shape \(1, 4\)"):
-        explain.effect_report(blocks, ["a.png", "b.png"], NAMES)
-    with pytest.raises(UserError, match="different names of pictures"):
-        explain.effect_report(blocks, ["a.png", "a.png"], NAMES)
-    with pytest.raises(UserError, match="effects of at least one block"):
-        explain.effect_report({}, ["a.png"], NAMES)
-    effects, curves = blocks["stage1/block0"]
-    broken = explain.BlockEffects(effects._replace(changes=effects.changes * np.nan), curves)
+def test_outputs_that_are_not_finite_are_refused():
+    model, variables = nano()
+    head = {**variables["params"]["head"], "bias": np.full(4, np.nan, np.float32)}
+    broken = {**variables, "params": {**variables["params"], "head": head}}
     with pytest.raises(UserError, match="finite outputs of the model"):
-        explain.effect_report({"stage1/block0": broken}, ["a.png"], NAMES)
-
-
-def test_a_picture_with_a_name_that_breaks_lines_stays_in_its_heading():
-    report = explain.effect_report(explain.block_effects(*nano(), IMAGES[:1]), ["a\n## b | c.png"], NAMES)
-    assert "\n## a\\n## b \\| c.png\n" in explain.effect_tables(report)
+        explain.cluster_effects(model, broken, IMAGES, BLOCK)

@@ -1,6 +1,5 @@
 """Sheets of every kind of model: its answer, and the clusters of each of its stages."""
 
-import functools
 import re
 
 import jax.numpy as jnp
@@ -11,25 +10,14 @@ from PIL import Image
 import paca_jax
 from paca_jax import data, explain
 from paca_jax.errors import UserError
-from paca_jax.models import Detector, TeacherConfig
+from paca_jax.models import Detector
 from paca_jax.tasks.detection.prediction import detect_in_picture
 from paca_jax.tasks.segmentation.prediction import segment_picture
 from paca_jax.tasks.segmentation.views import Viewing
 from tests import golden
+from tests.explain.kinds import FEW, MODELS, NAMES, SIDES, WIDTHS, made
 from tests.explain.small import smooth
 
-NAMES = ["ant", "bee", "cat"]
-WIDTHS = {"embed_dims": (16, 16, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "num_classes": len(NAMES)}
-SIDES = {"short_side": 32, "long_side": 64, "head_channels": 8}
-FEW = {"box_channels": 8, "candidates": 20, "proposals": 12, "detections": 9, "score_threshold": 0.0}
-TEACHER = TeacherConfig(depths=(1, 1, 1, 1), kernel_size=3)
-MODELS = {
-    "classifier": ("pacavit_nano", {"clusters": (6, 4, 0, 3)}),
-    "teacher": ("pacavit_nano", {"clusters": (6, 4, 5, 3), "teacher": TEACHER}),
-    "pacahead": ("pacahead_nano", {"clusters": (6, 4, 0, 0), **SIDES}),
-    "upernet": ("upernet_nano", {"clusters": (6, 0, 4, 0), **SIDES}),
-    "detector": ("mask_rcnn_nano", {"clusters": (6, 4, 0, 0), **SIDES, **FEW}),
-}
 STAGES = {
     "classifier": [
         "Stage 1, block 0: 6 clusters, 8x8",
@@ -45,13 +33,6 @@ STAGES = {
     "upernet": ["Stage 1, block 0: 6 clusters, 8x10", "Stage 3, block 0: 4 clusters, 2x3"],
     "detector": ["Stage 1, block 0: 6 clusters, 8x10", "Stage 2, block 0: 4 clusters, 4x5"],
 }
-
-
-@functools.cache
-def made(kind):
-    name, options = MODELS[kind]
-    model = paca_jax.create_model(name, **WIDTHS, **options)
-    return model, golden.random_variables(model)
 
 
 def picture():

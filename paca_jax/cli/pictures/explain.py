@@ -1,26 +1,24 @@
-"""Measures what the clusters of a classifier do for its answers to pictures.
+"""Measures what the clusters of a model do for its answers to pictures.
 
     paca explain --checkpoint PLACE IMAGE... --out DIR
 
-PLACE is what `paca predict` takes. For each cluster of each assignment the model answers once without it. DIR gets
-`effects.json`, with the drop of the predicted class's log-probability and the logits that change most, and `effects.md`, tables
-of the same for people. Both have deletion and insertion curves over the clusters in the order of their effects, beside those
-of random orders.
+PLACE is what `paca predict` takes. For each cluster of each assignment of the backbone the model answers once without it.
+`effects.json` has how much less sure the model is of its answer, and which logits of a classifier, areas of a segmentor or
+scores of a detector change most; `effects.md` has tables for people. Both have the effect of a random cluster beside that of
+the strongest one, and deletion and insertion curves over the clusters, the largest effect first, beside those of random orders.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import jax.numpy as jnp
-import numpy as np
 
 from paca_jax import data, explain
 from paca_jax.cache import keep_compiled_programs
 from paca_jax.cli.sources import add_picture_arguments, read_source
 from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError, one_line
+from paca_jax.explain.checks import names_of_classes
 from paca_jax.files import write_file
 from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
@@ -46,16 +44,20 @@ def _explain(arguments: argparse.Namespace) -> None:
     loaded.log_departures()
     network: Any = loaded.model
     read = [data.preprocess(data.read_picture(path, network.config.image_channels), network) for path in pictures]
-    blocks = explain.block_effects(network, loaded.variables, jnp.asarray(np.stack(read)), by_mean=arguments.by_mean)
-    known = loaded.class_names or data.assumed_names(network.config.num_classes)
-    report = explain.effect_report(blocks, [str(path) for path in pictures], known)
+    blocks = explain.block_effects(network, loaded.variables, read, by_mean=arguments.by_mean)
+    names = names_of_classes(network, loaded.class_names)
+    report = explain.effect_report(blocks, [str(path) for path in pictures], names)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_file(folder / EFFECTS_FILE, text.encode(errors="backslashreplace"))
     write_file(folder / TABLES_FILE, explain.effect_tables(report).encode(errors="backslashreplace"))
     for block, found in report["blocks"].items():
         areas = ", ".join(f"{name.replace('_', ' ')} {area:.3f}" for name, area in found["areas"].items())
-        print(f"{block}, {found['clusters']} clusters: {areas}")
+        print(f"{block}, {found['clusters']} clusters: {areas}; drop {_drops(found['drops'])}")
     print(one_line(f"Written to {folder}."))
+
+
+def _drops(drops: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {drop:+.4f}" for name, drop in drops.items() if drop is not None)
 
 
 def _parser() -> Parser:

@@ -11,13 +11,12 @@ from jaxtyping import Array, Float, Int, PyTree
 from PIL import Image
 
 from paca_jax import ops
+from paca_jax.explain.checks import AnyModel
 from paca_jax.explain.cluster_sheets.layout import Answer, Line
 from paca_jax.explain.colors import palette
 from paca_jax.explain.marking import Marked, class_color, mark
 from paca_jax.explain.segments import colored
 from paca_jax.models import Detector, PaCaViT, Segmentor
-
-AnyModel = PaCaViT | Segmentor | Detector
 
 _STRIDE = 4  # pixels per logit of a segmentor
 _BAR = (72, 84, 120)

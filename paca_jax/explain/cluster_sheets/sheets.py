@@ -12,8 +12,8 @@ from PIL import Image
 
 from paca_jax import data, ops
 from paca_jax.errors import UserError, check, shorten
-from paca_jax.explain.checks import WHOLE, check_variables, checked_array, checked_items, checked_names, rgb
-from paca_jax.explain.cluster_sheets.answers import AnyModel, Seen, answer, outputs
+from paca_jax.explain.checks import WHOLE, AnyModel, check_model, checked_array, checked_items, names_of_classes, rgb
+from paca_jax.explain.cluster_sheets.answers import Seen, answer, outputs
 from paca_jax.explain.cluster_sheets.layout import Row, draw_sheet
 from paca_jax.explain.cluster_sheets.maps import drawn_blocks, stage_maps
 from paca_jax.fields import Range, check_value
@@ -57,14 +57,11 @@ def sheet(
     Raises:
         UserError: if a picture cannot be read, or as for `cluster_sheet`.
     """
-    _check_model(model, variables)
+    check_model(model, variables)
     single = isinstance(pictures, str | bytes | os.PathLike | Image.Image | np.ndarray)
     listed: Sequence[Any] = [pictures] if single else checked_items("pictures", pictures)
     seen = [_seen(model, data.read_picture(picture, model.config.image_channels)) for picture in listed]
     check(bool(seen), "Expected at least one picture to draw, got none. Pass one.")
-    if class_names is None:
-        data_set = {Segmentor: "ADE20K", Detector: "COCO"}.get(type(model), "ImageNet-1k")
-        class_names = data.assumed_names(model.config.num_classes, data_set)
     return _draw(model, variables, seen, class_names, None, clusters_per_image, block, score)
 
 
@@ -108,7 +105,7 @@ def cluster_sheet(
             images, names and labels do not agree; if labels or a score do not fit the kind of model; or if one of these is of
             another type, or out of range.
     """
-    _check_model(model, variables)
+    check_model(model, variables)
     shown = [rgb(picture) for picture in checked_items("pictures", pictures)]
     labels = None if labels is None else checked_array("labels", labels, WHOLE, ("B",), least=0).tolist()
     _check_counts(model, shown, images, labels)
@@ -124,7 +121,7 @@ def _draw(
     model: AnyModel,
     variables: dict[str, PyTree],
     seen: Sequence[Seen],
-    class_names: Sequence[str],
+    class_names: Sequence[str] | None,
     labels: Sequence[int] | None,
     columns: int,
     block: str | None,
@@ -137,27 +134,15 @@ def _draw(
         raise UserError(
             f"Expected a detector with a score, got a {type(model).__name__}, which finds no objects. Leave it out."
         )
-    class_names, classes = checked_names(class_names), model.config.num_classes
-    if len(class_names) != classes:
-        raise UserError(f"Expected the names of the model's {classes} classes, got {len(class_names)}. Pass one for each.")
+    names = names_of_classes(model, class_names)
     least, rows = _SCORE if score is None else score, []
     for index, image in enumerate(seen):
         found, assignments = outputs(model, variables, image)
         drawn = drawn_blocks(list(assignments), block)
-        stages = [stage_maps(name, assignments[name], image, columns, class_names) for name in drawn]
+        stages = [stage_maps(name, assignments[name], image, columns, names) for name in drawn]
         label = None if labels is None else labels[index]
-        rows.append(Row(image.picture, answer(model, found, image, class_names, label, least), stages))
+        rows.append(Row(image.picture, answer(model, found, image, names, label, least), stages))
     return draw_sheet(rows, columns)
-
-
-def _check_model(model: Any, variables: Any) -> None:
-    if not isinstance(model, AnyModel):
-        raise UserError(
-            f"Expected a classifier, segmentor or detector, got {type(model).__name__}. Pass a model of create_model or load."
-        )
-    if model.config.num_classes == 0:
-        raise UserError("Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
-    check_variables(model, variables)
 
 
 def _check_counts(
