@@ -9,6 +9,7 @@ from paca_jax.explain.inspection.block_effects import BlockEffects, block_effect
 from paca_jax.explain.inspection.cluster_effects import ClusterEffects, RemovalCurves, cluster_effects, removal_curves
 from paca_jax.explain.inspection.effect_report import effect_report
 from paca_jax.explain.inspection.effect_tables import effect_tables
+from paca_jax.explain.inspection.overlap import SegmentOverlap, overlap_table, segment_overlap
 from paca_jax.explain.inspection.patch_sources import compose_maps, patch_sources, roll_out_maps
 from paca_jax.explain.marking import Marked
 from paca_jax.explain.page.building import Explorer, explorer
@@ -24,6 +25,7 @@ __all__ = [
     "Found",
     "Marked",
     "RemovalCurves",
+    "SegmentOverlap",
     "Segments",
     "block_effects",
     "cluster_effects",
@@ -36,11 +38,13 @@ __all__ = [
     "effect_tables",
     "explorer",
     "mask_png",
+    "overlap_table",
     "overlay",
     "palette",
     "patch_sources",
     "removal_curves",
     "roll_out_maps",
+    "segment_overlap",
     "segment_overlay",
     "segment_sheet",
     "sheet",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,15 @@ from PIL import Image
 
 from paca_jax import data
 from paca_jax.errors import UserError, check, summary
-from paca_jax.fields import check_value
+from paca_jax.fields import Range, check_value
 from paca_jax.models import Detector, PaCaViT, Segmentor
 from paca_jax.models.model import check_images
 from paca_jax.models.variables import Place, abstract_variables, check_fit
 
 AnyModel = PaCaViT | Segmentor | Detector
+# The number of random repetitions of a control, and the seed of random draws.
+Controls = Annotated[int, Range(1, 1000)]
+Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 # Kinds of numbers in words, each with NumPy's and JAX's types of them.
 WHOLE, REAL, BOOL = "whole numbers", "real numbers", "booleans"

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from paca_jax.errors import UserError, check, nearest
-from paca_jax.explain.checks import WHOLE, AnyModel, check_model, checked_array
+from paca_jax.explain.checks import WHOLE, AnyModel, Controls, Seed, check_model, checked_array
 from paca_jax.explain.inspection.answering import Kind, answers_without
 from paca_jax.fields import Range, check_value
 from paca_jax.models import PaCaViT
@@ -14,8 +14,6 @@ from paca_jax.models.model import check_images
 
 _BatchSize = Annotated[int, Range(1, 65_536)]
 _Points = Annotated[int, Range(2, 10_000)]
-_Controls = Annotated[int, Range(1, 1000)]
-_Seed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 class ClusterEffects(NamedTuple):
@@ -155,7 +153,7 @@ def removal_curves(
     Raises:
         UserError: as for `cluster_effects`, or if `order` is no order of the clusters.
     """
-    for name, value, hint in (("points", points, _Points), ("controls", controls, _Controls), ("seed", seed, _Seed)):
+    for name, value, hint in (("points", points, _Points), ("controls", controls, Controls), ("seed", seed, Seed)):
         check_value(name, value, hint)
     count = _checked_count(model, variables, images, block, batch_size)
     order = np.asarray(checked_array("order", order, WHOLE, (len(images), count)))

@@ -1,10 +1,10 @@
 """The effects of a model's clusters as tables for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from paca_jax.errors import one_line
 from paca_jax.explain.inspection.effect_report import TOP, WORDS
+from paca_jax.explain.inspection.markdown import cell, table
 
 # By the kind of the model: the answer of which a curve shows the confidence, and the columns of the tables of pictures.
 _CONFIDENCE = {
@@ -58,9 +58,9 @@ def _block_tables(blocks: Mapping[str, Any]) -> list[str]:
         for block, found in blocks.items()
     ]
     return [
-        *_table(("area of", "clusters", "deletion", "at random", "insertion", "at random"), areas),
+        *table(("area of", "clusters", "deletion", "at random", "insertion", "at random"), areas),
         "",
-        *_table(("drop of", "with all", "without any", "strongest", "strongest elsewhere", "random"), drops),
+        *table(("drop of", "with all", "without any", "strongest", "strongest elsewhere", "random"), drops),
     ]
 
 
@@ -82,18 +82,9 @@ def _picture_lines(kind: str, picture: str, answer: Mapping[str, Any]) -> list[s
         for block, found in answer["blocks"].items()
         for entry in found["clusters"][:TOP]
     ]
-    return ["", f"## {_cell(picture)}", "", _cell(text), "", *_table(_COLUMNS[kind], rows)]
+    return ["", f"## {cell(picture)}", "", cell(text), "", *table(_COLUMNS[kind], rows)]
 
 
 def _change(kind: str, changed: Mapping[str, Any]) -> str:
     scale = 1 if kind == "classifier" else 100
     return f"{changed['name']} {changed['change'] * scale:+.2f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(map(_cell, row))} |" for row in (header, (":--",) * len(header), *rows)]
-
-
-def _cell(text: str) -> str:
-    """Returns a text that stays in one cell of a table."""
-    return one_line(text).replace("|", "\\|")
