@@ -11,6 +11,7 @@ from paca_jax.explain.inspection.effect_report import effect_report
 from paca_jax.explain.inspection.effect_tables import effect_tables
 from paca_jax.explain.inspection.overlap import SegmentOverlap, overlap_table, segment_overlap
 from paca_jax.explain.inspection.patch_sources import compose_maps, patch_sources, roll_out_maps
+from paca_jax.explain.inspection.stability import AUGMENTATIONS, ClusterMatch, Stability, cluster_stability, match_clusters
 from paca_jax.explain.marking import Marked
 from paca_jax.explain.page.building import Explorer, explorer
 from paca_jax.explain.png import to_png
@@ -18,18 +19,22 @@ from paca_jax.explain.segments import Segments, segment_overlay, segment_sheet
 from paca_jax.explain.selection import cluster_strengths, strongest_clusters
 
 __all__ = [
+    "AUGMENTATIONS",
     "LARGEST",
     "BlockEffects",
     "ClusterEffects",
+    "ClusterMatch",
     "Explorer",
     "Found",
     "Marked",
     "RemovalCurves",
     "SegmentOverlap",
     "Segments",
+    "Stability",
     "block_effects",
     "cluster_effects",
     "cluster_sheet",
+    "cluster_stability",
     "cluster_strengths",
     "compose_maps",
     "detection_overlay",
@@ -38,6 +43,7 @@ __all__ = [
     "effect_tables",
     "explorer",
     "mask_png",
+    "match_clusters",
     "overlap_table",
     "overlay",
     "palette",

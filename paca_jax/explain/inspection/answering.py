@@ -48,6 +48,11 @@ def kind_of(model: AnyModel) -> Kind:
     return "detector" if isinstance(model, Detector) else "segmentor" if isinstance(model, Segmentor) else "classifier"
 
 
+def suited_batch(height: int, width: int) -> int:
+    """Returns the number of images to compute at once: 32, or fewer if they have more than 224x224 pixels."""
+    return min(max(_PIXELS // (height * width), 1), _MOST)
+
+
 def answers_without(
     model: AnyModel,
     variables: dict[str, PyTree],
@@ -71,8 +76,7 @@ def answers_without(
     Raises:
         UserError: if an output is not finite.
     """
-    if batch_size is None:
-        batch_size = min(max(_PIXELS // (images.shape[1] * images.shape[2]), 1), _MOST)
+    batch_size = batch_size or suited_batch(images.shape[1], images.shape[2])
     images = jnp.asarray(images)
 
     def run(function: Callable[..., Any], sets: Bool[np.ndarray, "B T M"], *more: Any) -> Any:
@@ -82,7 +86,7 @@ def answers_without(
             return function(model, variables, images[image], removals, *(each[image] for each in more))
 
         flat = sets.reshape(-1, sets.shape[-1])
-        found = _in_batches(one, len(flat), min(batch_size, len(flat)))
+        found = in_batches(one, len(flat), min(batch_size, len(flat)))
         return jax.tree.map(lambda array: array.reshape(*sets.shape[:2], *array.shape[1:]), found)
 
     if isinstance(model, Detector):
@@ -99,8 +103,8 @@ def answers_without(
     return Answers(kind_of(model), labels, values, None, support)
 
 
-def _in_batches(one: Callable[[np.ndarray], Any], count: int, size: int) -> Any:
-    """Returns the results of a function for the rows 0 to `count`, computed for `size` rows at once."""
+def in_batches(one: Callable[[np.ndarray], Any], count: int, size: int) -> Any:
+    """Returns the results of a function for the rows below `count`, computed for `size` rows at once."""
     found = [jax.tree.map(np.asarray, one(np.arange(start, start + size) % count)) for start in range(0, count, size)]
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
 

@@ -92,7 +92,7 @@ def segment_overlap(
 
     own = of_patches(range(len(maps)))
     fractions = np.bincount(own[own >= 0], minlength=num_classes) / max((own >= 0).sum(), 1)
-    others = [of_patches(_partners(len(maps), rng)) for _ in range(controls)]
+    others = [of_patches(other_images(len(maps), rng)) for _ in range(controls)]
     return SegmentOverlap(
         _iou(own[ranked], num_classes), np.stack([_iou(each[ranked], num_classes) for each in others]), fractions
     )
@@ -160,12 +160,12 @@ def _patch_labels(labels: Int[np.ndarray, "Hl Wl"], size: tuple[int, ...], num_c
     return np.where(counts.any(1), counts.argmax(1), -1)
 
 
-def _partners(count: int, rng: np.random.Generator) -> list[int]:
+def other_images(count: int, rng: np.random.Generator) -> Int[np.ndarray, "B"]:
     """Returns another image for each image, each image once."""
     circle = rng.permutation(count)
     partners = np.empty(count, int)
     partners[circle] = np.roll(circle, 1)
-    return partners.tolist()
+    return partners
 
 
 def _iou(ranked: Int[np.ndarray, "M N"], num_classes: int) -> Float[np.ndarray, "M K"]:
