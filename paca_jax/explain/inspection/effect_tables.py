@@ -15,7 +15,7 @@ _CONFIDENCE = {
 _COLUMNS = {
     "classifier": ("without", "drop in nats", "probability", "logits that change most"),
     "segmentor": ("without", "drop in nats", "probability", "classes that change most, in percent of the image"),
-    "detector": ("without", "drop", "mean score", "objects whose scores change most"),
+    "detector": ("without", "drop", "mean score", "objects whose scores change most, in percent"),
 }
 _LEGEND = """\
 Areas are those under its curve while clusters are removed (deletion) or put back (insertion). An order that knows what clusters
