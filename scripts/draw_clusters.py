@@ -31,7 +31,7 @@ def draw(runs: Path, output: Path) -> Iterator[Path]:
     pictures = [data.decode_image(example["image"], 3) for example in examples]
     images = jnp.stack([paca_jax.preprocess(picture, model) for picture in pictures])
     labels = [int(example["label"]) for example in examples]
-    sheet = explain.cluster_sheet(model, variables, pictures, images, garments.class_names, labels)
+    sheet = explain.cluster_sheet(model, variables, pictures, images, garments.class_names, labels, order="sharpness")
     yield _written(sheet, output / "clusters.png")
 
     model, variables = paca_jax.load(runs / "segmentation")

@@ -65,13 +65,34 @@ def strongest_clusters(
     check_value("similarity", similarity, _Similarity)
     check_value("least_strength", least_strength, _Strength)
     strengths = np.asarray(_strengths(assignment[None]))[0]
-    strengths = np.where(np.isfinite(strengths), strengths, -np.inf)
-    maps = np.asarray(assignment, np.float32).reshape(len(strengths), -1)
+    strengths = np.where(np.isfinite(strengths) & (strengths >= least_strength), strengths, np.nan)
+    return _distinct(np.asarray(assignment, np.float32), strengths, count, similarity)
+
+
+def most_effective_clusters(assignment: Float[Array, "M H W"], effects: Float[np.ndarray, "M"], count: int) -> list[int]:
+    """Returns the indices of the clusters with the largest effects that differ from each other, the largest first.
+
+    The selection is that of `strongest_clusters`, with the effects of the clusters instead of their strengths.
+
+    Args:
+        assignment: the maps of the clusters for one image; those that are not finite are left out.
+        effects: the effects of the clusters, such as their drops in `cluster_effects`.
+        count: how many to return at most.
+    """
+    maps = np.asarray(assignment, np.float32)
+    return _distinct(maps, np.where(np.isfinite(maps).all((1, 2)), effects, np.nan), count, 0.8)
+
+
+def _distinct(
+    assignment: Float[np.ndarray, "M H W"], values: Float[np.ndarray, "M"], count: int, similarity: float
+) -> list[int]:
+    """Returns the clusters with the largest values, without those that are similar to one before or have no value (NaN)."""
+    maps = assignment.reshape(len(values), -1)
     centered = maps - maps.mean(axis=1, keepdims=True)
     directions = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     taken: list[int] = []
-    for index in np.argsort(-strengths, kind="stable"):
-        if len(taken) == count or strengths[index] < least_strength:
+    for index in np.argsort(-values, kind="stable"):
+        if len(taken) == count or np.isnan(values[index]):
             break
         if all(directions[index] @ directions[other] < similarity for other in taken):
             taken.append(int(index))

@@ -73,7 +73,7 @@ def _classification(loaded: Loaded) -> Predictor:
     kinds = ("clusters",) if any(model.config.clusters) else ()
 
     def classify(picture: Image.Image) -> Prediction:
-        images = {"clusters": explain.to_png(explain.sheet(model, variables, picture, classes))} if kinds else {}
+        images = {"clusters": _clusters(loaded, picture, classes)} if kinds else {}
         return _ranked(class_entries(classify_image(model, variables, data.preprocess(picture, model)), classes), images)
 
     return Predictor(kinds, classify)
@@ -94,7 +94,7 @@ def _segmentation(loaded: Loaded) -> Predictor:
         overlay = explain.to_png(explain.segment_overlay(picture, labels, classes))
         images = {"mask": explain.mask_png(labels, config.num_classes), "overlay": overlay}
         if "clusters" in kinds:
-            images["clusters"] = explain.to_png(explain.sheet(model, variables, picture, classes))
+            images["clusters"] = _clusters(loaded, picture, classes)
         return _ranked(area_entries(labels, classes), images)
 
     return Predictor(kinds, segment)
@@ -113,7 +113,7 @@ def _detection(loaded: Loaded, score: float) -> Predictor:
         overlay = explain.to_png(explain.detection_sheet([to_draw(picture, found, score=score)], classes))
         images = {"overlay": overlay}
         if "clusters" in kinds:
-            images["clusters"] = explain.to_png(explain.sheet(model, variables, picture, classes, score=score))
+            images["clusters"] = _clusters(loaded, picture, classes, score)
         entries = object_entries(found.boxes, found.scores, found.labels, classes)
         counts = Counter(entry["name"] for entry in entries if entry["score"] > score)
         line = ", ".join(f"{count} x {name}" for name, count in counts.most_common(TOP))
@@ -162,3 +162,9 @@ def _entries(values: Float[np.ndarray, "K"], classes: Sequence[str], count: int)
 
 def _ranked(entries: list[dict[str, Any]], images: dict[str, bytes]) -> Prediction:
     return Prediction(entries, ", ".join(f"{entry['name']} {entry['share']:.1%}" for entry in entries[:TOP]), images)
+
+
+def _clusters(loaded: Loaded, picture: Image.Image, classes: Sequence[str], score: float | None = None) -> bytes:
+    """Returns a sheet of the sharpest clusters; those by effect would take an answer without each cluster."""
+    model: Any = loaded.model
+    return explain.to_png(explain.sheet(model, loaded.variables, picture, classes, score=score, order="sharpness"))

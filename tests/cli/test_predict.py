@@ -89,7 +89,9 @@ def test_a_segmentor(places, tmp_path):
         shares = {entry["name"]: entry["share"] for entry in found[str(path)]}
         assert shares == pytest.approx({f"class {k}": np.mean(labels == k) for k in np.unique(labels)})
         assert Image.open(tmp_path / f"{name}.overlay.png").size[0] > 320
-        expected = explain.sheet(*load(root / "segmentor.safetensors"), path, [f"class {k}" for k in range(3)])
+        expected = explain.sheet(
+            *load(root / "segmentor.safetensors"), path, [f"class {k}" for k in range(3)], order="sharpness"
+        )
         assert (tmp_path / f"{name}.clusters.png").read_bytes() == explain.to_png(expected)
 
 
@@ -110,7 +112,9 @@ def test_a_detector(places, tmp_path, capsys):
     said = capsys.readouterr().out.split(": ", 1)[1].splitlines()[0]
     assert sum(int(part.split(" x ")[0]) for part in said.split(", ")) == sum(score > 0.5 for score in scores) > 0
     assert Image.open(tmp_path / "photo.overlay.png").size[0] > 640
-    expected = explain.sheet(*load(root / "detector.safetensors"), pictures[1], [f"class {k}" for k in range(3)])
+    expected = explain.sheet(
+        *load(root / "detector.safetensors"), pictures[1], [f"class {k}" for k in range(3)], order="sharpness"
+    )
     assert (tmp_path / "photo.clusters.png").read_bytes() == explain.to_png(expected)
 
 

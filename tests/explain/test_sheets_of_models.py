@@ -57,6 +57,32 @@ def test_normalized_images_are_drawn_without_their_files(kind, drawn_texts):
     assert headings == [f"{heading} patches" for heading in STAGES[kind]] * 2
 
 
+@pytest.mark.parametrize("kind", ["classifier", "pacahead", "detector"])
+def test_the_clusters_drawn_are_those_that_do_most_for_the_answer(kind, drawn_texts):
+    model, variables = made(kind)
+    explain.sheet(model, variables, picture(), NAMES, block="stage1/block0", clusters_per_image=3)
+    assert "In each stage, the clusters that do most for the answer" in drawn_texts
+    found = [re.fullmatch(r"#(\d+) · .*x · drop (.*)", text) for text in drawn_texts]
+    drops = {int(each[1]): float(each[2]) for each in found if each}
+    image = paca_jax.preprocess(picture(), model)[None]
+    expected = explain.cluster_effects(model, variables, image, "stage1/block0").drops[0]
+    assert list(drops.values()) == sorted(drops.values(), reverse=True)
+    assert next(iter(drops)) == expected.argmax()
+    for cluster, drop in drops.items():
+        assert drop == pytest.approx(expected[cluster], rel=0.06, abs=1e-6)
+    drawn_texts.clear()
+    explain.sheet(model, variables, picture(), NAMES, block="stage1/block0", order="sharpness")
+    assert not [text for text in drawn_texts if "drop" in text]
+
+
+def test_the_classes_of_a_head_are_drawn_by_area(drawn_texts):
+    model, variables = made("pacahead")
+    explain.sheet(model, variables, picture(), NAMES, block="head", clusters_per_image=1)
+    image = paca_jax.preprocess(picture(), model)[None]
+    largest = NAMES[explain.cluster_effects(model, variables, image, "stage1/block0").values[0].argmax()]
+    assert [text.partition(" · ")[0] for text in drawn_texts if text.endswith("x")] == [largest]
+
+
 def test_of_several_assignments_of_a_stage_the_first_is_drawn_or_the_one_that_is_named(drawn_texts):
     model = golden.nano(depths=(3, 1, 1, 1), clusters=(4, 0, 3, 0), clustering_periods=(1, 0, 0, 0), num_classes=3)
     variables = golden.random_variables(model)
@@ -137,7 +163,8 @@ def test_a_heat_map_lies_where_the_patches_do_and_padding_draws_nothing(monkeypa
     model, _ = made("detector")
     other = paca_jax.create_model("mask_rcnn_nano", **WIDTHS, **MODELS["detector"][1] | {"detections": 8})
     black = Image.new("RGB", (40, 32))
-    drawn = np.asarray(explain.sheet(other, golden.random_variables(model), black, NAMES, score=1), np.int32)
+    variables = golden.random_variables(model)
+    drawn = np.asarray(explain.sheet(other, variables, black, NAMES, score=1, order="sharpness"), np.int32)
     assert [text for text in drawn_texts if re.search(r" · [\d.]+x$", text)] == ["cluster 2 · 20x"]
     bright = np.argwhere((drawn[114:, 380:, 0] > 220) & (drawn[114:, 380:, 2] < 180))
     top, left = bright.min(0)
@@ -151,9 +178,9 @@ def test_names_are_those_of_the_data_set_with_as_many_classes(drawn_texts, caplo
     for name, count, published in (("pacahead_nano", 150, "ADE20K"), ("mask_rcnn_nano", 80, "COCO")):
         few = {} if name == "pacahead_nano" else FEW
         model = paca_jax.create_model(name, **WIDTHS | {"num_classes": count}, clusters=(6, 4, 0, 0), **SIDES, **few)
-        explain.sheet(model, golden.random_variables(model), picture())
+        explain.sheet(model, golden.random_variables(model), picture(), order="sharpness")
         assert f"takes the names of {published}" in caplog.text
-    explain.sheet(*made("pacahead"), picture())
+    explain.sheet(*made("pacahead"), picture(), order="sharpness")
     assert any(re.fullmatch("class [012]", text) for text in drawn_texts)
 
 
@@ -165,6 +192,7 @@ def test_names_are_those_of_the_data_set_with_as_many_classes(drawn_texts, caplo
         ("detector", {"score": 1.5}, "Expected score to be a number from 0 to 1 or None, got 1.5"),
         ("detector", {"block": "head"}, r"Expected a block with an assignment, got 'head'.*stage1/block0"),
         ("pacahead", {"block": "stage3/block0"}, r"got 'stage3/block0'.*stage2/block0"),
+        ("pacahead", {"order": "size"}, "Expected order to be one of effect, sharpness, got 'size'"),
         ("pacahead", {"clusters_per_image": 0}, "Expected clusters_per_image to be a whole number from 1 to 100"),
         ("detector", {"class_names": NAMES[:2]}, "Expected the names of the model's 3 classes, got 2"),
         ("pacahead", {"class_names": "abc"}, "Expected class_names to be a list or a tuple, got str"),

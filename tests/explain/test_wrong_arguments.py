@@ -211,8 +211,10 @@ def test_wrong_arguments_of_a_cluster_sheet_are_rejected(change, message):
 def test_a_model_that_diverged_has_a_sheet_without_heat_maps(drawn_texts):
     model, variables = nano()
     images = np.full((1, 32, 32, 3), np.nan, np.float32)
-    assert explain.cluster_sheet(model, variables, smooth(1), images, NAMES).mode == "RGB"
+    assert explain.cluster_sheet(model, variables, smooth(1), images, NAMES, order="sharpness").mode == "RGB"
     assert "No cluster singles out a part of this image." in drawn_texts
+    with pytest.raises(UserError, match="finite outputs of the model"):
+        explain.cluster_sheet(model, variables, smooth(1), images, NAMES)
 
 
 @pytest.mark.parametrize("name", ["x\nerror: forged", "a\tb\0c", "x\udcff"])

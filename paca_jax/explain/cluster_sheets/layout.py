@@ -72,12 +72,13 @@ class Row(NamedTuple):
     stages: list[StageMaps]
 
 
-def draw_sheet(rows: Sequence[Row], columns: int) -> Image.Image:
+def draw_sheet(rows: Sequence[Row], columns: int, unit: str | None) -> Image.Image:
     """Draws the rows below each other under a header; the stages of each are below each other, too.
 
     Args:
         rows: the rows, at least one.
         columns: the number of heat maps that fit beside each other.
+        unit: in what captions give the effects by which clusters were chosen, if they were.
     """
     cell = max(row.picture.width for row in rows)
     left = MARGIN + cell + GAP + _TEXT_WIDTH + 2 * GAP
@@ -85,7 +86,7 @@ def draw_sheet(rows: Sequence[Row], columns: int) -> Image.Image:
     height = _HEADER_HEIGHT + sum(_height(row) + ROW_GAP for row in rows) + MARGIN - ROW_GAP
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _draw_header(sheet, draw, rows)
+    _draw_header(sheet, draw, rows, unit)
     top = _HEADER_HEIGHT
     for index, row in enumerate(rows):
         if index:
@@ -111,14 +112,17 @@ def _height(row: Row) -> int:
     return max(pictures, text, len(row.stages) * _stage_height(row))
 
 
-def _draw_header(sheet: Image.Image, draw: ImageDraw.ImageDraw, rows: Sequence[Row]) -> None:
+def _draw_header(sheet: Image.Image, draw: ImageDraw.ImageDraw, rows: Sequence[Row], unit: str | None) -> None:
     draw.text((MARGIN, 20), "What each cluster gathers", INK, font(27))
     known = [row.answer.right for row in rows if row.answer.right is not None]
     right, score = sheet.width - MARGIN, f"  ·  {sum(known)} of {len(known)} right" if known else ""
-    draw.text(
-        (MARGIN, 54), f"In each stage, the clusters that draw from the smallest part of the picture{score}", SOFT, font(15)
-    )
+    chosen = "draw from the smallest part of the picture" if unit is None else "do most for the answer"
+    draw.text((MARGIN, 54), f"In each stage, the clusters that {chosen}{score}", SOFT, font(15))
     note = "Colors go from the least to the most weight of each map. Below it: its most weight, as a multiple of a uniform one."
+    if unit is not None:
+        note = (
+            f"Below a map: its most weight, as a multiple of a uniform one; the drop of the answer without the cluster, {unit}."
+        )
     draw.text((MARGIN, 76), note, SOFT, font(13))
 
     label_width = draw.textlength("most weight", font(13))

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +12,21 @@ from PIL import Image
 
 from paca_jax import data, ops
 from paca_jax.errors import UserError, check, shorten
-from paca_jax.explain.checks import WHOLE, AnyModel, check_model, checked_array, checked_items, names_of_classes, rgb
+from paca_jax.explain.checks import (
+    WHOLE,
+    AnyModel,
+    check_model,
+    checked_array,
+    checked_items,
+    checked_names,
+    names_of_classes,
+    rgb,
+)
 from paca_jax.explain.cluster_sheets.answers import Seen, answer, outputs
 from paca_jax.explain.cluster_sheets.layout import Row, draw_sheet
-from paca_jax.explain.cluster_sheets.maps import drawn_blocks, stage_maps
-from paca_jax.fields import Range, check_value
+from paca_jax.explain.cluster_sheets.maps import HEAD, STRIDE, drawn_blocks, stage_maps
+from paca_jax.explain.inspection.cluster_effects import cluster_effects
+from paca_jax.fields import OneOf, Range, check_value
 from paca_jax.models import Detector, PaCaViT, Segmentor
 from paca_jax.models.model import check_images
 
@@ -26,6 +36,8 @@ _SCORE = 0.5  # the score above which the objects of a detector are usually draw
 
 _Columns = Annotated[int, Range(1, 100)]
 _Score = Annotated[float, Range(0, 1)]
+Order = Literal["effect", "sharpness"]
+_Orders = Annotated[str, OneOf(*get_args(Order))]
 
 
 def sheet(
@@ -37,8 +49,9 @@ def sheet(
     clusters_per_image: int = 4,
     block: str | None = None,
     score: float | None = None,
+    order: Order = "effect",
 ) -> Image.Image:
-    """Draws what a model sees in your own pictures: for each its answer, and each stage's strongest clusters as heat maps.
+    """Draws what a model sees in your own pictures: for each its answer, and each stage's clusters that do most for it.
 
     Args:
         model: a classifier, segmentor or detector with clusters, as from `paca_jax.load`.
@@ -50,6 +63,7 @@ def sheet(
         clusters_per_image: as for `cluster_sheet`.
         block: as for `cluster_sheet`.
         score: as for `cluster_sheet`.
+        order: as for `cluster_sheet`.
 
     Returns:
         An RGB picture, as `cluster_sheet` draws it.
@@ -62,7 +76,7 @@ def sheet(
     listed: Sequence[Any] = [pictures] if single else checked_items("pictures", pictures)
     seen = [_seen(model, data.read_picture(picture, model.config.image_channels)) for picture in listed]
     check(bool(seen), "Expected at least one picture to draw, got none. Pass one.")
-    return _draw(model, variables, seen, class_names, None, clusters_per_image, block, score)
+    return _draw(model, variables, seen, class_names, None, clusters_per_image, block, score, order)
 
 
 def cluster_sheet(
@@ -75,14 +89,15 @@ def cluster_sheet(
     clusters_per_image: int = 4,
     block: str | None = None,
     score: float | None = None,
+    order: Order = "effect",
 ) -> Image.Image:
-    """Draws the picture, the model's answer and the strongest clusters of each stage for every image.
+    """Draws the picture, the model's answer and the clusters of each stage that do most for it, for every image.
 
     The answer depends on the kind of model: up to three classes of a classifier by probability; the classes of a segmentor by
     area, and its segments; the objects of a detector by score, and their boxes and masks. Beside it are the stages that have
-    clusters, a row for each: its strongest clusters that differ from each other (see `strongest_clusters`), at most
-    `clusters_per_image`, as heat maps over the picture. A caption has the number of the cluster, and its largest weight as a
-    multiple of a uniform one. Clusters of a PaCa head are the classes, and have their names.
+    clusters, a row for each: its clusters that do most for the answer and differ from each other, at most `clusters_per_image`,
+    as heat maps over the picture. A caption has the number of the cluster, its largest weight as a multiple of a uniform one,
+    and the drop without it. Clusters of a PaCa head are the classes, and have their names.
 
     Args:
         model: a classifier, segmentor or detector with clusters.
@@ -96,14 +111,17 @@ def cluster_sheet(
         block: the one assignment to draw, a key of `model.apply(variables, images, method="clusters")`; None for the first of
             each stage.
         score: for a detector, the score above which objects are drawn, 0 to 1; None for one half.
+        order: how clusters are chosen: "effect", those without which the model is least sure of its answer (the drops of
+            `cluster_effects`; of a PaCa head, the classes that cover most), which takes an answer without each cluster for each
+            image; or "sharpness", those that gather the smallest part of the picture, which takes none.
 
     Returns:
         An RGB picture with a header; each stage of each image takes about 210 pixels of its height.
 
     Raises:
-        UserError: if the model has no classes, other variables, no clusters or no such block; if the numbers of pictures,
-            images, names and labels do not agree; if labels or a score do not fit the kind of model; or if one of these is of
-            another type, or out of range.
+        UserError: if the model has no classes, other variables, no clusters or no such block, or with order="effect" outputs
+            that are not finite; if the numbers of pictures, images, names and labels do not agree; if labels or a score do not
+            fit the kind of model; or if one of these is of another type, or out of range.
     """
     check_model(model, variables)
     shown = [rgb(picture) for picture in checked_items("pictures", pictures)]
@@ -114,7 +132,7 @@ def cluster_sheet(
         Seen(_cell(model, seen_by_model(picture, model, size), size), image, size)
         for picture, image in zip(shown, images, strict=True)
     ]
-    return _draw(model, variables, seen, class_names, labels, clusters_per_image, block, score)
+    return _draw(model, variables, seen, checked_names(class_names), labels, clusters_per_image, block, score, order)
 
 
 def _draw(
@@ -126,10 +144,12 @@ def _draw(
     columns: int,
     block: str | None,
     score: float | None,
+    order: Order,
 ) -> Image.Image:
     check_value("clusters_per_image", columns, _Columns)
     check_value("block", block, str | None)
     check_value("score", score, _Score | None)
+    check_value("order", order, _Orders)
     if score is not None and not isinstance(model, Detector):
         raise UserError(
             f"Expected a detector with a score, got a {type(model).__name__}, which finds no objects. Leave it out."
@@ -139,10 +159,22 @@ def _draw(
     for index, image in enumerate(seen):
         found, assignments = outputs(model, variables, image)
         drawn = drawn_blocks(list(assignments), block)
-        stages = [stage_maps(name, assignments[name], image, columns, names) for name in drawn]
+        effects = {name: _effects(model, variables, image, name, found) if order == "effect" else None for name in drawn}
+        stages = [stage_maps(name, assignments[name], image, columns, names, effects[name]) for name in drawn]
         label = None if labels is None else labels[index]
         rows.append(Row(image.picture, answer(model, found, image, names, label, least), stages))
-    return draw_sheet(rows, columns)
+    unit = None if order == "sharpness" else "in scores" if isinstance(model, Detector) else "in nats"
+    return draw_sheet(rows, columns, unit)
+
+
+def _effects(model: AnyModel, variables: dict[str, PyTree], seen: Seen, block: str, found: Any) -> Float[np.ndarray, "M"]:
+    """Returns what each cluster of an assignment does for the answer to an image; of a head, how much each class covers."""
+    height, width = seen.size
+    if block != HEAD:
+        return cluster_effects(model, variables, seen.image[None, :height, :width], block).drops[0]
+    classes = found[: -(-height // STRIDE), : -(-width // STRIDE)].argmax(-1)
+    counts = np.bincount(classes.ravel(), minlength=found.shape[-1])
+    return np.where(counts > 0, counts / classes.size, np.nan)  # a class that covers nothing is not drawn
 
 
 def _check_counts(

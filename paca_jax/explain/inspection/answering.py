@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from paca_jax.errors import UserError
 from paca_jax.explain.checks import AnyModel
 from paca_jax.explain.page.answers import ROWS, first_answer, later_answer
-from paca_jax.models import Detector, Removal, Segmentor
+from paca_jax.models import Detector, PaCaViT, Removal, Segmentor
 
 Kind = Literal["classifier", "segmentor", "detector"]
 # The pixels of the images that are computed at once by default, at most so many images.
@@ -48,6 +48,11 @@ def kind_of(model: AnyModel) -> Kind:
     return "detector" if isinstance(model, Detector) else "segmentor" if isinstance(model, Segmentor) else "classifier"
 
 
+def assignments_of(model: AnyModel) -> dict[str, int]:
+    """Returns the assignments of a model's backbone, with their numbers of clusters."""
+    return dict((model.config if isinstance(model, PaCaViT) else model.config.backbone).assignments)
+
+
 def suited_batch(height: int, width: int) -> int:
     """Returns the number of images to compute at once: 32, or fewer if they have more than 224x224 pixels."""
     return min(max(_PIXELS // (height * width), 1), _MOST)
@@ -81,12 +86,15 @@ def answers_without(
 
     def run(function: Callable[..., Any], sets: Bool[np.ndarray, "B T M"], *more: Any) -> Any:
         def one(rows: np.ndarray) -> Any:
-            removals = {block: Removal(jnp.asarray(flat[rows]), by_mean)}
+            # Every assignment has a removal, mostly empty, so that one program serves for all.
+            kept_rows = {owner: np.ones((len(rows), count), bool) for owner, count in assignments_of(model).items()}
+            kept_rows[block] = flat[rows]
+            removals = {owner: Removal(jnp.asarray(each), by_mean) for owner, each in kept_rows.items()}
             image = rows // sets.shape[1]
             return function(model, variables, images[image], removals, *(each[image] for each in more))
 
         flat = sets.reshape(-1, sets.shape[-1])
-        found = in_batches(one, len(flat), min(batch_size, len(flat)))
+        found = in_batches(one, len(flat), batch_size)
         return jax.tree.map(lambda array: array.reshape(*sets.shape[:2], *array.shape[1:]), found)
 
     if isinstance(model, Detector):

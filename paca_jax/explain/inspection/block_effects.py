@@ -8,14 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from paca_jax.errors import check
-from paca_jax.explain.checks import AnyModel, checked_images
-from paca_jax.explain.inspection.cluster_effects import (
-    ClusterEffects,
-    RemovalCurves,
-    assignments_to_remove,
-    cluster_effects,
-    removal_curves,
-)
+from paca_jax.explain.checks import AnyModel, check_model, checked_images
+from paca_jax.explain.inspection.answering import assignments_of
+from paca_jax.explain.inspection.cluster_effects import ClusterEffects, RemovalCurves, cluster_effects, removal_curves
 
 
 class BlockEffects(NamedTuple):
@@ -40,7 +35,8 @@ def block_effects(
     Raises:
         UserError: as for `cluster_effects`, or if the model has no clusters.
     """
-    assignments = assignments_to_remove(model, variables)
+    check_model(model, variables)
+    assignments = assignments_of(model)
     check(bool(assignments), "Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
     listed = checked_images(images, model.config.image_channels)
     shapes = [image.shape for image in listed]

@@ -7,9 +7,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from paca_jax.errors import UserError, check, nearest
 from paca_jax.explain.checks import WHOLE, AnyModel, Controls, Seed, check_model, checked_array
-from paca_jax.explain.inspection.answering import Kind, answers_without
+from paca_jax.explain.inspection.answering import Kind, answers_without, assignments_of
 from paca_jax.fields import Range, check_value
-from paca_jax.models import PaCaViT
 from paca_jax.models.model import check_images
 
 _BatchSize = Annotated[int, Range(1, 65_536)]
@@ -172,20 +171,10 @@ def removal_curves(
     return RemovalCurves(counts, deletion[0], insertion[0], deletion[1:], insertion[1:])
 
 
-def assignments_to_remove(model: Any, variables: Any) -> dict[str, int]:
-    """Returns the assignments of a model whose clusters can be removed, with their numbers of clusters, after checks.
-
-    Raises:
-        UserError: if it is no model with an answer, or has other variables.
-    """
-    check_model(model, variables)
-    backbone = model.config if isinstance(model, PaCaViT) else model.config.backbone
-    return dict(backbone.assignments)
-
-
 def _checked_count(model: Any, variables: Any, images: Any, block: Any, batch_size: Any) -> int:
     """Returns the number of clusters of a block, after checks of the arguments."""
-    known = assignments_to_remove(model, variables)
+    check_model(model, variables)
+    known = assignments_of(model)
     check_images(images, model.config.image_channels)
     check_value("batch_size", batch_size, _BatchSize | None)
     check_value("block", block, str)

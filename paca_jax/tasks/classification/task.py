@@ -117,4 +117,5 @@ class Classification(Task):
             jnp.stack([data.preprocess(picture, self.model) for picture in pictures]),
             self.class_names,
             labels=[example["label"] for example in examples],
+            order="sharpness",  # by effect, each image would take an answer without each cluster
         )
