@@ -1,6 +1,6 @@
 """Writes a model as a program that runs without this library.
 
-    paca export PLACE OUT [--format stablehlo|onnx]
+    paca export PLACE OUT [--format stablehlo|onnx] [--weight-dtype int8]
 
 PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, hf://OWNER/NAME, or an official
 model's name (its published weights are downloaded). OUT is a new folder. It gets the program, export.json with its shapes, its
@@ -17,6 +17,7 @@ from paca_jax import export
 from paca_jax.cli.sources import add_reading_options, print_departures, read_source
 from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError, one_line
+from paca_jax.export.weights import WEIGHT_DTYPES
 from paca_jax.files import check_new_folder
 
 FORMATS = ("stablehlo", "onnx")
@@ -37,15 +38,24 @@ def _export(arguments: argparse.Namespace) -> None:
         )
     loaded = read_source(arguments.source, arguments)
     if arguments.format == "onnx":
-        certificate = export.onnx(loaded.model, loaded.variables, folder, loaded.class_names)
+        certificate = export.onnx(loaded.model, loaded.variables, folder, loaded.class_names, arguments.weight_dtype)
     else:
-        certificate = export.stablehlo(loaded.model, loaded.variables, folder, loaded.class_names, size)
+        certificate = export.stablehlo(loaded.model, loaded.variables, folder, loaded.class_names, size, arguments.weight_dtype)
     files = ", ".join(f"{path.name} ({path.stat().length:,} bytes)" for path in sorted(folder.iterdir()))
     print(one_line(f"Wrote {folder}: {loaded.recipe['name']}; {files}."))
     differences = ", ".join(f"{name} {difference:.1e}" for name, difference in certificate.differences.items())
     count = len(certificate.pictures)
     print(f"Run without this library on {count} photographs; largest differences from the model: {differences}.")
+    if certificate.rounding is not None:
+        _print_rounding(certificate.rounding)
     print_departures(loaded)
+
+
+def _print_rounding(rounding: export.Rounding) -> None:
+    changes = [f"{name} {difference:.1e}" for name, difference in rounding.differences.items()]
+    if rounding.agreement is not None:
+        changes.append(f"{rounding.agreement:.1%} of the answers remain")
+    print(f"That model has the same rounded kernels; by rounding them: {', '.join(changes) or 'no detections to compare'}.")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -61,5 +71,8 @@ def _parser() -> Parser:
     parser.add_argument("out", metavar="OUT", help="the folder to write to, new or empty")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="the form of the program (default: stablehlo)")
     parser.add_argument("--size", metavar="HxW", help="the size in pixels that a detector takes (default: a square)")
+    parser.add_argument(
+        "--weight-dtype", choices=WEIGHT_DTYPES, default=WEIGHT_DTYPES[0], help="how kernels are stored (default: float32)"
+    )
     add_reading_options(parser)
     return parser

@@ -32,6 +32,7 @@ def describe(program: Program, file: str, class_names: Sequence[str] | None) -> 
     outputs = jax.eval_shape(program.function, *program.inputs.values())
     content = {
         "program": file,
+        "weight_dtype": program.weight_dtype,
         "inputs": {name: _array(struct) for name, struct in program.inputs.items()},
         "outputs": {name: _array(struct) for name, struct in outputs.items()},
         "preprocessing": _preprocessing(program),

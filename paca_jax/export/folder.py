@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from paca_jax.export.certificate import Certificate, certify
+from paca_jax.export.certification.certificate import Certificate, certify
 from paca_jax.export.description import describe
 from paca_jax.export.program import Program, make_program
 from paca_jax.files import check_new_folder, write_file
@@ -22,6 +22,7 @@ def write_export(
     folder: str | os.PathLike[str],
     class_names: Sequence[str] | None,
     size: tuple[int, int] | None,
+    weight_dtype: str,
     file: str,
     convert: Callable[[Program], bytes],
 ) -> Certificate:
@@ -33,6 +34,7 @@ def write_export(
         folder: the folder, new or empty.
         class_names: the names of its classes, or None.
         size: of a detector's images, or None.
+        weight_dtype: the type of kernels in the file.
         file: the name of the program's file.
         convert: returns the content of that file.
 
@@ -40,7 +42,7 @@ def write_export(
         UserError: as for `stablehlo`. Nothing is left in the folder then.
     """
     place = check_new_folder(folder)
-    program = make_program(model, variables, size)
+    program = make_program(model, variables, size, weight_dtype)
     description = describe(program, file, class_names)
     content = convert(program)
     with tempfile.TemporaryDirectory(prefix="paca-export-") as temporary:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from paca_jax.errors import UserError
-from paca_jax.export.certificate import Certificate
+from paca_jax.export.certification.certificate import Certificate
 from paca_jax.export.flat import flattened
 from paca_jax.export.folder import write_export
 from paca_jax.export.program import Program
@@ -27,6 +27,7 @@ def onnx(
     variables: PyTree,
     folder: str | os.PathLike[str],
     class_names: Sequence[str] | None = None,
+    weight_dtype: str = "float32",
 ) -> Certificate:
     """Writes a classifier or a segmentor in the ONNX format, which ONNX Runtime and others run.
 
@@ -37,6 +38,7 @@ def onnx(
         variables: its variables.
         folder: the folder to write to, on this machine; new or empty.
         class_names: the names of the model's outputs, such as `paca_jax.class_names` returns.
+        weight_dtype: how kernels are stored, see `stablehlo`.
 
     Returns:
         How far the program, run by ONNX Runtime without this library, is from the model on real pictures.
@@ -59,7 +61,7 @@ def onnx(
             raise UserError(
                 f"ONNX needs the package {name}, which is not installed. Run pip install paca-jax[onnx]."
             ) from error
-    return write_export(model, variables, folder, class_names, None, PROGRAM, _convert)
+    return write_export(model, variables, folder, class_names, None, weight_dtype, PROGRAM, _convert)
 
 
 def _convert(program: Program) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from paca_jax.export.certificate import Certificate
+from paca_jax.export.certification.certificate import Certificate
 from paca_jax.export.folder import write_export
 from paca_jax.export.program import Program
 
@@ -22,6 +22,7 @@ def stablehlo(
     folder: str | os.PathLike[str],
     class_names: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
+    weight_dtype: str = "float32",
 ) -> Certificate:
     """Writes a model as one StableHLO program for CPUs, GPUs and TPUs, which JAX runs without this library.
 
@@ -38,6 +39,8 @@ def stablehlo(
         folder: the folder to write to, on this machine; new or empty.
         class_names: the names of the model's outputs, such as `paca_jax.class_names` returns.
         size: the height and width in pixels that a detector takes; None for a square that holds every picture.
+        weight_dtype: how kernels are stored: "int8" rounds those with at least 64 inputs for each output channel to integers,
+            with a scale for each channel, in a file of about a quarter of the size.
 
     Returns:
         How far the program, run without this library, is from the model on real pictures.
@@ -46,7 +49,7 @@ def stablehlo(
         UserError: if an argument is wrong, the folder is not empty or cannot be written, or the program differs from the
             model. Nothing is left in the folder then.
     """
-    return write_export(model, variables, folder, class_names, size, PROGRAM, _serialize)
+    return write_export(model, variables, folder, class_names, size, weight_dtype, PROGRAM, _serialize)
 
 
 def _serialize(program: Program) -> bytes:

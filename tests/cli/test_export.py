@@ -1,6 +1,7 @@
 """`paca export`: weights from anywhere become a folder that runs elsewhere."""
 
 import json
+import re
 
 import pytest
 
@@ -35,6 +36,13 @@ def test_it_writes_and_reports_the_export(weights, tmp_path, capsys):
     described = json.loads((tmp_path / "new" / "export.json").read_text())
     assert described["class_names"] == list(NAMES)
     assert described["preprocessing"]["center_crop"] == [48, 48]
+
+
+def test_it_says_what_rounding_the_kernels_changed(weights, tmp_path, capsys):
+    main([str(weights), str(tmp_path / "new"), "--weight-dtype=int8"])
+    third = capsys.readouterr().out.splitlines()[2]
+    assert re.fullmatch(r"That model has the same rounded .*: logits \d\.\de-\d\d, [\d.]+% of the answers remain\.", third)
+    assert json.loads((tmp_path / "new" / "export.json").read_text())["weight_dtype"] == "int8"
 
 
 def test_bad_input_is_one_line(weights, tmp_path, capsys):

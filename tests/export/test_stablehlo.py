@@ -16,7 +16,7 @@ import pytest
 import paca_jax
 from paca_jax import ops
 from paca_jax.errors import UserError
-from paca_jax.export import certificate, isolated
+from paca_jax.export.certification import certificate, isolated
 from paca_jax.export.program import make_program
 from tests import golden
 from tests.export.small import NAMES, pixels, small

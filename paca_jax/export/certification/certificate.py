@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from paca_jax.errors import UserError, summary
-from paca_jax.export import isolated
-from paca_jax.export.pictures import PICTURES, Inputs, example_inputs
+from paca_jax.export.certification import isolated
+from paca_jax.export.certification.comparison import Outputs, Rounding, largest_differences, rounding
+from paca_jax.export.certification.pictures import PICTURES, Inputs, example_inputs
 from paca_jax.export.program import Program, call_model
 from paca_jax.version import __version__
 
@@ -36,6 +37,9 @@ class Certificate:
             value if that is above one.
         tolerance: the largest difference that is accepted.
         packages: the versions of what ran the program, in a process that could not import this library.
+        weight_dtype: how the program stores kernels, "float32" or "int8". The model that it is compared with has the same
+            kernels.
+        rounding: what storing them so changes in the outputs; None for "float32".
         paca_jax: the version of this library.
     """
 
@@ -46,6 +50,8 @@ class Certificate:
     differences: dict[str, float]
     tolerance: float
     packages: dict[str, str]
+    weight_dtype: str
+    rounding: Rounding | None
     paca_jax: str = __version__
 
     @property
@@ -66,7 +72,7 @@ def certify(program: Program, file: Path, model: object, variables: PyTree) -> C
         program: the program.
         file: the file of its exported form; files for the comparison are put beside it.
         model: the model as the user has it.
-        variables: its variables.
+        variables: its variables, before the program rounded any.
 
     Raises:
         UserError: if the two differ by more than the tolerance.
@@ -75,11 +81,9 @@ def certify(program: Program, file: Path, model: object, variables: PyTree) -> C
     packages, found = _run_isolated(file, calls)
     wide = program.model.dtype == jnp.float32
     # Implementations differ in the last bits, of which a 16-bit type has few, and which decide what boxes of a detector remain.
-    expected = _run_model(model if wide and program.canvas is None else program.model, variables, calls)
-    differences: dict[str, float] = {}
-    for ours, theirs in zip(expected, found, strict=True):
-        for name, value in ours.items():
-            differences[name] = float(np.maximum(differences.get(name, 0.0), _difference(value, theirs[name])))  # keeps NaN
+    compared = model if wide and program.canvas is None else program.model
+    expected = _run_model(compared, program.weights, calls)
+    differences = largest_differences(expected, found)
     tolerance = _TOLERANCE if wide else _TOLERANCE_16_BIT
     off = {name: difference for name, difference in differences.items() if not difference <= tolerance}
     if off:
@@ -89,10 +93,11 @@ def certify(program: Program, file: Path, model: object, variables: PyTree) -> C
         )
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     shapes = tuple(call["images"].shape for call in calls)
-    return Certificate(file.name, checksum, PICTURES, shapes, differences, tolerance, packages)
+    changes = None if program.weight_dtype == "float32" else rounding(_run_model(compared, variables, calls), expected)
+    return Certificate(file.name, checksum, PICTURES, shapes, differences, tolerance, packages, program.weight_dtype, changes)
 
 
-def _run_isolated(file: Path, calls: list[Inputs]) -> tuple[dict[str, str], list[dict[str, np.ndarray]]]:
+def _run_isolated(file: Path, calls: list[Inputs]) -> tuple[dict[str, str], list[Outputs]]:
     """Returns the versions of the packages that ran the program, and its outputs for each call."""
     inputs, outputs = file.with_name("inputs.npz"), file.with_name("outputs.npz")
     arrays = {f"{index}/{name}": array for index, call in enumerate(calls) for name, array in call.items()}
@@ -102,14 +107,14 @@ def _run_isolated(file: Path, calls: list[Inputs]) -> tuple[dict[str, str], list
     if done.returncode:
         raise RuntimeError(f"The exported program does not run without this library:\n{done.stderr}")
     with np.load(outputs) as found:
-        results: list[dict[str, np.ndarray]] = [{} for _ in calls]
+        results: list[Outputs] = [{} for _ in calls]
         for key in found.files:
             index, _, name = key.partition("/")
             results[int(index)][name] = found[key]
     return json.loads(done.stdout), results
 
 
-def _run_model(model: object, variables: PyTree, calls: list[Inputs]) -> list[dict[str, np.ndarray]]:
+def _run_model(model: object, variables: PyTree, calls: list[Inputs]) -> list[Outputs]:
     try:
         (cpu, *_) = jax.local_devices(backend="cpu")
     except RuntimeError as error:
@@ -120,10 +125,3 @@ def _run_model(model: object, variables: PyTree, calls: list[Inputs]) -> list[di
     with jax.default_device(cpu):
         run = jax.jit(lambda weights, inputs: call_model(model, weights, **inputs))
         return [jax.device_get(run(weights, inputs)) for inputs in calls]
-
-
-def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
-        return float("inf")
-    wide, other = ours.astype(np.float64), theirs.astype(np.float64)
-    return float(np.max(np.abs(wide - other), initial=0) / max(1.0, np.max(np.abs(wide), initial=0)))

@@ -1,0 +1,1 @@
+"""The proof that an exported program does what its model does."""
