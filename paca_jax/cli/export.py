@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     folder = check_new_folder(arguments.out)
-    size = None if arguments.size is None else _size(arguments.size)
+    size = None if arguments.size is None else size_option(arguments.size)
     if size is not None and arguments.format == "onnx":
         raise UserError(
             "Expected --size with --format=stablehlo, which exports detectors, got --format=onnx. Leave --size out."
@@ -58,7 +58,12 @@ def _print_rounding(rounding: export.Rounding) -> None:
     print(f"That model has the same rounded kernels; by rounding them: {', '.join(changes) or 'no detections to compare'}.")
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_option(text: str) -> tuple[int, int]:
+    """Returns the height and width of an option "HEIGHTxWIDTH".
+
+    Raises:
+        UserError: if it is none.
+    """
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     if found is None:
         raise UserError(f"Expected --size as HEIGHTxWIDTH in pixels, such as 800x1344, got {text!r}. Correct it.")
