@@ -6,7 +6,7 @@ PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugg
 model's name (its published weights are downloaded). OUT is a new folder. It gets the program, export.json with its shapes, its
 preprocessing and the names of the classes, and certificate.json: the program is run in a process without this library, and
 must agree with the model on photographs. StableHLO runs on CPUs, GPUs and TPUs by JAX alone. ONNX takes classifiers and
-segmentors and needs more packages: pip install "paca-jax[onnx]".
+segmentors and needs more packages: pip install "paca-jax[onnx]", then pip install --no-deps jax2onnx.
 """
 
 import argparse

@@ -59,17 +59,17 @@ def onnx(
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise UserError(
-                f"ONNX needs the package {name}, which is not installed. Run pip install paca-jax[onnx]."
+                f"ONNX needs the package {name}, which is not installed. Run pip install paca-jax[onnx], then pip "
+                "install --no-deps jax2onnx."
             ) from error
     return write_export(model, variables, folder, class_names, None, weight_dtype, PROGRAM, _convert)
 
 
 def _convert(program: Program) -> bytes:
-    from jax2onnx import to_onnx
-
     inputs = list(program.inputs.values())
     outputs = jax.eval_shape(program.function, *inputs)
     flat = flattened(program.function, inputs)
     logging.getLogger("onnx_ir.serde").setLevel(logging.ERROR)  # else it warns of each shape that has no type of its own
+    to_onnx = importlib.import_module("jax2onnx").to_onnx  # no dependency that can be declared, see pyproject.toml
     converted = to_onnx(flat, inputs, opset=OPSET, input_names=list(program.inputs), output_names=list(outputs))
     return converted.SerializeToString()
