@@ -38,10 +38,8 @@ def measure(name: str, form: str, weight_dtype: str, size: tuple[int, int]) -> d
     with tempfile.TemporaryDirectory(prefix="paca-export-") as temporary:
         folder = Path(temporary) / "new"
         start = time.perf_counter()
-        if form == "onnx":
-            done = export.onnx(model, variables, folder, weight_dtype=weight_dtype)
-        else:
-            done = export.stablehlo(model, variables, folder, size=canvas, weight_dtype=weight_dtype)
+        write = export.onnx if form == "onnx" else export.stablehlo
+        done = write(model, variables, folder, size=canvas, weight_dtype=weight_dtype)
         seconds = time.perf_counter() - start
         size_bytes = (folder / done.file).stat().st_size
     row = {"bytes": size_bytes, "seconds": seconds, "difference": done.largest_difference, "images": done.images}
@@ -102,8 +100,6 @@ def main() -> None:
 def _cases(arguments: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
     for name in arguments.model:
         for form in arguments.format:
-            if form == "onnx" and name.startswith("mask_rcnn_"):
-                continue
             for weight_dtype in arguments.weight_dtype:
                 yield name, form, weight_dtype
 

@@ -5,8 +5,8 @@
 PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugging Face, hf://OWNER/NAME, or an official
 model's name (its published weights are downloaded). OUT is a new folder. It gets the program, export.json with its shapes, its
 preprocessing and the names of the classes, and certificate.json: the program is run in a process without this library, and
-must agree with the model on photographs. StableHLO runs on CPUs, GPUs and TPUs by JAX alone. ONNX takes classifiers and
-segmentors and needs more packages: pip install "paca-jax[onnx]", then pip install --no-deps jax2onnx.
+must agree with the model on photographs. StableHLO runs on CPUs, GPUs and TPUs by JAX alone. ONNX needs more packages: pip
+install "paca-jax[onnx]", then pip install --no-deps jax2onnx.
 """
 
 import argparse
@@ -32,15 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     folder = check_new_folder(arguments.out)
     size = None if arguments.size is None else size_option(arguments.size)
-    if size is not None and arguments.format == "onnx":
-        raise UserError(
-            "Expected --size with --format=stablehlo, which exports detectors, got --format=onnx. Leave --size out."
-        )
     loaded = read_source(arguments.source, arguments)
-    if arguments.format == "onnx":
-        certificate = export.onnx(loaded.model, loaded.variables, folder, loaded.class_names, arguments.weight_dtype)
-    else:
-        certificate = export.stablehlo(loaded.model, loaded.variables, folder, loaded.class_names, size, arguments.weight_dtype)
+    write = export.onnx if arguments.format == "onnx" else export.stablehlo
+    certificate = write(loaded.model, loaded.variables, folder, loaded.class_names, size, arguments.weight_dtype)
     files = ", ".join(f"{path.name} ({path.stat().length:,} bytes)" for path in sorted(folder.iterdir()))
     print(one_line(f"Wrote {folder}: {loaded.recipe['name']}; {files}."))
     differences = ", ".join(f"{name} {difference:.1e}" for name, difference in certificate.differences.items())

@@ -41,8 +41,14 @@ class Program(NamedTuple):
     weight_dtype: str
 
 
-def make_program(model: Any, variables: PyTree, size: tuple[int, int] | None, weight_dtype: str = "float32") -> Program:
-    """Returns the program of a model; the arguments are those of `stablehlo`.
+def make_program(
+    model: Any,
+    variables: PyTree,
+    size: tuple[int, int] | None,
+    weight_dtype: str = "float32",
+    detector_batch: int | None = None,
+) -> Program:
+    """Returns the program of a model; the arguments are those of `stablehlo`, and `Format.detector_batch`.
 
     Raises:
         UserError: if the model is none, `size` is given for another model than a detector or is none, or there is no such type
@@ -55,6 +61,8 @@ def make_program(model: Any, variables: PyTree, size: tuple[int, int] | None, we
     fetched = jax.device_get(variables)
     weights = jax.tree.map(jnp.asarray, rounded(fetched) if weight_dtype == "int8" else fetched)
     batch, height, width = jax.export.symbolic_shape("batch, height, width")
+    if canvas and detector_batch:
+        batch = detector_batch
     shape = (batch, *(canvas or (height, width)), model.config.image_channels)
     inputs = {"images": jax.ShapeDtypeStruct(shape, jnp.uint8)}
     if canvas:

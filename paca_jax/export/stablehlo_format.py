@@ -9,7 +9,7 @@ import jax
 from jaxtyping import PyTree
 
 from paca_jax.export.certification.certificate import Certificate
-from paca_jax.export.folder import write_export
+from paca_jax.export.folder import Format, write_export
 from paca_jax.export.program import Program
 
 PROGRAM = "program.stablehlo"
@@ -49,7 +49,7 @@ def stablehlo(
         UserError: if an argument is wrong, the folder is not empty or cannot be written, or the program differs from the
             model. Nothing is left in the folder then.
     """
-    return write_export(model, variables, folder, class_names, size, weight_dtype, PROGRAM, _serialize)
+    return write_export(model, variables, folder, class_names, size, weight_dtype, Format(PROGRAM, _serialize, None))
 
 
 def _serialize(program: Program) -> bytes:

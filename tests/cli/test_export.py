@@ -49,7 +49,6 @@ def test_bad_input_is_one_line(weights, tmp_path, capsys):
     new = tmp_path / "new"
     assert "Expected a new or empty folder" in refusal(capsys, weights, weights.parent)
     assert "Expected --size as HEIGHTxWIDTH" in refusal(capsys, weights, new, "--size=large")
-    assert "Leave --size out" in refusal(capsys, weights, new, "--size=64x64", "--format=onnx")
     assert "Expected a detector with a size, got a classifier" in refusal(capsys, weights, new, "--size=64x64")
     assert "none" in refusal(capsys, tmp_path / "none", new)
     assert not new.exists()

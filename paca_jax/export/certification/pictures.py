@@ -15,9 +15,15 @@ Inputs = dict[str, np.ndarray]
 
 
 def example_inputs(program: Program) -> list[Inputs]:
-    """Returns the arguments of a few calls: the photographs of each shape as one batch, then the first one alone."""
+    """Returns the arguments of a few calls: the photographs of each shape as one batch, then the first one alone.
+
+    If the program takes a fixed number of images, each photograph is a batch of copies.
+    """
     channels = program.model.config.image_channels
     seen = [_view(program, data.read_picture(shipped("datasets") / name, channels)) for name in PICTURES]
+    count = program.inputs["images"].shape[0]
+    if isinstance(count, int):
+        return [{name: np.stack([view[name]] * count) for name in program.inputs} for view in seen]
     groups: dict[tuple[int, ...], list[Inputs]] = {}
     for view in seen:
         groups.setdefault(view["images"].shape, []).append(view)

@@ -5,6 +5,8 @@ suppression within it is repeated until nothing changes. That is exactly the gre
 for each box.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -66,8 +68,9 @@ def batched_nms(
     if not len(order):
         return jnp.zeros(max_outputs, order.dtype), jnp.zeros(max_outputs, bool)
     kept = _settle(order, boxes, groups, valid, iou_threshold, max_outputs)
-    (positions,) = jnp.nonzero(kept, size=max_outputs, fill_value=len(order))
-    return order.at[positions].get(mode="fill", fill_value=0), positions < len(order)
+    first = jnp.argsort(jnp.where(kept, 0, 1), stable=True)[:max_outputs]
+    missing = max(max_outputs - len(order), 0)
+    return jnp.pad(jnp.where(kept[first], order[first], 0), (0, missing)), jnp.pad(kept[first], (0, missing))
 
 
 def _by_score(scores: Float[Array, "N"], valid: Bool[Array, "N"]) -> Int[Array, "N"]:
@@ -90,25 +93,28 @@ def _settle(
     padding = max(-count % tile, tile - count)  # there is a tile even without boxes
     boxes = jnp.pad(boxes, ((0, padding), (0, 0)))
     groups, valid = jnp.pad(groups, (0, padding)), jnp.pad(valid, (0, padding))
+    tiles = tuple(x.reshape(-1, tile, *x.shape[1:]) for x in (boxes, groups))
+    valid = valid.reshape(-1, tile)
 
-    def suppressing(rows: tuple[Array, ...], columns: tuple[Array, ...]) -> Bool[Array, "rows columns"]:
+    def suppressing(rows: Sequence[Array], columns: Sequence[Array]) -> Bool[Array, "rows columns"]:
         return (box_iou(rows[0], columns[0]) > iou_threshold) & (rows[1][:, None] == columns[1])
 
     def unfinished(state: tuple[Array, Array]) -> Bool[Array, ""]:
-        start, kept = state
-        return (start < len(valid)) & (jnp.sum(kept) < enough)
+        index, kept = state
+        return (index < len(kept)) & (jnp.sum(kept) < enough)
 
     def settle_tile(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        start, kept = state
-        here = tuple(jax.lax.dynamic_slice_in_dim(x, start, tile) for x in (boxes, groups))
-        by_earlier = jnp.any(suppressing((boxes, groups), here) & kept[:, None], axis=0)
-        candidates = jax.lax.dynamic_slice_in_dim(valid, start, tile) & ~by_earlier
+        index, kept = state
+        chosen = jnp.arange(len(valid)) == index  # a slice would have an index for each image, and be a gather
+        here = [jnp.sum(jnp.where(jnp.expand_dims(chosen, range(1, x.ndim)), x, 0), axis=0) for x in tiles]
+        by_earlier = jnp.any(suppressing((boxes, groups), here) & kept.reshape(-1, 1), axis=0)
+        candidates = jnp.any(chosen[:, None] & valid, axis=0) & ~by_earlier
         within = jnp.triu(suppressing(here, here), k=1)
         settled = _greedy(candidates, within)
-        return start + tile, jax.lax.dynamic_update_slice_in_dim(kept, settled, start, 0)
+        return index + 1, kept | (chosen[:, None] & settled)
 
     _, kept = jax.lax.while_loop(unfinished, settle_tile, (jnp.asarray(0), jnp.zeros_like(valid)))
-    return kept[:count]
+    return kept.reshape(-1)[:count]
 
 
 def _greedy(candidates: Bool[Array, "T"], suppressing: Bool[Array, "T T"]) -> Bool[Array, "T"]:
