@@ -4,7 +4,8 @@
 
 The evaluation is that of `paca evaluate` with the variables of the newest checkpoint, and with the same variables whose kernels
 are rounded as `paca export --weight-dtype=int8` does; the certificate of that export proves that its program is this model. A
-round runs each program once, on one photograph. Ratios are of times in the same round, to the program with float32 kernels.
+round runs both programs of a format once, on one photograph; the formats follow each other, since threads of ONNX Runtime that
+wait for work would slow down JAX. Ratios are of times in the same round, to the program with float32 kernels.
 """
 
 import tempfile
@@ -40,20 +41,19 @@ def measure(workdir: str, formats: Sequence[str], rounds: int) -> list[dict[str,
     """Returns a row for each format and type of kernels: bytes, quartiles of seconds, and of their ratios to float32."""
     model, variables = paca_jax.load(workdir)
     inputs = example_inputs(make_program(model, variables, None))[-1]
-    rows, calls = [], {}
+    rows = []
     with tempfile.TemporaryDirectory(prefix="paca-export-") as temporary:
         for form in formats:
+            files = {}
             for weight_dtype in WEIGHT_DTYPES:
-                name = f"{form} {weight_dtype}"
-                done = getattr(paca_jax.export, form)(model, variables, Path(temporary) / name, weight_dtype=weight_dtype)
-                file = Path(temporary) / name / done.file
-                calls[name] = _caller(file, inputs)
-                rows.append({"format": form, "weight_dtype": weight_dtype, "bytes": file.stat().st_size})
-    durations = interleaved(calls, rounds)
-    for row in rows:
-        own, base = (durations[f"{row['format']} {weight_dtype}"] for weight_dtype in (row["weight_dtype"], "float32"))
-        row["seconds"] = quartiles(own)._asdict()
-        row["ratio"] = quartiles([ours / theirs for ours, theirs in zip(own, base, strict=True)])._asdict()
+                folder = Path(temporary) / form / weight_dtype
+                done = getattr(paca_jax.export, form)(model, variables, folder, weight_dtype=weight_dtype)
+                files[weight_dtype] = folder / done.file
+            durations = interleaved({name: _caller(file, inputs) for name, file in files.items()}, rounds)
+            for name, file in files.items():
+                row = {"format": form, "weight_dtype": name, "bytes": file.stat().st_size}
+                ratios = [ours / theirs for ours, theirs in zip(durations[name], durations["float32"], strict=True)]
+                rows.append({**row, "seconds": quartiles(durations[name])._asdict(), "ratio": quartiles(ratios)._asdict()})
     return rows
 
 
