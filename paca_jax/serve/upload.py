@@ -29,7 +29,7 @@ async def read_upload(request: Request, limits: Limits) -> bytes:
     if kind != "multipart/form-data" or request.headers.get("content-encoding", "identity") != "identity":
         raise RefusedError(415, "Expected a form of type multipart/form-data, not compressed, got another body. Post a form.")
     length = request.headers.get("content-length")
-    if length is None:
+    if length is None or "transfer-encoding" in request.headers:  # beside which the length would not count
         raise RefusedError(411, "Expected a request that says its length, got none. Add Content-Length.")
     if int(length) > 1e6 * limits.megabytes + _FRAMING:
         raise _too_long(limits)
@@ -37,7 +37,7 @@ async def read_upload(request: Request, limits: Limits) -> bytes:
         form = await _InMemory(request.headers, request.stream(), max_files=1, max_fields=0).parse()
     except MultiPartException as error:
         raise _no_picture(error.message) from error
-    except FormParserError as error:  # which older versions of Starlette let through
+    except (FormParserError, UnicodeError) as error:  # of older versions of Starlette, and of a charset that decodes nothing
         raise _no_picture("a malformed one.") from error
     file = form.get(FIELD)
     if not isinstance(file, UploadFile):

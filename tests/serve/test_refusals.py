@@ -105,6 +105,8 @@ HEADERS = {
     "another multipart": ({"Content-Type": f"multipart/mixed; boundary={BOUNDARY}"}, 415),
     "no type": ({}, 415),
     "compressed": ({"Content-Type": TYPE, "Content-Encoding": "gzip"}, 415),
+    "a charset without text": ({"Content-Type": f"{TYPE}; charset=undefined"}, 400),
+    "a charset of domains": ({"Content-Type": f"{TYPE}; charset=punycode"}, 400),
     "no boundary": ({"Content-Type": "multipart/form-data"}, 400),
     "an empty boundary": ({"Content-Type": "multipart/form-data; boundary="}, 400),
     "another boundary": ({"Content-Type": "multipart/form-data; boundary=other"}, 400),
@@ -184,10 +186,11 @@ def test_a_request_of_another_kind(server, opened, headers, status):
     assert is_one_sentence(reply)
 
 
-def test_chunks_have_no_length(server, opened):
+@pytest.mark.parametrize("length", [None, "10"], ids=["alone", "with a length that does not count"])
+def test_chunks_have_no_length(server, opened, length):
     body = form(PNG)
     chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    headers = {"Content-Type": TYPE, "Content-Length": None, "Transfer-Encoding": "chunked"}
+    headers = {"Content-Type": TYPE, "Content-Length": length, "Transfer-Encoding": "chunked"}
     reply = server.request("POST", "/predict", headers, chunks)
     assert reply.status == 411
     assert is_one_sentence(reply)
