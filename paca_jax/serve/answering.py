@@ -9,9 +9,9 @@ from PIL import Image
 
 from paca_jax import data, explain
 from paca_jax.checkpoints.loading import Loaded
-from paca_jax.errors import check
+from paca_jax.errors import UserError, check
 from paca_jax.models import Detector, Segmentor
-from paca_jax.serve.limits import Limits
+from paca_jax.serve.limits import Limits, RefusedError
 from paca_jax.serve.upload import decode_upload
 from paca_jax.tasks.classification.prediction import classify_images
 from paca_jax.tasks.detection.prediction import detect_in_views
@@ -63,9 +63,9 @@ class Answering:
         """Returns the view of an uploaded picture.
 
         Raises:
-            RefusedError: if it cannot be decoded.
+            RefusedError: if it cannot be decoded, or has a shape for which its view would be too large.
         """
-        return self._view(decode_upload(content, self._channels, self._limits))
+        return self._checked_view(decode_upload(content, self._channels, self._limits))
 
     def compute(self, views: list[View]) -> list[Any]:
         """Returns the output for each of several views of one group.
@@ -89,7 +89,8 @@ class Answering:
         """Returns the page of an explorer for each uploaded picture.
 
         Raises:
-            RefusedError: if one cannot be decoded.
+            RefusedError: as `prepare`.
+            UserError: if an answer is not finite.
         """
         return [self._explore(decode_upload(content, self._channels, self._limits)) for content in contents]
 
@@ -102,6 +103,7 @@ class Answering:
             rows *= 2
 
     def _explore(self, picture: Image.Image) -> str:
+        self._checked_view(picture)
         self._remember(("explorer", picture.size))
         return explain.explorer(self._model, self._variables, picture, self.classes, effects=self._effects).html
 
@@ -113,6 +115,12 @@ class Answering:
 
     def _usual_size(self) -> tuple[int, int]:
         return self._model.config.image_size, self._model.config.image_size
+
+    def _checked_view(self, picture: Image.Image) -> View:
+        try:
+            return self._view(picture)
+        except UserError as error:
+            raise RefusedError(413, str(error)) from error
 
     def _view(self, picture: Image.Image) -> View:
         return View({"image": data.preprocess(picture, self._model)}, None, self._limits.batch_size)

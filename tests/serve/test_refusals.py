@@ -204,6 +204,13 @@ def test_a_body_that_is_no_picture(server, opened, path, body, status):
     assert is_one_sentence(reply)
 
 
+@pytest.mark.parametrize("path", ["/predict", "/mask", "/explore"])
+def test_a_picture_whose_resized_shape_is_too_large(servers, path):
+    reply = servers["segmentor"].post(path, picture((60_000, 1)))
+    assert reply.status == 413
+    assert is_one_sentence(reply)
+
+
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=MESSAGES.keys())
 def test_bytes_that_are_no_request(server, opened, message):
     reply = server.raw(message)
