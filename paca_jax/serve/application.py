@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -94,7 +94,7 @@ class Application:
             }
         )
 
-    def _upload(self, answer: Callable[[bytes], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _upload(self, answer: Callable[[bytes], Coroutine[Any, Any, Response]]) -> Callable[[Request], Awaitable[Response]]:
         """Returns the endpoint of a function that answers uploads, within the limits."""
 
         async def endpoint(request: Request) -> Response:
@@ -105,7 +105,7 @@ class Application:
             try:
                 async with asyncio.timeout(limits.seconds):
                     content = await read_upload(request, limits)
-                    return await answer(content)
+                    return await _unless_left(request, answer(content))
             except TimeoutError as error:
                 if content is None:
                     late = f"Expected a request within {limits.seconds:g} s, got a part of it. Send a smaller file."
@@ -144,6 +144,23 @@ class Application:
         else:
             sentence = f"Expected one of the addresses {', '.join(self._routes)}, got {path}. Correct it."
         return _error(error.status_code, sentence, error.headers)
+
+
+async def _unless_left(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+    """Returns an answer, or gives it up once the client of a request that has been read leaves.
+
+    Raises:
+        ClientDisconnect: if it does.
+    """
+    answering, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
 
 
 def secured(message: Message) -> Message:

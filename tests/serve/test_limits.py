@@ -75,10 +75,26 @@ def test_a_client_that_leaves_costs_nothing(server, gate):
         with socket.create_connection(("127.0.0.1", server.port), LONGEST) as connection:
             connection.sendall(head(len(upload)) + sent)
             until(lambda: server.application.open_requests == 1)
-        if sent == upload:
-            gate.open()
+            if sent == upload:
+                until(lambda: gate.batches)
         until(lambda: server.application.open_requests == 0)
+    gate.open()
     assert server.post("/predict", picture()).status == 200
+
+
+def test_what_a_client_waited_for_that_left_is_not_computed(server, gate):
+    upload = form(picture())
+    with ThreadPoolExecutor(1) as clients:
+        first = clients.submit(server.post, "/predict", picture())
+        until(lambda: gate.batches)
+        with socket.create_connection(("127.0.0.1", server.port), LONGEST) as connection:
+            connection.sendall(head(len(upload)) + upload)
+            until(lambda: server.application.batcher.waiting == 1)
+        until(lambda: server.application.batcher.waiting == 0)
+        gate.open()
+        assert first.result().status == 200
+    assert gate.batches == [1]
+    assert server.get("/healthz").json["requests"] == 0
 
 
 def test_a_connection_takes_several_requests(server):
