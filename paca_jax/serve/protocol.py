@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with refusals in JSON and a limit of the time without a request."""
+"""HTTP/1.1 as uvicorn speaks it, with refusals in JSON and limits of the time that a client may be silent."""
 
 import json
 from typing import Any
@@ -9,16 +9,27 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from paca_jax.serve.application import secured
 
 HEAD_SECONDS = 10.0  # for the head of a request, or between two requests of a connection
+TAKING_SECONDS = 60.0  # for a client to take an answer
 _NO_REQUEST = "Expected a request in HTTP/1.1 with a head of at most 16 KiB, got something else. Correct it."
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 that answers what is no request in JSON too, and closes connections on which none comes."""
+    """HTTP/1.1 that answers what is no request in JSON too, and drops clients that send no request or take no answer."""
 
     def connection_made(self, transport: Any) -> None:
         """Waits for the first request."""
         super().connection_made(transport)
         self._close_without_request()
+
+    def pause_writing(self) -> None:
+        """Waits for the client to take the answer."""
+        super().pause_writing()
+        self._not_taken = self.loop.call_later(TAKING_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Goes on once it has."""
+        super().resume_writing()
+        self._not_taken.cancel()
 
     def on_response_complete(self) -> None:
         """Waits for the next request."""

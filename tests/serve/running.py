@@ -43,6 +43,11 @@ class Running:
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],))
         self._thread.start()
 
+    @property
+    def connections(self):
+        """The number of connections that are open."""
+        return len(self._server.server_state.connections)
+
     def stop(self):
         self._server.should_exit = True
         self._thread.join()

@@ -28,8 +28,8 @@ def gate(server, monkeypatch):
     held.open()
 
 
-def head(length):
-    return f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {TYPE}\r\nContent-Length: {length}\r\n\r\n".encode()
+def head(length, path="/predict"):
+    return f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {TYPE}\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 def test_a_full_server_refuses_and_then_answers(server, gate):
@@ -67,6 +67,18 @@ def test_a_connection_without_a_request_is_closed(server, monkeypatch):
         with socket.create_connection(("127.0.0.1", server.port), LONGEST) as connection:
             connection.sendall(beginning)
             assert connection.recv(1) == b""
+
+
+def test_an_answer_that_is_not_taken_is_dropped(server, monkeypatch):
+    monkeypatch.setattr(protocol, "TAKING_SECONDS", SOON)
+    monkeypatch.setattr(server.answering, "explore", lambda contents: ["a" * 50_000_000])
+    until(lambda: server.connections == 0)
+    upload = form(picture())
+    with socket.create_connection(("127.0.0.1", server.port), LONGEST) as connection:
+        connection.sendall(head(len(upload), "/explore") + upload + head(len(upload), "/explore") + upload)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        until(lambda: server.connections == 0)
+        assert server.application.open_requests == 0
 
 
 def test_a_client_that_leaves_costs_nothing(server, gate):
