@@ -1,6 +1,7 @@
 """The answers of a model to pictures: prepared one by one, computed together."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -65,7 +66,9 @@ class Answering:
         Raises:
             RefusedError: if it cannot be decoded, or has a shape for which its view would be too large.
         """
-        return self._checked_view(decode_upload(content, self._channels, self._limits))
+        picture = decode_upload(content, self._channels, self._limits)
+        with _refusing_shapes():
+            return self._view(picture)
 
     def compute(self, views: list[View]) -> list[Any]:
         """Returns the output for each of several views of one group.
@@ -103,8 +106,9 @@ class Answering:
             rows *= 2
 
     def _explore(self, picture: Image.Image) -> str:
-        self._checked_view(picture)
-        self._remember(("explorer", picture.size))
+        with _refusing_shapes():
+            shape = data.preprocess(picture, self._model).shape
+        self._remember(("explorer", shape))
         return explain.explorer(self._model, self._variables, picture, self.classes, effects=self._effects).html
 
     def _remember(self, program: Hashable) -> None:
@@ -115,12 +119,6 @@ class Answering:
 
     def _usual_size(self) -> tuple[int, int]:
         return self._model.config.image_size, self._model.config.image_size
-
-    def _checked_view(self, picture: Image.Image) -> View:
-        try:
-            return self._view(picture)
-        except UserError as error:
-            raise RefusedError(413, str(error)) from error
 
     def _view(self, picture: Image.Image) -> View:
         return View({"image": data.preprocess(picture, self._model)}, None, self._limits.batch_size)
@@ -178,6 +176,15 @@ class DetectionAnswering(_OfWholePictures):
 
     def _compute(self, arrays: dict[str, np.ndarray]) -> list[Any]:
         return list(detect_in_views(self._model, self._variables, arrays))
+
+
+@contextmanager
+def _refusing_shapes() -> Iterator[None]:
+    """Refuses a picture that is too large for memory once it is resized."""
+    try:
+        yield
+    except UserError as error:
+        raise RefusedError(413, str(error)) from error
 
 
 def make_answering(loaded: Loaded, limits: Limits, effects: bool) -> Answering:

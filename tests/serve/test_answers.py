@@ -132,6 +132,16 @@ def test_pictures_of_ever_new_shapes_do_not_fill_the_memory(servers, monkeypatch
     assert replies[:2] == replies[2:]
 
 
+def test_explorers_of_a_classifier_share_their_programs(server, monkeypatch):
+    cleared = []
+    server.post("/explore", picture())
+    monkeypatch.setattr(answering, "MOST_PROGRAMS", 1)
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
+    for size in ((50, 37), *SIZES):
+        assert server.post("/explore", picture(size)).status == 200
+    assert len(cleared) <= 1
+
+
 def test_after_the_warm_up_a_classifier_compiles_nothing(server, caplog):
     server.answering.warm_up()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
