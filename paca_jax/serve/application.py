@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -32,6 +33,8 @@ _HEADERS = {
 }
 _EXPLORER = {"content-security-policy": f"{_PAGES}; form-action 'none'; script-src 'unsafe-inline'"}
 
+_Answer = Callable[[bytes], Coroutine[Any, Any, Response]]  # to an uploaded file
+
 
 class Application:
     """An ASGI application that answers uploads of pictures with predictions and explorers.
@@ -46,9 +49,9 @@ class Application:
         self.batcher = Batcher()
         self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
         self.open_requests = 0
-        posts = {"/predict": self._predict}
+        posts: dict[str, _Answer] = {"/predict": self._predict}
         if isinstance(answering, SegmentationAnswering):
-            posts["/mask"] = self._mask
+            posts["/mask"] = functools.partial(self._mask, answering)
         if answering.has_clusters:
             posts["/explore"] = self._explore
         gets = {"/": self._index, "/metadata": self._metadata, "/healthz": self._health}
@@ -94,7 +97,7 @@ class Application:
             }
         )
 
-    def _upload(self, answer: Callable[[bytes], Coroutine[Any, Any, Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _upload(self, answer: _Answer) -> Callable[[Request], Awaitable[Response]]:
         """Returns the endpoint of a function that answers uploads, within the limits."""
 
         async def endpoint(request: Request) -> Response:
@@ -120,9 +123,8 @@ class Application:
     async def _predict(self, content: bytes) -> Response:
         return JSONResponse({"predictions": await self._decode(self._answering.entries, await self._output(content))})
 
-    async def _mask(self, content: bytes) -> Response:
-        assert isinstance(self._answering, SegmentationAnswering)
-        return Response(await self._decode(self._answering.mask, await self._output(content)), media_type="image/png")
+    async def _mask(self, answering: SegmentationAnswering, content: bytes) -> Response:
+        return Response(await self._decode(answering.mask, await self._output(content)), media_type="image/png")
 
     async def _explore(self, content: bytes) -> Response:
         # Decoded only when its turn comes: a picture takes much more memory than its file.
