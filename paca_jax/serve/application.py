@@ -22,7 +22,7 @@ from paca_jax.serve.limits import Limits, RefusedError
 from paca_jax.serve.upload import read_upload
 from paca_jax.version import __version__
 
-_DECODERS = 2  # threads that decode pictures and write masks
+_THREADS = 2  # that decode pictures, and as many that write answers, which do not wait for the pictures of others
 _PAGES = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
 _HEADERS = {
     "content-security-policy": f"{_PAGES}; form-action 'self'",
@@ -47,7 +47,7 @@ class Application:
     def __init__(self, answering: Answering, limits: Limits) -> None:
         self._answering, self._limits = answering, limits
         self.batcher = Batcher()
-        self._decoders = ThreadPoolExecutor(_DECODERS, "decoder")
+        self._decoders, self._writers = ThreadPoolExecutor(_THREADS, "decoder"), ThreadPoolExecutor(_THREADS, "writer")
         self.open_requests = 0
         posts: dict[str, _Answer] = {"/predict": self._predict}
         if isinstance(answering, SegmentationAnswering):
@@ -121,10 +121,13 @@ class Application:
         return endpoint
 
     async def _predict(self, content: bytes) -> Response:
-        return JSONResponse({"predictions": await self._decode(self._answering.entries, await self._output(content))})
+        return JSONResponse(
+            {"predictions": await _in_thread(self._writers, self._answering.entries, await self._output(content))}
+        )
 
     async def _mask(self, answering: SegmentationAnswering, content: bytes) -> Response:
-        return Response(await self._decode(answering.mask, await self._output(content)), media_type="image/png")
+        mask = await _in_thread(self._writers, answering.mask, await self._output(content))
+        return Response(mask, media_type="image/png")
 
     async def _explore(self, content: bytes) -> Response:
         # Decoded only when its turn comes: a picture takes much more memory than its file.
@@ -132,11 +135,8 @@ class Application:
         return HTMLResponse(page, headers=_EXPLORER)
 
     async def _output(self, content: bytes) -> Any:
-        view = await self._decode(self._answering.prepare, content)
+        view = await _in_thread(self._decoders, self._answering.prepare, content)
         return await self.batcher.run(self._answering.compute, view, ("output", view.group), view.most)
-
-    async def _decode(self, function: Callable[[Any], Any], value: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, function, value)
 
     async def _no_route(self, request: Request, error: HTTPException) -> Response:
         path = repr(shorten(request.url.path, 100))
@@ -146,6 +146,10 @@ class Application:
         else:
             sentence = f"Expected one of the addresses {', '.join(self._routes)}, got {path}. Correct it."
         return _error(error.status_code, sentence, error.headers)
+
+
+async def _in_thread(threads: ThreadPoolExecutor, function: Callable[[Any], Any], value: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(threads, function, value)
 
 
 async def _unless_left(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:

@@ -1,6 +1,7 @@
 """Requests beyond the limits of number and time, clients that leave, and models that fail."""
 
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -54,6 +55,30 @@ def test_an_answer_that_is_late_is_refused(server, gate):
         gate.open()
 
 
+def test_an_answer_does_not_wait_for_the_pictures_of_others(server, gate, monkeypatch):
+    decoding, may_go_on = threading.Semaphore(0), threading.Event()
+
+    def prepare(content):
+        decoding.release()
+        assert may_go_on.wait(LONGEST)
+        return prepare_at_once(content)
+
+    with ThreadPoolExecutor(4) as clients:
+        first = clients.submit(server.post, "/predict", picture())
+        until(lambda: gate.batches)
+        prepare_at_once = server.answering.prepare
+        monkeypatch.setattr(server.answering, "prepare", prepare)
+        others = [clients.submit(server.post, "/predict", picture()) for _ in range(3)]
+        assert decoding.acquire(timeout=LONGEST)
+        assert decoding.acquire(timeout=LONGEST)
+        gate.open()
+        try:
+            assert first.result(LONGEST).status == 200
+        finally:
+            may_go_on.set()
+        assert [other.result().status for other in others] == [200, 200, 200]
+
+
 def test_an_upload_that_does_not_end_is_refused(server):
     with running(server.answering, Limits(seconds=SOON)) as impatient:
         reply = impatient.raw(head(1000) + b"--")
@@ -78,7 +103,7 @@ def test_an_answer_that_is_not_taken_is_dropped(server, monkeypatch):
         connection.sendall(head(len(upload), "/explore") + upload + head(len(upload), "/explore") + upload)
         assert connection.recv(12) == b"HTTP/1.1 200"
         until(lambda: server.connections == 0)
-        assert server.application.open_requests == 0
+        until(lambda: server.application.open_requests == 0)
 
 
 def test_a_client_that_leaves_costs_nothing(server, gate):
