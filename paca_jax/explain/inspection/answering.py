@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from paca_jax.errors import UserError
 from paca_jax.explain.checks import AnyModel
-from paca_jax.explain.page.answers import ROWS, first_answer, later_answer
+from paca_jax.explain.inspection.rows import ROWS, first_answer, later_answer
 from paca_jax.models import Detector, PaCaViT, Removal, Segmentor
 
 Kind = Literal["classifier", "segmentor", "detector"]

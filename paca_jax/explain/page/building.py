@@ -17,9 +17,9 @@ from PIL import Image
 
 from paca_jax import data
 from paca_jax.errors import UserError, check
-from paca_jax.explain.checks import check_variables, checked_items, checked_names
+from paca_jax.explain.checks import AnyModel, check_variables, checked_items, checked_names
 from paca_jax.explain.inspection.patch_sources import assignments_of_blocks
-from paca_jax.explain.page.answers import Answer, Model
+from paca_jax.explain.inspection.rows import Answer
 from paca_jax.explain.page.looking import Seen, look
 from paca_jax.explain.page.packing import cell_side, pool_assignment, pool_attention, to_bytes, to_text
 from paca_jax.explain.page.removal import answers_without_each
@@ -63,7 +63,7 @@ class Explorer:
 
 
 def explorer(
-    model: Model,
+    model: AnyModel,
     variables: Mapping[str, PyTree],
     images: data.Picture | Sequence[data.Picture],
     class_names: Sequence[str] | None = None,
@@ -118,7 +118,7 @@ def explorer(
 
 def _picture(
     name: str,
-    model: Model,
+    model: AnyModel,
     variables: dict[str, PyTree],
     picture: Image.Image,
     owners: Mapping[str, str],

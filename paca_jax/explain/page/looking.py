@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, PyTree
 from PIL import Image
 
 from paca_jax import data
+from paca_jax.explain.checks import AnyModel
 from paca_jax.explain.cluster_sheets.sheets import seen_by_model
-from paca_jax.explain.page.answers import Answer, Model, first_answer, outputs
+from paca_jax.explain.inspection.rows import Answer, first_answer, outputs
 
 
 class Seen(NamedTuple):
@@ -33,7 +34,7 @@ class Seen(NamedTuple):
     answer: Answer
 
 
-def look(model: Model, variables: Mapping[str, PyTree], picture: Image.Image) -> Seen:
+def look(model: AnyModel, variables: Mapping[str, PyTree], picture: Image.Image) -> Seen:
     """Returns what a model does with an upright picture of its number of channels; compiles once per shape.
 
     Raises:
@@ -49,7 +50,7 @@ def look(model: Model, variables: Mapping[str, PyTree], picture: Image.Image) ->
 
 @functools.partial(jax.jit, static_argnums=0)
 def _maps(
-    model: Model, variables: dict[str, PyTree], images: Float[Array, "1 H W C"]
+    model: AnyModel, variables: dict[str, PyTree], images: Float[Array, "1 H W C"]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     attention: Any = model.apply(variables, images, method="attention")
     return attention, model.apply(variables, images, method="clusters")

@@ -3,12 +3,13 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from paca_jax.explain.page.answers import Answer, Model, later_answer, outputs
+from paca_jax.explain.checks import AnyModel
+from paca_jax.explain.inspection.rows import Answer, later_answer, outputs
 from paca_jax.models import PaCaViT, Removal
 
 
 def answers_without_each(
-    model: Model, variables: dict[str, PyTree], images: Float[Array, "1 H W C"], first: Answer
+    model: AnyModel, variables: dict[str, PyTree], images: Float[Array, "1 H W C"], first: Answer
 ) -> dict[str, list[Answer]]:
     """Returns, for each assignment of the backbone, the answers for an image without each of its clusters, in order.
 

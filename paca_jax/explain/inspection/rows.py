@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from paca_jax import ops
 from paca_jax.errors import UserError
-from paca_jax.models import Detector, PaCaViT, Removal, Segmentor
+from paca_jax.explain.checks import AnyModel
+from paca_jax.models import Detector, Removal, Segmentor
 
-Model = PaCaViT | Segmentor | Detector
 # The number of classes or objects with a row of their own.
 ROWS = 6
 _LEAST_OVERLAP = 0.5  # an object with at least this IoU with one of the same class is the same object
@@ -39,7 +39,10 @@ class Answer(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def outputs(
-    model: Model, variables: dict[str, PyTree], images: Float[Array, "1 H W C"], removals: Mapping[str, Removal] | None = None
+    model: AnyModel,
+    variables: dict[str, PyTree],
+    images: Float[Array, "1 H W C"],
+    removals: Mapping[str, Removal] | None = None,
 ) -> dict[str, Array]:
     """Returns the value of each class, or of a detector the objects, for one image; compiled once per shape.
 
