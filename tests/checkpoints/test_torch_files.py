@@ -22,7 +22,8 @@ from PIL import Image
 from paca_jax import create_model
 from paca_jax.checkpoints import load, read_state_dict
 from paca_jax.checkpoints.initial import initial_variables
-from paca_jax.cli import convert, predict
+from paca_jax.cli import convert
+from paca_jax.cli.pictures import predict
 from paca_jax.convert import to_torch
 from paca_jax.errors import UserError
 from tests import golden
