@@ -19,10 +19,17 @@ from paca_jax.errors import UserError
 from tests.data.tiny import DATASETS, encode
 
 PHOTOGRAPHS = Path(DATASETS) / "photographs"
-SCRIPT = Path(__file__).parents[2] / "scripts" / "build_photographs.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SCENES = {"train": 12, "test": 8}
 FEATURES = ("image", "mask", "instances", "objects", "photograph")
 SHIRT, SANDAL, BAG = 6, 5, 8
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
 
 
 def builder(folder, **options):
@@ -86,6 +93,25 @@ def test_scenes_are_opened_from_files_alone(prepared):
     garments = open_dataset("fashion_mnist_small", "train", DATASETS).class_names
     assert tuple(features["objects"]["label"].names) == garments
     assert tuple(features["mask"].names) == ("background", *garments)
+
+
+def test_scenes_are_written_as_folders_of_masks_and_of_objects(prepared, tmp_path):
+    load_script("scenes_folder").main([str(prepared), str(tmp_path)])
+    for split, name in (("train", "train"), ("test", "validation")):
+        examples = opened(prepared, split)
+        masks = open_dataset("folder", name, str(tmp_path / "segmentation"), ("image", "mask"))
+        objects = open_dataset("coco", name, str(tmp_path / "detection"), ("image", "objects"))
+        assert masks.class_names == ("background", *objects.class_names)
+        assert len(masks) == len(objects) == len(examples)
+        for index, example in enumerate(examples):
+            assert masks[index] == {"image": example["image"], "mask": example["mask"]}
+            found = objects[index]
+            assert found["image"] == example["image"]
+            np.testing.assert_array_equal(found["objects"]["labels"], example["objects"]["label"])
+            np.testing.assert_array_equal(found["objects"]["area"], example["objects"]["area"])
+            height, width = pixels(example["mask"]).shape
+            edges = example["objects"]["bbox"][:, [1, 0, 3, 2]] * [width, height, width, height]
+            np.testing.assert_allclose(found["objects"]["boxes"], edges, atol=1e-3)
 
 
 def test_train_and_test_share_neither_photographs_nor_garments(prepared):
@@ -269,9 +295,7 @@ def debian_package(path, files):
 
 
 def test_photographs_are_built_from_packages(tmp_path):
-    spec = importlib.util.spec_from_file_location("build_photographs", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("build_photographs")
     packages = tmp_path / "packages"
     packages.mkdir()
     of_debian = {}
