@@ -1,8 +1,9 @@
 """The error that bad input raises anywhere in the library."""
 
 import difflib
+import importlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _FEW = 12  # known words that an error lists all
 _DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -20,6 +21,25 @@ def check(holds: bool, message: str) -> None:
     """Raises a `UserError` with the message unless the condition holds."""
     if not holds:
         raise UserError(message)
+
+
+def check_installed(user: str, packages: Iterable[str], remedy: str) -> None:
+    """Checks that optional packages can be imported, and imports them.
+
+    Args:
+        user: what needs them, the subject of a sentence.
+        packages: the names that they are imported by.
+        remedy: how they are installed, as a command.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    for name in packages:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            package = name.partition(".")[0]
+            raise UserError(f"{user} needs the package {package}, which is not installed. Run {remedy}.") from error
 
 
 def nearest(word: str, known: Sequence[str], listing: str = "") -> str:

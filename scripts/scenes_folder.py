@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from paca_jax.command_line import Parser, command_line
 from paca_jax.data import decode_mask, encode_bitmap, open_dataset
 from paca_jax.files import write_file
@@ -46,18 +44,12 @@ def write_split(scenes: Sequence[dict[str, Any]], names: Sequence[str], target: 
         height, width = instances.shape
         images.append({"id": number, "file_name": file_name, "height": height, "width": width})
         for thing, label in zip(scene["objects"]["id"], scene["objects"]["label"], strict=True):
-            visible = instances == thing
-            rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
-            box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": int(label) + 1,
-                    "bbox": [int(edge) for edge in box],
-                    "area": int(visible.sum()),
-                    "iscrowd": 0,
-                    "segmentation": encode_bitmap(visible),
+                    "segmentation": encode_bitmap(instances == thing),  # of which this library computes the box and the area
                 }
             )
     categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]

@@ -7,6 +7,7 @@ import tracemalloc  # noqa: F401  pytest asks for it when an object's end raises
 from pathlib import Path
 
 import jaxlib.version
+import pytest
 
 from tests.shapes import check_shapes
 
@@ -28,3 +29,13 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir(
 gc.set_threshold(100_000, 20, 100)
 
 check_shapes()  # before anything of these rooms is imported
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser with one page, for the tests of a module."""
+    from tests.explain.browser import Browser
+
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()

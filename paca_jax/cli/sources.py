@@ -2,13 +2,26 @@
 
 import argparse
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from paca_jax.cache import keep_compiled_programs
 from paca_jax.checkpoints.loading import Loaded, read_model
+from paca_jax.command_line import Parser, command_line
 from paca_jax.convert.checkpoint import WEIGHTS
 from paca_jax.data.sources.files import read_lines
 from paca_jax.errors import one_line
+from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
+
+
+def run_command(parser: Parser, command: Callable[[argparse.Namespace], None], argv: Sequence[str] | None) -> None:
+    """Runs a command that computes with a model; `argv` is by default that of the process."""
+    with command_line():
+        arguments = parser.parse_args(argv)
+        keep_compiled_programs()
+        keep_freed_memory()
+        command(arguments)
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from paca_jax.errors import UserError
+from paca_jax.errors import UserError, check_installed
 from paca_jax.export.certification.certificate import Certificate
 from paca_jax.export.flat import flattened
 from paca_jax.export.folder import Format, write_export
@@ -52,14 +52,7 @@ def onnx(
     """
     if getattr(model, "dtype", jnp.float32) != jnp.float32:
         raise UserError(f"Expected a model that computes in float32, got one in {model.dtype}. Load it with dtype='float32'.")
-    for name in _PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"ONNX needs the package {name}, which is not installed. Run pip install paca-jax[onnx], then pip "
-                "install --no-deps jax2onnx."
-            ) from error
+    check_installed("ONNX", _PACKAGES, "pip install paca-jax[onnx], then pip install --no-deps jax2onnx")
     return write_export(model, variables, folder, class_names, size, weight_dtype, Format(PROGRAM, _convert, 1))
 
 

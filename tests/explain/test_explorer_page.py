@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paca_jax import explain
-from tests.explain.browser import CHROMIUM, Browser
+from tests.explain.browser import CHROMIUM
 from tests.explain.explored import content, maps_of, page
 
 pytestmark = [
@@ -23,13 +23,6 @@ CHOSEN = {
     "heads": "chosen.head === {}",
 }
 FRAME = "#first .frame"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    started = Browser(tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
 
 
 @pytest.fixture

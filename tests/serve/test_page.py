@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.explain.browser import CHROMIUM, Browser
+from tests.explain.browser import CHROMIUM
 from tests.serve.running import picture
 
 pytestmark = [
@@ -13,13 +13,6 @@ pytestmark = [
 ]
 
 SIZES = {"phone": {"width": 390, "height": 844, "touch": True}, "computer": {"width": 1440, "height": 900}}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    started = Browser(tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
 
 
 @pytest.fixture

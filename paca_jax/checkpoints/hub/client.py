@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from paca_jax.errors import UserError, summary
+from paca_jax.errors import UserError, check_installed, summary
 
 REPOSITORY = r"\w[\w.-]*/\w[\w.-]*"
 _LOG_IN = "log in with hf auth login or HF_TOKEN"
@@ -22,14 +22,9 @@ def import_client() -> Any:
     Raises:
         UserError: if it is not installed.
     """
-    try:
-        for name in ("constants", "errors"):
-            importlib.import_module(f"huggingface_hub.{name}")
-        return importlib.import_module("huggingface_hub")
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "The Hugging Face Hub needs the package huggingface_hub, which is not installed. Run pip install paca-jax[hub]."
-        ) from error
+    modules = ("huggingface_hub.constants", "huggingface_hub.errors")
+    check_installed("The Hugging Face Hub", modules, "pip install paca-jax[hub]")
+    return importlib.import_module("huggingface_hub")
 
 
 def check_repository(repository: object) -> str:

@@ -14,13 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paca_jax import data, explain
-from paca_jax.cache import keep_compiled_programs
-from paca_jax.cli.sources import add_picture_arguments, read_source
-from paca_jax.command_line import Parser, command_line
+from paca_jax.cli.sources import add_picture_arguments, read_source, run_command
+from paca_jax.command_line import Parser
 from paca_jax.errors import UserError, one_line
 from paca_jax.explain.checks import names_of_classes
 from paca_jax.files import write_file
-from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
 
 EFFECTS_FILE, TABLES_FILE = "effects.json", "effects.md"
@@ -28,11 +26,7 @@ EFFECTS_FILE, TABLES_FILE = "effects.json", "effects.md"
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    with command_line():
-        arguments = _parser().parse_args(argv)
-        keep_compiled_programs()
-        keep_freed_memory()
-        _explain(arguments)
+    run_command(_parser(), _explain, argv)
 
 
 def _explain(arguments: argparse.Namespace) -> None:

@@ -14,21 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from paca_jax import explain
-from paca_jax.cache import keep_compiled_programs
-from paca_jax.cli.sources import add_picture_arguments, read_source
-from paca_jax.command_line import Parser, command_line
+from paca_jax.cli.sources import add_picture_arguments, read_source, run_command
+from paca_jax.command_line import Parser
 from paca_jax.errors import check, one_line
-from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    with command_line():
-        arguments = _parser().parse_args(argv)
-        keep_compiled_programs()
-        keep_freed_memory()
-        _explore(arguments)
+    run_command(_parser(), _explore, argv)
 
 
 def _explore(arguments: argparse.Namespace) -> None:

@@ -14,24 +14,18 @@ import argparse
 from collections.abc import Sequence
 
 from paca_jax import data
-from paca_jax.cache import keep_compiled_programs
 from paca_jax.cli.pictures.predictions import Predictions
-from paca_jax.cli.sources import add_picture_arguments, read_source
-from paca_jax.command_line import Parser, command_line
+from paca_jax.cli.sources import add_picture_arguments, read_source, run_command
+from paca_jax.command_line import Parser
 from paca_jax.errors import UserError, one_line
 from paca_jax.fields import check_value
-from paca_jax.memory import keep_freed_memory
 from paca_jax.paths import user_path
 from paca_jax.tasks.prediction import Score, make_predictor
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    with command_line():
-        arguments = _parser().parse_args(argv)
-        keep_compiled_programs()
-        keep_freed_memory()
-        _predict(arguments)
+    run_command(_parser(), _predict, argv)
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -9,16 +9,13 @@ unless --host names another address, such as 0.0.0.0; it asks nobody who they ar
 """
 
 import argparse
-import importlib
 from collections.abc import Sequence
 from typing import Annotated
 
-from paca_jax.cache import keep_compiled_programs
-from paca_jax.cli.sources import add_reading_options, read_source
-from paca_jax.command_line import Parser, command_line
-from paca_jax.errors import UserError, one_line
+from paca_jax.cli.sources import add_reading_options, read_source, run_command
+from paca_jax.command_line import Parser
+from paca_jax.errors import check_installed, one_line
 from paca_jax.fields import Range, check_value
-from paca_jax.memory import keep_freed_memory
 from paca_jax.serve.limits import Limits
 
 Port = Annotated[int, Range(0, 65535)]
@@ -27,11 +24,7 @@ _PACKAGES = ("starlette", "python_multipart", "uvicorn")
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; `argv` is by default that of the process."""
-    with command_line():
-        arguments = _parser().parse_args(argv)
-        keep_compiled_programs()
-        keep_freed_memory()
-        _serve(arguments)
+    run_command(_parser(), _serve, argv)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -43,7 +36,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         seconds=arguments.max_seconds,
         batch_size=arguments.batch_size,
     )
-    _check_packages()
+    check_installed("The server", _PACKAGES, "pip install paca-jax[serve]")
     from paca_jax.serve.answering import make_answering
     from paca_jax.serve.application import Application
     from paca_jax.serve.server import address, bind, make_server, run
@@ -57,16 +50,6 @@ def _serve(arguments: argparse.Namespace) -> None:
         bound.listen()
         print(one_line(f"Serving {answering.name} at {address(bound)} until Ctrl-C."), flush=True)
         run(make_server(Application(answering, limits), limits.seconds), bound)
-
-
-def _check_packages() -> None:
-    for name in _PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"The server needs the package {name}, which is not installed. Run pip install paca-jax[serve]."
-            ) from error
 
 
 def _parser() -> Parser:

@@ -72,7 +72,7 @@ def residual_attention(
     key = project_heads(tokens, weights.key, weights.key_bias, num_heads, implementation)
     value = project_heads(tokens, weights.value, weights.value_bias, num_heads, implementation)
     attended = attend(query, key, value).reshape(x.shape)
-    return materialize(x + residual.scaled(project(attended, weights.out, weights.out_bias, implementation)), implementation)
+    return materialize(x + residual.scaled(dense(attended, weights.out, weights.out_bias, implementation)), implementation)
 
 
 def patch_attention(
@@ -90,8 +90,10 @@ def patch_attention(
     or over the patches in plain attention.
     """
     patches, tokens = attended_tokens(x, assignment, clusters, residual, None)
-    query = project_heads(patches, weights.query, weights.query_bias, num_heads, None)
-    return attention_weights(query, project_heads(tokens, weights.key, weights.key_bias, num_heads, None), kept)
+    layers = weights.query, weights.query_bias, weights.key, weights.key_bias
+    query, query_bias, key, key_bias = cast_weights(layers, x.dtype)
+    queries = project_heads(patches, query, query_bias, num_heads, None)
+    return attention_weights(queries, project_heads(tokens, key, key_bias, num_heads, None), kept)
 
 
 def attended_tokens(
@@ -109,13 +111,6 @@ def attended_tokens(
     return patches, tokens if clusters.norm is None else layer_norm(tokens, clusters.norm, implementation)
 
 
-def project(
-    x: Float[Array, "B T C"], kernel: Float[Array, "C C"], bias: Float[Array, "C"], implementation: Implementation | None
-) -> Float[Array, "B T C"]:
-    """Returns a dense layer of the tokens, in their type."""
-    return dense(x, kernel.astype(x.dtype), bias.astype(x.dtype), implementation)
-
-
 def project_heads(
     x: Float[Array, "B T C"],
     kernel: Float[Array, "C C"],
@@ -124,7 +119,7 @@ def project_heads(
     implementation: Implementation | None,
 ) -> Float[Array, "B T H D"]:
     """Returns the queries, keys or values of the tokens."""
-    projected = project(x, kernel, bias, implementation)
+    projected = dense(x, kernel, bias, implementation)
     return constrain(projected.reshape(*x.shape[:2], num_heads, -1), "batch", None, "heads", None)
 
 

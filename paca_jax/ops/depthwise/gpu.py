@@ -23,10 +23,9 @@ from jaxtyping import Array, Float
 from paca_jax.ops import gpu
 from paca_jax.ops.nn.convolution import conv_by_xla
 from paca_jax.ops.nn.gelu import gelu, gelu_and_slope
+from paca_jax.ops.pallas.triton import ELEMENTS, PARAMS
 
-_ELEMENTS = 2048  # of a row's part that a program treats at once: 16 for each of its threads
 _COLUMNS = 64
-_WARPS = 4
 
 Epilogue = Callable[[Array, tuple[Array, ...]], Array]
 Kept = tuple[Array, Array | None, Array, Array]  # of the forward pass: maps, their bias, window, bias
@@ -71,7 +70,7 @@ def tiling(shape: tuple[int, ...], window: int) -> Tiling:
     _, height, width, channels = shape
     strips = -(-height // (4 * (window + 1)))
     columns = min(_COLUMNS, pl.next_power_of_2(width))
-    return Tiling(height, width, window, -(-height // strips), columns, min(channels & -channels, _ELEMENTS // columns))
+    return Tiling(height, width, window, -(-height // strips), columns, min(channels & -channels, ELEMENTS // columns))
 
 
 def refusal(x: Float[Array, "B H W C"]) -> str | None:
@@ -161,7 +160,7 @@ def _convolve(
         partial(_body, cut=cut, epilogue=epilogue, num_centers=len(centers), transposed=bias is None, interpret=interpret),
         grid=(images, places, channels // cut.channels),
         out_shape=shapes if with_totals else shapes[:1],
-        compiler_params=plgpu.CompilerParams(num_warps=_WARPS, num_stages=1),
+        compiler_params=PARAMS,
         name=f"{name}_{cut.window}x{cut.window}",
         interpret=interpret,
     )(*weights, *flat)

@@ -11,11 +11,10 @@ from jaxtyping import Array, Float
 
 from paca_jax.ops import gpu
 from paca_jax.ops.norm.reference import LAYER_NORM_EPSILON, NormWeights, normalize, stack
+from paca_jax.ops.pallas.triton import ELEMENTS, PARAMS
 
-_ELEMENTS = 2048  # of the rows that a program treats at once: 16 for each of its threads
 _PROGRAMS = 2048  # several for each multiprocessor; each adds up the gradients of the parameters over its rows
 _MOST_CHANNELS = 2048
-_WARPS = 4
 
 
 def refusal(x: Float[Array, "B N C"]) -> str | None:
@@ -44,7 +43,7 @@ def _backward(interpret: bool, kept: tuple[Array, NormWeights], dy: Array) -> tu
     channels = x.shape[-1]
     rows = x.size // channels
     width = pl.next_power_of_2(channels)
-    height = max(1, _ELEMENTS // width)
+    height = max(1, ELEMENTS // width)
     steps = pl.cdiv(rows, _PROGRAMS * height)
     programs = pl.cdiv(rows, steps * height)
     dx, sums = pl.pallas_call(
@@ -54,7 +53,7 @@ def _backward(interpret: bool, kept: tuple[Array, NormWeights], dy: Array) -> tu
             jax.ShapeDtypeStruct((rows, channels), x.dtype),
             jax.ShapeDtypeStruct((programs, 2, channels), jnp.float32),
         ),
-        compiler_params=plgpu.CompilerParams(num_warps=_WARPS, num_stages=1),
+        compiler_params=PARAMS,
         name="layer_norm_backward",
         interpret=interpret,
     )(weights.scale.astype(jnp.float32), x.reshape(rows, channels), dy.reshape(rows, channels))
