@@ -4,12 +4,14 @@
     ds = dy * GELU'(s)              s is computed again: the gradient keeps x only
     dx = conv^T(ds) (+ ds)
 
-A program treats a strip of rows of one image, some columns and some channels. It reads each row once per column of the window
-and adds it to as many sums as the window has rows, one for each output row that sees it; the oldest sum is then complete. The
-gradient of the window itself is cuDNN's, which is fast.
+Instructions, not bytes, bound such a kernel that loads each value for each weight. Here a thread treats a few channels of
+adjacent columns, and goes down the rows of a strip: it reads a row once, converts a weight once for all its columns, and adds
+to as many sums as the window has rows, one for each output row that sees it; the oldest sum is then complete. The shortcut is
+one more at the center of the window. The gradient of the window itself is cuDNN's, which is fast.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,28 +24,32 @@ from jaxtyping import Array, Float
 
 from paca_jax.ops import gpu
 from paca_jax.ops.nn.convolution import conv_by_xla
-from paca_jax.ops.nn.gelu import gelu, gelu_and_slope
-from paca_jax.ops.pallas.triton import ELEMENTS, PARAMS
+from paca_jax.ops.nn.gelu import gelu_and_slope, normal_tail
+from paca_jax.ops.pallas.triton import PARAMS, THREADS, arithmetic
 
-_COLUMNS = 64
+_MOST_CHANNELS = 64  # of a program
+_VALUES = 16  # of a row that a thread treats: channels times columns
 
-Epilogue = Callable[[Array, tuple[Array, ...]], Array]
+Epilogue = Callable[..., Array]  # of the sums and, where it takes one, a gradient
+Sums = tuple[tuple[Array, ...], ...]  # of the rows that see the last one read, by column
 Kept = tuple[Array, Array | None, Array, Array]  # of the forward pass: maps, their bias, window, bias
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How maps are cut into the parts that programs treat.
+    """How maps are cut into places, which threads treat.
 
     Attributes:
+        images: the number of maps.
         height: rows of a map.
         width: its columns.
         window: the side of the convolution's window.
-        rows: rows of a strip.
-        columns: columns of a part, a power of two.
-        channels: channels of a part, a power of two.
+        rows: rows of a place.
+        columns: columns of a place, a power of two.
+        channels: channels of a program, a power of two.
     """
 
+    images: int
     height: int
     width: int
     window: int
@@ -54,23 +60,44 @@ class Tiling:
     @property
     def strips(self) -> int:
         """The number of strips of a map."""
-        return -(-self.height // self.rows)
+        return pl.cdiv(self.height, self.rows)
 
     @property
     def parts(self) -> int:
         """The number of parts of a row."""
-        return -(-self.width // self.columns)
+        return pl.cdiv(self.width, self.columns)
+
+    @property
+    def places(self) -> int:
+        """The number of places in all maps."""
+        return self.images * self.strips * self.parts
+
+    @property
+    def lanes(self) -> int:
+        """The values that a program treats at once, of each column of its places."""
+        return THREADS * _VALUES // self.columns
+
+    @property
+    def at_once(self) -> int:
+        """The places that a program treats."""
+        return self.lanes // self.channels
+
+    @property
+    def programs(self) -> int:
+        """The programs that treat all places, in some channels."""
+        return pl.cdiv(self.places, self.at_once)
 
 
 def tiling(shape: tuple[int, ...], window: int) -> Tiling:
     """Returns the tiling for maps of a shape (B, H, W, C).
 
-    The rows at a strip's edges are read twice, and strips must be many enough for the multiprocessors.
+    The rows at a strip's edges are read twice, and strips must be many enough for the multiprocessors. With a large window,
+    many columns share each weight.
     """
-    _, height, width, channels = shape
-    strips = -(-height // (4 * (window + 1)))
-    columns = min(_COLUMNS, pl.next_power_of_2(width))
-    return Tiling(height, width, window, -(-height // strips), columns, min(channels & -channels, ELEMENTS // columns))
+    images, height, width, channels = shape
+    strips = pl.cdiv(height, 4 * (window + 1))
+    columns = 8 if window > 3 else 4
+    return Tiling(images, height, width, window, pl.cdiv(height, strips), columns, min(channels & -channels, _MOST_CHANNELS))
 
 
 def refusal(x: Float[Array, "B H W C"]) -> str | None:
@@ -103,28 +130,31 @@ def fused_depthwise_gelu(
 def _forward(
     x: Array, input_bias: Array | None, kernel: Array, bias: Array, shortcut: bool, interpret: bool
 ) -> tuple[Array, Kept]:
-    def activate(total: Array, centers: tuple[Array, ...]) -> Array:
-        return gelu(total + centers[0] if shortcut else total)
+    compute = arithmetic(interpret)
+
+    def activate(total: Array) -> Array:
+        size = jnp.abs(total)
+        return compute.multiply_add(-size, normal_tail(size, compute), jnp.maximum(total, 0))
 
     if input_bias is not None:
         x = x + input_bias
-    (y,) = _convolve("depthwise_gelu", x, kernel, bias, (x,) if shortcut else (), activate, interpret)
+    (y,) = _convolve("depthwise_gelu", x, kernel, bias, shortcut, activate, interpret)
     return y, (x, input_bias, kernel, bias)
 
 
 def _backward(shortcut: bool, interpret: bool, kept: Kept, dy: Array) -> tuple[Array, Array | None, Array, Array]:
     x, input_bias, kernel, bias = kept
+    compute = arithmetic(interpret)
 
-    def slope(total: Array, centers: tuple[Array, ...]) -> Array:
-        return centers[0] * gelu_and_slope(total + centers[1] if shortcut else total)[1]
+    def slope(total: Array, gradient: Array) -> Array:
+        return gradient * gelu_and_slope(total, compute)[1]
 
-    def add(total: Array, centers: tuple[Array, ...]) -> Array:
-        return total + centers[0] if shortcut else total
+    def unchanged(total: Array) -> Array:
+        return total
 
-    centers = (dy, x) if shortcut else (dy,)
-    ds, totals = _convolve("depthwise_gelu_slope", x, kernel, bias, centers, slope, interpret, with_totals=True)
+    ds, totals = _convolve("depthwise_gelu_slope", x, kernel, bias, shortcut, slope, interpret, dy, with_totals=True)
     dx, *totals_of_dx = _convolve(
-        "depthwise_transposed", ds, kernel, None, (ds,) if shortcut else (), add, interpret, with_totals=input_bias is not None
+        "depthwise_transposed", ds, kernel, None, shortcut, unchanged, interpret, with_totals=input_bias is not None
     )
     dinput = None if input_bias is None else jnp.sum(totals_of_dx[0], 0).astype(input_bias.dtype)
     (dkernel,) = jax.linear_transpose(lambda kernel: conv_by_xla(x, kernel), kernel.astype(x.dtype))(ds)
@@ -141,24 +171,32 @@ def _convolve(
     x: Float[Array, "B H W C"],
     kernel: Float[Array, "K K 1 C"],
     bias: Float[Array, "C"] | None,
-    centers: tuple[Float[Array, "B H W C"], ...],
+    shortcut: bool,
     epilogue: Epilogue,
     interpret: bool,
+    gradient: Float[Array, "B H W C"] | None = None,
     with_totals: bool = False,
 ) -> list[Array]:
-    """Returns epilogue(conv(x) + bias, centers), computed in float32, and with totals a program's sums of it over patches.
+    """Returns epilogue(conv(x) + bias (+ x), gradient), computed in float32, and with totals its sums over each program's part.
 
     Without a bias the convolution is the transposed one.
     """
-    images, _, _, channels = x.shape
+    channels = x.shape[-1]
     cut = tiling(x.shape, kernel.shape[0])
     weights = [kernel.reshape(-1, channels), *([] if bias is None else [bias])]
-    flat = [array.reshape(-1, channels) for array in (x, *centers)]
-    places = cut.strips * cut.parts
-    shapes = [jax.ShapeDtypeStruct(flat[0].shape, x.dtype), jax.ShapeDtypeStruct((images * places, channels), jnp.float32)]
+    flat = [array.reshape(-1, channels) for array in (x, *([] if gradient is None else [gradient]))]
+    shapes = [jax.ShapeDtypeStruct(flat[0].shape, x.dtype), jax.ShapeDtypeStruct((cut.programs, channels), jnp.float32)]
     y, *totals = pl.pallas_call(
-        partial(_body, cut=cut, epilogue=epilogue, num_centers=len(centers), transposed=bias is None, interpret=interpret),
-        grid=(images, places, channels // cut.channels),
+        partial(
+            _body,
+            cut=cut,
+            epilogue=epilogue,
+            transposed=bias is None,
+            shortcut=shortcut,
+            with_gradient=gradient is not None,
+            interpret=interpret,
+        ),
+        grid=(cut.programs, channels // cut.channels),
         out_shape=shapes if with_totals else shapes[:1],
         compiler_params=PARAMS,
         name=f"{name}_{cut.window}x{cut.window}",
@@ -168,59 +206,68 @@ def _convolve(
 
 
 def _body(
-    kernel: Any, *refs: Any, cut: Tiling, epilogue: Epilogue, num_centers: int, transposed: bool, interpret: bool
+    kernel: Any,
+    *refs: Any,
+    cut: Tiling,
+    epilogue: Epilogue,
+    transposed: bool,
+    shortcut: bool,
+    with_gradient: bool,
+    interpret: bool,
 ) -> None:
-    """Treats one strip, part and group of channels; maps are (B H W, C), the window is (K K, C)."""
+    """Treats some places and channels; maps are (B H W, C), the window is (K K, C)."""
     bias, (x, *rest) = (None, refs) if transposed else (refs[0], refs[1:])
-    centers, (y, *totals) = rest[:num_centers], rest[num_centers:]
-    image, place, group = (pl.program_id(axis) for axis in range(3))
-    top = place // cut.parts * cut.rows
-    columns = place % cut.parts * cut.columns + jnp.arange(cut.columns)
-    channels = (group * cut.channels + jnp.arange(cut.channels))[None, :]
+    gradients, (y, *totals) = rest[:with_gradient], rest[with_gradient:]
+    program, first_channel = pl.program_id(0), pl.program_id(1) * cut.channels
+    lane = jnp.arange(cut.lanes)
+    channel = first_channel + jax.lax.rem(lane, cut.channels)
+    place = program * cut.at_once + jax.lax.div(lane, cut.channels)
+    strip, left = jax.lax.div(place, cut.parts), jax.lax.rem(place, cut.parts) * cut.columns
+    image, top = jax.lax.div(strip, cut.strips), jax.lax.rem(strip, cut.strips) * cut.rows
     side, half = cut.window, cut.window // 2
-    offset = 0 if bias is None else plgpu.load(bias.at[channels]).astype(jnp.float32)
+    left = jnp.where(place < cut.places, left, cut.width + half)  # so that nothing past the last place is inside of a map
+    multiply_add = arithmetic(interpret).multiply_add
+    nothing = jnp.zeros(cut.lanes, jnp.float32)
+    start = nothing if bias is None else plgpu.load(bias.at[channel]).astype(jnp.float32)
 
     def weight(i: int, j: int) -> Array:
         place = i * side + j
-        return plgpu.load(kernel.at[side**2 - 1 - place if transposed else place, channels]).astype(jnp.float32)
+        found = plgpu.load(kernel.at[side**2 - 1 - place if transposed else place, channel]).astype(jnp.float32)
+        return found + 1 if shortcut and i == j == half else found
 
-    def read(maps: Any, row: Array, shift: int) -> Array:
-        seen = columns + shift
-        inside = (seen >= 0) & (seen < cut.width) & (row >= 0) & (row < cut.height)
-        patch = (image * cut.height + row) * cut.width + seen
-        return plgpu.load(maps.at[patch[:, None], channels], mask=inside[:, None], other=0).astype(jnp.float32)
+    def at(row: Array, column: int) -> tuple[Array, Array]:
+        here = left + column
+        inside = (here >= 0) & (here < cut.width) & (row >= 0) & (row < cut.height)
+        return (image * cut.height + row) * cut.width + here, inside
 
-    def add_row(step: Array, carry: tuple[tuple[Array, ...], tuple[Array, ...]]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def read(maps: Any, row: Array, column: int) -> Array:
+        patch, inside = at(row, column)
+        return plgpu.load(maps.at[patch, channel], mask=inside, other=0).astype(jnp.float32)
+
+    def add_row(step: Array, so_far: Sums) -> Sums:
+        seen = [read(x, top + step - half, column) for column in range(-half, cut.columns + half)]
+        sums = list(so_far)
+        for i, j in itertools.product(range(side), repeat=2):
+            factor = weight(side - 1 - i, j)
+            sums[i] = tuple(multiply_add(factor, seen[j + k], sums[i][k]) for k in range(cut.columns))
+        return tuple(sums)
+
+    def begin(step: Array, sums: Sums) -> Sums:
+        return (*add_row(step, sums)[1:], (start,) * cut.columns)
+
+    def go_on(step: Array, carry: tuple[Sums, tuple[Array, ...]]) -> tuple[Sums, tuple[Array, ...]]:
         sums, total = carry
-        row = top + step - half
-        for j in range(side):
-            seen = read(x, row, j - half)
-            weights = [weight(side - 1 - i, j) for i in range(side)]
-            sums = tuple(_add_product(*operands, interpret) for operands in zip(sums, weights, (seen,) * side, strict=True))
-        done = row - half
-        found = epilogue(sums[0] + offset, tuple(read(center, done, 0) for center in centers))
-        patch = (image * cut.height + done) * cut.width + columns
-        kept = ((columns < cut.width) & (done >= top) & (done < cut.height))[:, None]
-        plgpu.store(y.at[patch[:, None], channels], found.astype(y.dtype), mask=kept)
-        return (*sums[1:], jnp.zeros_like(sums[0])), tuple(so_far + jnp.where(kept, found, 0) for so_far in total)
+        done, *others = add_row(step, sums)
+        row = top + step - 2 * half
+        for k in range(cut.columns):
+            patch, inside = at(row, k)
+            found = epilogue(done[k], *(read(gradient, row, k) for gradient in gradients))
+            plgpu.store(y.at[patch, channel], found.astype(y.dtype), mask=inside)
+            total = tuple(so_far + jnp.where(inside, found, 0) for so_far in total)
+        return (*others, (start,) * cut.columns), total
 
-    nothing = jnp.zeros((cut.columns, cut.channels), jnp.float32)
-    _, found = jax.lax.fori_loop(0, cut.rows + side - 1, add_row, ((nothing,) * side, (nothing,) * len(totals)))
-    program = image * cut.strips * cut.parts + place
+    sums = jax.lax.fori_loop(0, 2 * half, begin, ((start,) * cut.columns,) * side)
+    _, found = jax.lax.fori_loop(2 * half, cut.rows + 2 * half, go_on, (sums, (nothing,) * len(totals)))
     for ref, total in zip(totals, found, strict=True):
-        plgpu.store(ref.at[program, channels[0]], jnp.sum(total, axis=0))
-
-
-def _add_product(total: Array, weight: Array, seen: Array, interpret: bool) -> Array:
-    """Returns total + weight * seen, by one instruction, which Triton does not make of two operations of JAX."""
-    if interpret:
-        return total + weight * seen
-    operands = (jnp.broadcast_to(weight, seen.shape), seen, total)
-    (found,) = plgpu.elementwise_inline_asm(
-        "fma.rn.f32 $0, $1, $2, $3;",
-        args=operands,
-        constraints="=f,f,f,f",
-        pack=1,
-        result_shape_dtypes=[jax.ShapeDtypeStruct(seen.shape, seen.dtype)],
-    )
-    return found
+        by_place = total.reshape(cut.at_once, cut.channels)
+        plgpu.store(ref.at[program, first_channel + jnp.arange(cut.channels)], jnp.sum(by_place, axis=0))
