@@ -36,7 +36,7 @@ class Gpu:
 
 _HOPPER = "major: 9 feature_extension: ACCELERATED_FEATURES"
 _BLACKWELL = "major: 10 feature_extension: ACCELERATED_FEATURES"
-_GPUS = {
+GPUS = {
     "a100": Gpu("NVIDIA A100-SXM4-80GB", 85_100_068_864, "major: 8", 108, 64, 167_936, 41_943_040, 1.41),
     "h100": Gpu("NVIDIA H100 80GB HBM3", 84_942_979_072, _HOPPER, 132, 128, 233_472, 52_428_800, 1.98),
     "h200": Gpu("NVIDIA H200", 150_754_820_096, _HOPPER, 132, 128, 233_472, 52_428_800, 1.98),
@@ -97,7 +97,7 @@ def compile_only_gpus(kind: str, count: int, bandwidth: float) -> list[jax.Devic
         UserError: if JAX's CUDA compiler is not installed.
     """
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
-    gpu = _GPUS[kind]
+    gpu = GPUS[kind]
     description = _DESCRIPTION.format(gpu=gpu, most_shared=gpu.shared - _RESERVED, bandwidth=int(bandwidth))
     try:
         return topologies.get_topology_desc(platform="cuda", topology=f"1x1x{count}", target_config=description).devices
