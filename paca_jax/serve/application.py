@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from paca_jax.errors import UserError, shorten
 from paca_jax.serve.answering import Answering, SegmentationAnswering
 from paca_jax.serve.batching import Batcher
+from paca_jax.serve.hosts import Hosts
 from paca_jax.serve.index import index_page
 from paca_jax.serve.limits import Limits, RefusedError
 from paca_jax.serve.upload import read_upload
@@ -44,8 +46,8 @@ class Application:
         batcher: the queue in front of the model.
     """
 
-    def __init__(self, answering: Answering, limits: Limits) -> None:
-        self._answering, self._limits = answering, limits
+    def __init__(self, answering: Answering, limits: Limits, hosts: Hosts) -> None:
+        self._answering, self._limits, self._hosts = answering, limits, hosts
         self.batcher = Batcher()
         self._decoders, self._writers = ThreadPoolExecutor(_THREADS, "decoder"), ThreadPoolExecutor(_THREADS, "writer")
         self.open_requests = 0
@@ -76,7 +78,13 @@ class Application:
         async def send_with_headers(message: Message) -> None:
             await send(secured(message) if message["type"] == "http.response.start" else message)
 
-        await self._starlette(scope, receive, send_with_headers)
+        try:
+            self._hosts.check(Headers(scope=scope).get("host"))
+        except RefusedError as error:
+            answer: ASGIApp = _error(error.status, str(error))
+        else:
+            answer = self._starlette
+        await answer(scope, receive, send_with_headers)
 
     async def _index(self, request: Request) -> Response:
         return HTMLResponse(self._page)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from paca_jax.serve.application import Application
+from paca_jax.serve.hosts import Hosts
 from paca_jax.serve.server import bind, make_server
 
 LONGEST = 120.0  # seconds
@@ -35,7 +36,7 @@ class Running:
     """A server of an application."""
 
     def __init__(self, answering, limits):
-        self.answering, self.application = answering, Application(answering, limits)
+        self.answering, self.application = answering, Application(answering, limits, Hosts(["served.example"]))
         self._socket = bind("127.0.0.1", 0)
         self._socket.listen()
         self.port = self._socket.getsockname()[1]

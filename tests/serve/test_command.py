@@ -36,7 +36,7 @@ def reading_an_upload(place):
             assert process.stdout.readline() == "Compiling pacavit_nano.\n"
             told = process.stdout.readline()
             port = int(re.fullmatch(r"Serving pacavit_nano at http://127\.0\.0\.1:(\d+)/ until Ctrl-C\.\n", told)[1])
-            head = f"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: {TYPE}\r\nContent-Length: {len(BODY)}\r\n"
+            head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: {TYPE}\r\nContent-Length: {len(BODY)}\r\n"
             with socket.create_connection(("127.0.0.1", port), LONGEST) as connection:
                 connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
                 assert connection.recv(1000).startswith(b"HTTP/1.1 100")
@@ -92,6 +92,13 @@ def test_a_port_in_use(places, capsys):
         (["--host=a..b"], "Expected a free address, got a..b port 8000"),
         (["--port=70000"], "Expected port to be a whole number from 0 to 65535, got 70000"),
         (["--port=http"], "--port"),
+        (
+            ["--port=0", "--allowed-host=http://a.example"],
+            "Expected a host such as photos.example.org, without scheme and port",
+        ),
+        (["--port=0", "--allowed-host=a.example:80"], "got 'a.example:80'. Correct it."),
+        (["--port=0", "--allowed-host=*.example"], "got '*.example'. Correct it."),
+        (["--port=0", "--allowed-host="], "got ''. Correct it."),
         (["--max-megabytes=0"], "Expected megabytes to be a number above 0"),
         (["--max-seconds=nan"], "Expected seconds to be a number above 0"),
         (["--batch-size=0"], "Expected batch_size to be a whole number from 1"),

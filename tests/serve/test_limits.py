@@ -30,7 +30,7 @@ def gate(server, monkeypatch):
 
 
 def head(length, path="/predict"):
-    return f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: {TYPE}\r\nContent-Length: {length}\r\n\r\n".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {TYPE}\r\nContent-Length: {length}\r\n\r\n".encode()
 
 
 def test_a_full_server_refuses_and_then_answers(server, gate):

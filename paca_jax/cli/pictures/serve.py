@@ -1,11 +1,12 @@
 """Answers uploaded pictures over HTTP: with predictions, and with pages to explore what clusters do.
 
-    paca serve PLACE [--host ADDRESS] [--port N]
+    paca serve PLACE [--host ADDRESS] [--port N] [--allowed-host NAME]
 
 PLACE is what `paca predict --checkpoint` takes. The page at / has a form for a browser. Programs post the same form, with a
 picture in the field `picture`, to /predict; a segmentor answers /mask, and a model with clusters /explore, too. GET /metadata
 has the names and the limits. Nothing is stored, and no path or name in a request is used. Only this machine reaches the server
-unless --host names another address, such as 0.0.0.0; it asks nobody who they are. Needs pip install "paca-jax[serve]".
+unless --host names another address, such as 0.0.0.0; it asks nobody who they are. The host of a request must be localhost, an
+IP address, that of --host or one of --allowed-host. Needs pip install "paca-jax[serve]".
 """
 
 import argparse
@@ -39,9 +40,11 @@ def _serve(arguments: argparse.Namespace) -> None:
     check_installed("The server", _PACKAGES, "pip install paca-jax[serve]")
     from paca_jax.serve.answering import make_answering
     from paca_jax.serve.application import Application
+    from paca_jax.serve.hosts import Hosts
     from paca_jax.serve.server import address, bind, make_server, run
 
     with bind(arguments.host, arguments.port) as bound:
+        hosts = Hosts([arguments.host, *arguments.allowed_host])
         loaded = read_source(arguments.source, arguments)
         loaded.log_departures()
         answering = make_answering(loaded, limits, arguments.effects)
@@ -49,7 +52,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         answering.warm_up()
         bound.listen()
         print(one_line(f"Serving {answering.name} at {address(bound)} until Ctrl-C."), flush=True)
-        run(make_server(Application(answering, limits), limits.seconds), bound)
+        run(make_server(Application(answering, limits, hosts), limits.seconds), bound)
 
 
 def _parser() -> Parser:
@@ -58,6 +61,13 @@ def _parser() -> Parser:
     parser.add_argument("source", metavar="PLACE", help="workdir, file of weights or its address, or an official model's name")
     parser.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: %(default)s)")
     parser.add_argument("--port", metavar="N", type=int, default=8000, help="the port; 0 is a free one (default: %(default)s)")
+    parser.add_argument(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a further name by which clients may ask, such as photos.example.org; may be repeated; * is every name",
+    )
     for flag, kind, default, text in (
         ("--max-megabytes", float, usual.megabytes, "the size of an uploaded file"),
         ("--max-megapixels", float, usual.megapixels, "the size of a picture"),
