@@ -6,7 +6,7 @@ PLACE is a workdir, a safetensors or PyTorch file, its address, a folder of Hugg
 model's name (its published weights are downloaded). DIR gets `predictions.json`. A segmentor adds NAME.mask.png for each
 picture, whose indices are the classes, and NAME.overlay.png for people. A detector adds NAME.overlay.png with the objects whose
 score is above --score, one half by default; `predictions.json` has those below it, too. A model with clusters adds
-NAME.clusters.png: its answer, and the strongest clusters of each stage. Images in DIR that its `predictions.json` does not list
+NAME.clusters.png: its answer, and the sharpest clusters of each stage. Images in DIR that its `predictions.json` does not list
 are replaced only with --overwrite.
 """
 
