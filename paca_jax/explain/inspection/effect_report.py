@@ -23,6 +23,15 @@ WORDS: Mapping[str, tuple[str, str, str]] = {
 def effect_report(blocks: Mapping[str, BlockEffects], pictures: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:
     """Returns effects as values that JSON has.
 
+    The words are those of the kind of the model:
+
+    - of a classifier, the `name` and `probability` of the predicted class, and the `logits` that change most;
+    - of a segmentor, the `classes` with the `fraction` of the image that they cover, the `probability` of the predicted
+      classes, and the `classes` whose fractions change most;
+    - of a detector, the `objects` with `box` and `score`, the mean `score`, and the `objects` whose scores change most.
+
+    Drops are in nats, for a detector in scores; see `ClusterEffects`.
+
     Args:
         blocks: the effects by the block that computes the assignment.
         pictures: the names of the B pictures, all different.
@@ -33,14 +42,7 @@ def effect_report(blocks: Mapping[str, BlockEffects], pictures: Sequence[str], c
         random orders; the `drops` without one cluster, the `strongest` of each picture, the `strongest_elsewhere`, chosen by
         all other pictures (None for one picture), and a `random` one; and the `confidences` with all clusters and without any.
         Under "pictures", for each picture its answer, and by block its curves and its clusters, those with the largest drop
-        first. The words are those of the kind:
-
-        - of a classifier, the `name` and `probability` of the predicted class, and the `logits` that change most;
-        - of a segmentor, the `classes` with the `fraction` of the image that they cover, the `probability` of the predicted
-          classes, and the `classes` whose fractions change most;
-        - of a detector, the `objects` with `box` and `score`, the mean `score`, and the `objects` whose scores change most.
-
-        Drops are in nats, for a detector in scores; see `ClusterEffects`.
+        first.
 
     Raises:
         UserError: if there are no effects, or the names are not as many or not different.
