@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from paca_jax.explain.page.building import read_part
 from paca_jax.serve.answering import Answering
 from paca_jax.serve.limits import Limits
 
@@ -30,6 +31,7 @@ def index_page(answering: Answering, limits: Limits, routes: Sequence[str]) -> s
     """
     buttons = [f'<button formaction="{path[1:]}">{label}</button>' for path, label in _BUTTONS.items() if path in routes]
     return Template((Path(__file__).parent / "index.html").read_text(encoding="utf-8")).substitute(
+        style=read_part("common.css").rstrip(),
         name=html.escape(answering.name),
         sentence=_SENTENCES[answering.task],
         megabytes=f"{limits.megabytes:g}",

@@ -18,7 +18,7 @@ from paca_jax.explain.marking import Marked, class_color, mark
 from paca_jax.explain.segments import colored
 from paca_jax.models import Detector, PaCaViT, Segmentor
 
-_STRIDE = 4  # pixels per logit of a segmentor
+STRIDE = 4  # pixels per logit of a segmentor, and per patch of the first stage and of the head
 _BAR = (72, 84, 120)
 # The number of a classifier's classes in a sheet, and the smallest probability of those after the first.
 _PROBABLE, _LEAST_PROBABLE = 3, 0.01
@@ -91,7 +91,7 @@ def answer(model: AnyModel, found: Any, seen: Seen, class_names: Sequence[str], 
 
 def _segments(logits: Float[np.ndarray, "H W K"], seen: Seen, class_names: Sequence[str]) -> Answer:
     """Returns the classes by the part of the drawn picture that they cover."""
-    rows, columns = (-(-side // _STRIDE) for side in seen.size)
+    rows, columns = (-(-side // STRIDE) for side in seen.size)
     drawn = (seen.picture.height, seen.picture.width)
     labels = np.asarray(jnp.argmax(ops.resize_bilinear(jnp.asarray(logits[None, :rows, :columns]), drawn)[0], -1), np.uint8)
     fractions, colors = np.bincount(labels.ravel(), minlength=len(class_names)) / labels.size, palette(len(class_names))

@@ -8,13 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from paca_jax.errors import UserError, nearest
-from paca_jax.explain.cluster_sheets.answers import Seen
+from paca_jax.explain.cluster_sheets.answers import STRIDE, Seen
 from paca_jax.explain.cluster_sheets.layout import StageMaps
 from paca_jax.explain.heat import overlay_part
 from paca_jax.explain.selection import most_effective_clusters, strongest_clusters
 
 HEAD = "head"  # the assignment of a segmentor's PaCa head, one cluster per class
-STRIDE = 4  # of the first stage and of the head, in pixels
 # The mean weight of a cluster over the patches of a picture, relative to a uniform one: with less it gathers the padding.
 _LEAST_INSIDE = 0.5
 
@@ -57,7 +56,7 @@ def stage_maps(
         class_names: the names of the classes, which are the clusters of a head.
         values: what the clusters do for the answer, by which they are chosen; None to choose the most selective ones.
     """
-    part = (seen.size[0] / _stride(block), seen.size[1] / _stride(block))
+    part = (seen.size[0] / stride_of(block), seen.size[1] / stride_of(block))
     height, width = (math.ceil(side) for side in part)
     inside = assignment[:, :height, :width]
     weights = inside.sum((1, 2), keepdims=True)
@@ -81,5 +80,6 @@ def stage_maps(
     return StageMaps(f"{place}: {kind}, {height}x{width} patches", heat_maps)
 
 
-def _stride(block: str) -> int:
+def stride_of(block: str) -> int:
+    """Returns the side in pixels of the patches of a block."""
     return STRIDE if block == HEAD else STRIDE * 2 ** (int(block.partition("/")[0].removeprefix("stage")) - 1)

@@ -22,9 +22,9 @@ from paca_jax.explain.checks import (
     names_of_classes,
     rgb,
 )
-from paca_jax.explain.cluster_sheets.answers import Seen, answer, outputs
+from paca_jax.explain.cluster_sheets.answers import STRIDE, Seen, answer, outputs
 from paca_jax.explain.cluster_sheets.layout import Row, draw_sheet
-from paca_jax.explain.cluster_sheets.maps import HEAD, STRIDE, drawn_blocks, stage_maps
+from paca_jax.explain.cluster_sheets.maps import HEAD, drawn_blocks, stage_maps
 from paca_jax.explain.inspection.cluster_effects import cluster_effects
 from paca_jax.fields import OneOf, Range, check_value
 from paca_jax.models import Detector, PaCaViT, Segmentor

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from paca_jax.errors import UserError
 from paca_jax.explain.checks import AnyModel
-from paca_jax.explain.inspection.rows import ROWS, first_answer, later_answer
+from paca_jax.explain.inspection.rows import ROWS, first_answer, later_answer, objects
 from paca_jax.models import Detector, PaCaViT, Removal, Segmentor
 
 Kind = Literal["classifier", "segmentor", "detector"]
@@ -142,11 +142,8 @@ def _areas(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _objects(model: AnyModel, variables: dict[str, PyTree], images: Array, removals: Mapping[str, Removal]) -> dict[str, Array]:
-    """Returns what a detector finds, with edges as fractions of the image, and score 0 where it found nothing."""
     found: Any = model.apply(variables, images, removals=removals)
-    height, width = images.shape[1:3]
-    boxes = found["boxes"] / jnp.array([width, height, width, height])
-    return {"boxes": boxes, "scores": jnp.where(found["valid"], found["scores"], 0), "labels": found["labels"]}
+    return objects(found, images)
 
 
 def _of_objects(found: dict[str, np.ndarray]) -> Answers:

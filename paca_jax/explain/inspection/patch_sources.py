@@ -104,7 +104,7 @@ def patch_sources(
     check(not (rollout and block == "head"), "Expected a block of a stage to roll out, got 'head'. Set rollout=False.")
     stage, _, index = block.partition("/block")
     blocks = tuple(f"{stage}/block{number}" for number in range(int(index) + 1)) if rollout else (block,)
-    weights, clusters = _look(model, variables, images, blocks)
+    weights, clusters = weights_and_clusters(model, variables, images, blocks)
     assignments = [clusters[by_assignment[name]] for name in blocks]
     if rollout:
         return roll_out_maps([weights[name] for name in blocks], assignments, patches)
@@ -131,9 +131,13 @@ def assignments_of_blocks(model: Any) -> dict[str, str]:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _look(
-    model: PaCaViT | Segmentor | Detector, variables: dict[str, PyTree], images: Array, blocks: tuple[str, ...]
+def weights_and_clusters(
+    model: PaCaViT | Segmentor | Detector,
+    variables: dict[str, PyTree],
+    images: Float[Array, "B H W C"],
+    blocks: tuple[str, ...] | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Returns the attention weights of blocks, by default of all with clusters, and all assignments."""
     weights: Any = model.apply(variables, images, blocks, method="attention")
     return weights, model.apply(variables, images, method="clusters")
 

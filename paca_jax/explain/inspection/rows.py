@@ -53,16 +53,21 @@ def outputs(
         removals: clusters to answer without, as in a call of the model.
     """
     found: Any = model.apply(variables, images, removals=removals)
-    height, width = images.shape[1:3]
     if isinstance(model, Detector):
-        boxes = found["boxes"][0] / jnp.array([width, height, width, height])
-        return {"boxes": boxes, "scores": jnp.where(found["valid"], found["scores"], 0)[0], "labels": found["labels"][0]}
+        return {name: array[0] for name, array in objects(found, images).items()}
     if isinstance(model, Segmentor):
-        logits = ops.resize_bilinear(found, (height, width))
+        logits = ops.resize_bilinear(found, (images.shape[1], images.shape[2]))
         classes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
         # A logit that is not finite would be hidden by the largest one.
         return {"values": jnp.where(jnp.isfinite(found).all(), classes.mean((0, 1, 2)), jnp.nan)}
     return {"values": jax.nn.softmax(found)[0]}
+
+
+def objects(found: Mapping[str, Array], images: Float[Array, "B H W C"]) -> dict[str, Array]:
+    """Returns what a detector finds, with edges as fractions of the image, and score 0 where it found nothing."""
+    height, width = images.shape[1:3]
+    boxes = found["boxes"] / jnp.array([width, height, width, height])
+    return {"boxes": boxes, "scores": jnp.where(found["valid"], found["scores"], 0), "labels": found["labels"]}
 
 
 def first_answer(found: dict[str, Array]) -> Answer:

@@ -17,7 +17,9 @@ from PIL import Image
 
 from paca_jax import data
 from paca_jax.errors import UserError, check
-from paca_jax.explain.checks import AnyModel, check_variables, checked_items, checked_names
+from paca_jax.explain.checks import AnyModel, check_variables, checked_items, names_of_classes
+from paca_jax.explain.cluster_sheets.maps import stride_of
+from paca_jax.explain.inspection.answering import kind_of
 from paca_jax.explain.inspection.patch_sources import assignments_of_blocks
 from paca_jax.explain.inspection.rows import Answer
 from paca_jax.explain.page.looking import Seen, look
@@ -25,15 +27,14 @@ from paca_jax.explain.page.packing import cell_side, pool_assignment, pool_atten
 from paca_jax.explain.page.removal import answers_without_each
 from paca_jax.fields import check_value
 from paca_jax.files import write_file
-from paca_jax.models import Detector, Segmentor
 from paca_jax.paths import user_path
 
+_STYLES = ("common.css", "style.css")
 _SCRIPTS = ("maps.js", "choosing.js", "showing.js", "page.js")
 _LONGEST_SIDE = 640  # of a picture in the page, in pixels
 _SMALL = 128  # a picture up to this size is stored exactly
-# What the values of answers are, and the data set whose classes a model may have, by the kind of the model.
+# What the values of answers are, by the kind of the model.
 _MEASURES = {"classifier": "Probability", "segmentor": "Area", "detector": "Score"}
-_DATA_SETS = {"classifier": "ImageNet-1k", "segmentor": "ADE20K", "detector": "COCO"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,15 +91,13 @@ def explorer(
     owners = assignments_of_blocks(model)
     check_value("effects", effects, bool)
     check(bool(owners), "Expected a model with clusters, got one that attends to patches in every stage. Choose another.")
-    kind = "detector" if isinstance(model, Detector) else "segmentor" if isinstance(model, Segmentor) else "classifier"
-    classes = model.config.num_classes
-    check(classes > 0, "Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.")
+    kind = kind_of(model)
+    check(
+        model.config.num_classes > 0,
+        "Expected a model with a classifier, got one without (num_classes=0). Choose one with classes.",
+    )
     check_variables(model, variables)
-    if class_names is None:
-        names: Sequence[str] = data.assumed_names(classes, _DATA_SETS[kind])
-    else:
-        names = checked_names(class_names)
-    check(len(names) == classes, f"Expected the names of the model's {classes} classes, got {len(names)}. Pass one for each.")
+    names = names_of_classes(model, class_names)
     single = isinstance(images, str | bytes | os.PathLike | Image.Image | np.ndarray)
     listed: Sequence[Any] = [images] if single else checked_items("images", images)
     check(bool(listed), "Expected at least one picture to explore, got none. Pass one.")
@@ -107,7 +106,7 @@ def explorer(
         "model": kind,
         "measure": _MEASURES[kind],
         "classNames": list(names),
-        "blocks": [{"name": name, "owner": owner, "stride": _stride(name)} for name, owner in owners.items()],
+        "blocks": [{"name": name, "owner": owner, "stride": stride_of(name)} for name, owner in owners.items()],
         "pictures": [
             _picture(_name(each, number), model, dict(variables), picture, owners, names, effects)
             for number, (each, picture) in enumerate(zip(listed, pictures, strict=True), 1)
@@ -183,11 +182,6 @@ def _changed(answer: Answer) -> dict[str, Any]:
     return {"values": values, "other": answer.other, "otherValue": round(answer.other_value, 5)}
 
 
-def _stride(block: str) -> int:
-    """Returns the side in pixels of the patches of a block."""
-    return 4 if block == "head" else 2 << int(block.partition("/")[0].removeprefix("stage"))
-
-
 def _name(image: data.Picture, number: int) -> str:
     return os.path.basename(os.fspath(image)) if isinstance(image, str | os.PathLike) else f"picture {number}"
 
@@ -205,12 +199,13 @@ def _page(content: Mapping[str, Any]) -> str:
     """Returns the template with its style, scripts and data filled in."""
     # No text of the data may end the element that holds it.
     text = json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {"style": _read("style.css"), "data": text, "script": "\n".join(map(_read, _SCRIPTS))}
-    page = _read("template.html")
+    parts = {"style": "".join(map(read_part, _STYLES)), "data": text, "script": "\n".join(map(read_part, _SCRIPTS))}
+    page = read_part("template.html")
     for name, part in parts.items():
         page = page.replace(f"<!-- {name} -->", part, 1)
     return page
 
 
-def _read(name: str) -> str:
+def read_part(name: str) -> str:
+    """Returns a file that the page is made of."""
     return (Path(__file__).parent / name).read_text(encoding="utf-8")

@@ -1,10 +1,8 @@
 """What a page shows of one picture: the part that the model sees, attention weights, assignments, and the model's answer."""
 
-import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
@@ -13,6 +11,7 @@ from PIL import Image
 from paca_jax import data
 from paca_jax.explain.checks import AnyModel
 from paca_jax.explain.cluster_sheets.sheets import seen_by_model
+from paca_jax.explain.inspection.patch_sources import weights_and_clusters
 from paca_jax.explain.inspection.rows import Answer, first_answer, outputs
 
 
@@ -43,17 +42,9 @@ def look(model: AnyModel, variables: Mapping[str, PyTree], picture: Image.Image)
     image = data.preprocess(picture, model)
     size = (image.shape[0], image.shape[1])
     batch = jnp.asarray(image)[None]
-    attention, clusters = _maps(model, dict(variables), batch)
+    attention, clusters = weights_and_clusters(model, dict(variables), batch)
     answer = first_answer(outputs(model, dict(variables), batch))
     return Seen(seen_by_model(picture, model, size), image, _first(attention), _first(clusters), answer)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _maps(
-    model: AnyModel, variables: dict[str, PyTree], images: Float[Array, "1 H W C"]
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    attention: Any = model.apply(variables, images, method="attention")
-    return attention, model.apply(variables, images, method="clusters")
 
 
 def _first(arrays: dict[str, Array]) -> dict[str, np.ndarray]:
