@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from paca_jax import ops
-from paca_jax.errors import UserError, nearest
+from paca_jax.errors import UserError, check, nearest
 
 # Images as users give them: JAX arrays, or NumPy arrays as `preprocess` returns them.
 Images = Float[Array | np.ndarray, "B H W C"]
@@ -43,6 +43,11 @@ def check_images(images: object, channels: int) -> None:
             f"Expected normalized images of a floating-point type, got {images.dtype}. Pass paca_jax.preprocess(picture, "
             "model)[None], or paca_jax.ops.normalize(images) for uint8 images of the right size."
         )
+
+
+def check_finite(finite: bool | np.bool) -> None:
+    """Raises a `UserError` unless the outputs of a model are finite; an answer made of others would look like any other."""
+    check(bool(finite), "Expected finite outputs of the model, got NaN or infinity. Take other weights.")
 
 
 class Model(nn.Module, kw_only=True):

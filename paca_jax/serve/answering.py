@@ -74,6 +74,9 @@ class Answering:
         """Returns the output for each of several views of one group.
 
         The batch is padded to a power of two, so that few programs are compiled.
+
+        Raises:
+            UserError: if one of them is not finite.
         """
         rows = min(1 << (len(views) - 1).bit_length(), views[0].most)
         padded = [*views, *[views[-1]] * (rows - len(views))]
@@ -81,11 +84,7 @@ class Answering:
         return self._compute({name: np.stack([view.arrays[name] for view in padded]) for name in views[0].arrays})[: len(views)]
 
     def entries(self, output: Any) -> list[dict[str, Any]]:
-        """Returns the entries of an output, as `paca predict` writes them.
-
-        Raises:
-            UserError: if it is not finite.
-        """
+        """Returns the entries of an output, as `paca predict` writes them."""
         return class_entries(output, self.classes)
 
     def explore(self, contents: list[bytes]) -> list[str]:

@@ -16,6 +16,7 @@ from paca_jax import data, explain
 from paca_jax.errors import UserError
 from paca_jax.files import write_file
 from paca_jax.models import create_model, model_config
+from paca_jax.models.model import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +186,17 @@ class Task(abc.ABC):
     def _eval_groups(self) -> Sequence[Hashable] | None:
         """The group of each evaluation example, as `data.eval_batches` takes it; None if all examples share one shape."""
         return None
+
+    def _check_finite(self, finite: bool) -> None:
+        """Checks that the outputs for the evaluation set are finite; a run that skips such steps goes on with a warning.
+
+        Raises:
+            UserError: if they are not.
+        """
+        if not finite and self._config.on_nonfinite == "skip":
+            self._log_once("Outputs of the model for the evaluation set are NaN or infinite. Its numbers mean nothing.")
+        else:
+            check_finite(finite)
 
     def _log_once(self, message: str) -> None:
         """Logs a warning about the data, the first time that it comes up."""

@@ -42,7 +42,7 @@ class Predictor(NamedTuple):
 
     Attributes:
         kinds: the kinds of images that each prediction has: "mask", "overlay", "clusters".
-        predict: returns the prediction for a picture.
+        predict: returns the prediction for a picture; raises a `UserError` if the model's output for it is not finite.
     """
 
     kinds: tuple[str, ...]
@@ -123,13 +123,7 @@ def _detection(loaded: Loaded, score: float) -> Predictor:
 
 
 def class_entries(probabilities: Float[np.ndarray, "K"], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the entries of the most likely classes.
-
-    Raises:
-        UserError: if a probability is not finite.
-    """
-    if not np.isfinite(probabilities).all():
-        raise UserError("Expected finite outputs of the model, got NaN or infinity. Take other weights.")
+    """Returns the entries of the most likely classes."""
     return _entries(probabilities, classes, TOP)
 
 

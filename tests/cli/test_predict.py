@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -124,6 +125,19 @@ def test_a_segmentor_without_clusters_has_no_picture_of_them(places, tmp_path):
     write_state_dict(tmp_path / "w.safetensors", to_torch(golden.random_variables(model), model), recipe)
     _predict(tmp_path / "w.safetensors", places[1][:1], tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"photo.mask.png", "photo.overlay.png"}
+
+
+@pytest.mark.parametrize("recipe", [CLASSIFIER, SEGMENTOR, DETECTOR], ids=lambda recipe: recipe["name"])
+def test_weights_that_give_no_numbers_give_no_pictures(places, tmp_path, capsys, recipe):
+    model = create_model(**recipe)
+    variables = golden.random_variables(model)
+    broken = variables | {"params": jax.tree.map(lambda leaf: leaf * np.nan, variables["params"])}
+    write_state_dict(tmp_path / "w.safetensors", to_torch(broken, model), recipe)
+    with pytest.raises(SystemExit) as ended:
+        _predict(tmp_path / "w.safetensors", places[1][:1], tmp_path / "out", "--allow-nonfinite")
+    assert ended.value.code == 2
+    assert "Expected finite outputs of the model, got NaN or infinity. Take other weights." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_score_of_shown_objects(places, tmp_path, capsys):

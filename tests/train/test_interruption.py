@@ -98,6 +98,7 @@ def test_steps_that_are_not_finite_can_be_skipped_and_are_counted(tmp_path, capl
     assert [line["train/nonfinite"] for line in lines] == [0, 2, 4, 6, 8, 10]
     assert lines[-1]["train/grad_norm"] is None
     assert "Step 12 changed nothing: its loss, gradient or update is not finite (10 such steps so far)" in caplog.text
+    assert "Outputs of the model for the evaluation set are NaN or infinite." in caplog.text
     _, variables = paca_jax.load(tmp_path)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from paca_jax.errors import UserError
 from paca_jax.explain.checks import AnyModel
 from paca_jax.explain.inspection.rows import ROWS, first_answer, later_answer, objects
 from paca_jax.models import Detector, PaCaViT, Removal, Segmentor
+from paca_jax.models.model import check_finite
 
 Kind = Literal["classifier", "segmentor", "detector"]
 # The pixels of the images that are computed at once by default, at most so many images.
@@ -105,8 +105,7 @@ def answers_without(
         values = run(_logits, kept)
         predicted = values[:, 0].argmax(-1)[:, None, None]
         support = np.take_along_axis(np.asarray(jax.nn.log_softmax(values)), predicted, axis=-1)[..., 0]
-    if not (np.isfinite(values).all() and np.isfinite(support).all()):
-        raise UserError("Expected finite outputs of the model, got NaN or infinity. Take other weights.")
+    check_finite(np.isfinite(values).all() and np.isfinite(support).all())
     labels = np.broadcast_to(np.arange(values.shape[-1]), values[:, 0].shape)
     return Answers(kind_of(model), labels, values, None, support)
 

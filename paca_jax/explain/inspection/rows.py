@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from paca_jax import ops
-from paca_jax.errors import UserError
 from paca_jax.explain.checks import AnyModel
 from paca_jax.models import Detector, Removal, Segmentor
+from paca_jax.models.model import check_finite
 
 # The number of classes or objects with a row of their own.
 ROWS = 6
@@ -120,6 +120,5 @@ def _class_answer(values: Float[np.ndarray, "K"], labels: Int[np.ndarray, "R"]) 
 
 def _checked(found: dict[str, Array]) -> dict[str, np.ndarray]:
     arrays = {name: np.asarray(array) for name, array in found.items()}
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UserError("Expected finite outputs of the model, got NaN or infinity. Take other weights.")
+    check_finite(all(np.isfinite(array).all() for array in arrays.values()))
     return arrays

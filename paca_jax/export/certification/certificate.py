@@ -18,6 +18,7 @@ from paca_jax.export.certification import isolated
 from paca_jax.export.certification.comparison import Outputs, Rounding, largest_differences, rounding
 from paca_jax.export.certification.pictures import PICTURES, Inputs, example_inputs
 from paca_jax.export.program import Program, call_model
+from paca_jax.models.model import check_finite
 from paca_jax.version import __version__
 
 # Of each output, as a part of its largest value if that is above one.
@@ -75,7 +76,7 @@ def certify(program: Program, file: Path, model: object, variables: PyTree) -> C
         variables: its variables, before the program rounded any.
 
     Raises:
-        UserError: if the two differ by more than the tolerance.
+        UserError: if the outputs of the model are not finite, or the two differ by more than the tolerance.
     """
     calls = example_inputs(program)
     packages, found = _run_isolated(file, calls)
@@ -83,6 +84,7 @@ def certify(program: Program, file: Path, model: object, variables: PyTree) -> C
     # Implementations differ in the last bits, of which a 16-bit type has few, and which decide what boxes of a detector remain.
     compared = model if wide and program.canvas is None else program.model
     expected = _run_model(compared, program.weights, calls)
+    check_finite(all(np.isfinite(array).all() for outputs in expected for array in outputs.values()))
     differences = largest_differences(expected, found)
     tolerance = _TOLERANCE if wide else _TOLERANCE_16_BIT
     off = {name: difference for name, difference in differences.items() if not difference <= tolerance}

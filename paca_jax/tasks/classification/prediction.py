@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from paca_jax.models import PaCaViT
+from paca_jax.models.model import check_finite
 
 
 @functools.partial(jax.jit, static_argnames="model")
@@ -24,8 +25,13 @@ def classify_images(
         model: the classifier.
         variables: the model's variables.
         images: normalized, as `paca_jax.preprocess` returns them.
+
+    Raises:
+        UserError: if a probability is not finite.
     """
-    return np.asarray(jax.nn.softmax(_logits(model, variables, jnp.asarray(images))))
+    probabilities = np.asarray(jax.nn.softmax(_logits(model, variables, jnp.asarray(images))))
+    check_finite(np.isfinite(probabilities).all())
+    return probabilities
 
 
 def classify_image(model: PaCaViT, variables: dict[str, PyTree], image: Float[np.ndarray, "H W C"]) -> Float[np.ndarray, "K"]:

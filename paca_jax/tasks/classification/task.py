@@ -1,5 +1,6 @@
 """Image classification."""
 
+import math
 from typing import Any
 
 import jax
@@ -104,7 +105,9 @@ class Classification(Task):
                 f"Accuracy is over the images of {count - len(absent)} of {count} classes. The evaluation set has none of "
                 f"{data.counted_names(absent, count)}."
             )
-        return super().summarize(total)
+        found = super().summarize(total)
+        self._check_finite(math.isfinite(found["loss"]))
+        return found
 
     def _draw_report(self, variables: dict[str, PyTree]) -> Image.Image:
         """Returns a sheet of evaluation images, the classes that the model predicts, and its strongest clusters."""

@@ -48,21 +48,29 @@ class Detections(NamedTuple):
 
 
 class Collected(dict[int, Detections]):
-    """The detections of pictures by their index in the data set."""
+    """The detections of pictures by their index in the data set.
+
+    Attributes:
+        finite: whether the outputs of the model are, for all pictures.
+    """
+
+    finite: bool = True
 
     def to_bytes(self) -> bytes:
         """Returns all detections as JSON, to send to other processes."""
         content = {}
         for index, (boxes, scores, labels, masks) in self.items():
             content[index] = [np.asarray(part).tolist() for part in (boxes, scores, labels)] + [list(masks)]
-        return json.dumps(content).encode()
+        return json.dumps([self.finite, content]).encode()
 
     @classmethod
     def merged(cls, parts: Iterable[bytes]) -> "Collected":
         """Merges the detections of several processes; if two have the same picture, the first one wins."""
         merged = cls()
         for part in parts:
-            for index, (boxes, scores, labels, masks) in json.loads(part).items():
+            finite, content = json.loads(part)
+            merged.finite &= finite
+            for index, (boxes, scores, labels, masks) in content.items():
                 found = Detections(np.array(boxes).reshape(-1, 4), np.array(scores), np.array(labels, np.int64), masks)
                 merged.setdefault(int(index), found)
         return merged

@@ -1,5 +1,6 @@
 """From pictures to the objects in them, and to the drawings of these."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from paca_jax.data.sources.objects import Segments
 from paca_jax.data.transforms.object_masks import bitmap
 from paca_jax.data.transforms.placement import Placement
 from paca_jax.models import Detector
+from paca_jax.models.model import check_finite
 from paca_jax.tasks.detection.masks import paste_mask
 from paca_jax.tasks.detection.metrics import Detections
 
@@ -39,11 +41,13 @@ def detect(
         original_sizes: the height and width of each original picture.
 
     Returns:
-        The outputs of the model, and `size` (B, 2), the original sizes.
+        The outputs of the model; `finite` (B,), whether they are; and `size` (B, 2), the original sizes.
     """
     found: Any = model.apply(variables, ops.normalize_inside(images, sizes), sizes)
     scale = original_sizes / jnp.maximum(sizes, 1)
-    return found | {"boxes": found["boxes"] * scale[:, None, jnp.array([1, 0, 1, 0])], "size": original_sizes}
+    each = [jnp.isfinite(found[name].reshape(len(images), -1)).all(1) for name in ("boxes", "scores", "masks")]
+    boxes = found["boxes"] * scale[:, None, jnp.array([1, 0, 1, 0])]
+    return found | {"boxes": boxes, "finite": functools.reduce(jnp.logical_and, each), "size": original_sizes}
 
 
 _jitted = jax.jit(detect, static_argnames="model")
@@ -56,9 +60,13 @@ def detect_in_views(model: Detector, variables: dict[str, PyTree], views: dict[s
         model: the detector.
         variables: the model's variables.
         views: the views of the pictures by the evaluation transform, all of one shape, stacked.
+
+    Raises:
+        UserError: if an output is not finite.
     """
     found = _jitted(model, variables, views["image"], views["size"], views["original_size"])
     rows = {name: np.asarray(array) for name, array in found.items()}
+    check_finite(rows["finite"].all())
     return [{name: array[row] for name, array in rows.items()} for row in range(len(views["image"]))]
 
 

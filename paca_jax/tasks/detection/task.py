@@ -106,11 +106,14 @@ class Detection(Task):
         for row, index in enumerate(local["index"].tolist()):
             if index >= 0:
                 total[index] = to_detections({name: array[row] for name, array in local.items()})
+                total.finite &= bool(local["finite"][row])
         return total
 
     def summarize(self, total: Collected) -> dict[str, float]:
         """Returns COCO's numbers over the pictures of all processes, and how many classes box AP is over."""
-        numbers = evaluate(self._eval_set, Collected.merged(gather_bytes(total.to_bytes())))
+        merged = Collected.merged(gather_bytes(total.to_bytes()))
+        self._check_finite(merged.finite)
+        numbers = evaluate(self._eval_set, merged)
         absent, count = self._absent_classes, len(self.class_names)
         for kind, names in absent.items():
             if names:

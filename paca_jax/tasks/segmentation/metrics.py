@@ -115,10 +115,14 @@ class IgnoredFraction(metrics.Metric):
 
 @flax.struct.dataclass
 class SegmentationMetrics(metrics.Collection):
-    """Mean intersection over union, mean accuracy over the classes, accuracy over all pixels, and what these leave out."""
+    """Mean intersection over union, mean accuracy over the classes, accuracy over all pixels, and what these leave out.
+
+    They leave out the pixels without a class, and the pictures for which the output of the model is not finite.
+    """
 
     miou: MeanIoU
     mean_accuracy: MeanAccuracy
     accuracy: PixelAccuracy
     classes_counted: ClassesCounted
     ignored_fraction: IgnoredFraction
+    nonfinite_fraction: metrics.Average.from_output("nonfinite")  # type: ignore[valid-type]

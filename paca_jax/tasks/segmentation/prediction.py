@@ -8,6 +8,7 @@ from PIL import Image
 
 from paca_jax import data, ops
 from paca_jax.models import Segmentor
+from paca_jax.models.model import check_finite
 from paca_jax.tasks.segmentation.views import Viewing, predict_labels
 
 
@@ -19,7 +20,7 @@ def segment(
     canvas: tuple[int, int],
     viewing: Viewing,
 ) -> Int[Array, "B H W"]:
-    """Returns the class of every pixel of a batch of pictures, at their original sizes (traced under jit).
+    """Returns the class of every pixel of a batch of pictures at their original sizes (traced under jit); see `predict_labels`.
 
     Args:
         model: the segmentor.
@@ -59,11 +60,15 @@ def segment_views(
         original_sizes: the height and width of each original picture, all of one `transform.group`.
         transform: the evaluation transform.
         viewing: flipping and windows.
+
+    Raises:
+        UserError: if a logit is not finite.
     """
     sizes = [(height, width) for height, width in original_sizes.tolist()]
     canvas = transform.label_shape(transform.group(sizes[0]))
-    found = _jitted(model, variables, views, original_sizes, canvas=canvas, viewing=viewing)
-    return [labels[:height, :width] for labels, (height, width) in zip(np.asarray(found), sizes, strict=True)]
+    found = np.asarray(_jitted(model, variables, views, original_sizes, canvas=canvas, viewing=viewing))
+    check_finite((found != data.IGNORED).all())
+    return [labels[:height, :width] for labels, (height, width) in zip(found, sizes, strict=True)]
 
 
 def segment_picture(

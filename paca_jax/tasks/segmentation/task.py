@@ -106,14 +106,18 @@ class Segmentation(Task):
         label, sizes = batch["label"], batch["label_size"]
         found = segment(self.model, variables, batch, sizes, (label.shape[1], label.shape[2]), self._viewing)
         valid = batch["valid"] > 0
-        counted = (label != data.IGNORED) & valid[:, None, None]
+        nonfinite = found[:, 0, 0] == data.IGNORED
+        counted = (label != data.IGNORED) & (valid & ~nonfinite)[:, None, None]
         confusion = confusion_matrix(label, found, counted, len(self.class_names))
         ignored = jnp.sum(jnp.where(valid, sizes[:, 0] * sizes[:, 1], 0)) - jnp.sum(counted)
-        return SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=ignored)
+        return SegmentationMetrics.single_from_model_output(
+            confusion=confusion, ignored=ignored, nonfinite=nonfinite, mask=batch["valid"]
+        )
 
     def summarize(self, total: SegmentationMetrics) -> dict[str, float]:
         """Returns the metrics over the evaluation set, and logs which classes they leave out."""
         found, names = super().summarize(total), self.class_names
+        self._check_finite(found.pop("nonfinite_fraction") == 0)
         count = len(names)
         _, true, _ = total.miou.parts()
         absent = [name for name, pixels in zip(names, true, strict=True) if pixels == 0]

@@ -6,6 +6,7 @@ side in a mosaic, and the matrices move each to its place and average them where
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from paca_jax import ops
+from paca_jax.data import IGNORED
 from paca_jax.errors import check
 from paca_jax.fields import check_types
 
@@ -71,7 +73,8 @@ def predict_labels(
 ) -> Int[Array, "B H W"]:
     """Returns the likeliest class of every pixel of the original pictures (uint8), meaningless beyond their sizes.
 
-    A single view takes the largest logit; several views average their probabilities.
+    A single view takes the largest logit; several views average their probabilities. If a logit of a picture is not finite,
+    its pixels are `data.IGNORED`, which is no class.
 
     Args:
         logits: the model, from normalized images to logits at stride 4.
@@ -88,7 +91,8 @@ def predict_labels(
             mirrored = _view(logits, _mirror(image, size[:, 1]), size, original_sizes, canvas, viewing)
             columns = jax.vmap(_reverse_rows)(mirrored.columns, original_sizes[:, 1])
             views.append(mirrored._replace(columns=columns))
-    return jax.vmap(_likeliest)(views)
+    finite = functools.reduce(jnp.logical_and, [jnp.isfinite(view.logits).all((1, 2, 3)) for view in views])
+    return jnp.where(finite[:, None, None], jax.vmap(_likeliest)(views), jnp.uint8(IGNORED))
 
 
 def _view(

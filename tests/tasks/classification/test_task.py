@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from configs.photos import get_config
+from paca_jax.errors import UserError
 from paca_jax.tasks.classification.metrics import EvalMetrics
 from paca_jax.train.run import prepare
 from tests.data.tiny import encode
@@ -28,3 +29,6 @@ def test_classes_without_an_evaluation_image_are_named_once(tmp_path, caplog, do
     for _ in range(2):
         assert task.summarize(total) == {"loss": 1, "accuracy": 0.5}
     assert [record.getMessage() for record in caplog.records] == told
+    broken = EvalMetrics.single_from_model_output(loss=np.array([1, np.nan]), correct=np.zeros(2), mask=np.ones(2))
+    with pytest.raises(UserError, match="Expected finite outputs of the model, got NaN"):
+        task.summarize(broken)

@@ -228,6 +228,19 @@ def test_a_segmentor_cannot_detect(folder):
         prepare(config_of(folder, model__name="upernet_nano"), devices=ONE)
 
 
+def test_weights_that_give_no_numbers_are_told(run, variables):
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, variables)
+    with pytest.raises(UserError, match="Expected finite outputs of the model, got NaN"):
+        evaluate(run, broken)
+
+
+def test_an_output_of_another_process_that_is_no_number_is_told():
+    there = Collected()
+    there.finite = False
+    assert not Collected.merged([Collected().to_bytes(), there.to_bytes()]).finite
+    assert Collected.merged([Collected().to_bytes()] * 2).finite
+
+
 def test_perfect_answers_are_worth_one(folder, run):
     dataset = data.open_dataset("coco", "validation", str(folder), ("image", "objects"))
     collected = Collected()

@@ -39,7 +39,13 @@ def plain_count(labels, predictions):
         "accuracy": np.mean(labels == predictions),
         "classes_counted": len(ious),
         "ignored_fraction": ignored,
+        "nonfinite_fraction": 0,
     }
+
+
+def made(confusion, ignored):
+    """Returns the metrics of pictures for which the output of the model is finite."""
+    return SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=ignored, nonfinite=np.zeros(1))
 
 
 def test_batches_over_eight_devices_with_an_uneven_last_one():
@@ -51,7 +57,7 @@ def test_batches_over_eight_devices_with_an_uneven_last_one():
     def metrics_of(labels, predictions, mask):
         valid = (mask > 0)[:, None, None]
         confusion = confusion_matrix(labels, predictions, (labels != 255) & valid, CLASSES)
-        return SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=jnp.sum((labels == 255) & valid))
+        return made(confusion, jnp.sum((labels == 255) & valid))
 
     total = None
     for start in range(0, 21, 8):
@@ -69,13 +75,13 @@ def test_one_batch_needs_no_merging():
     confusion = confusion_matrix(labels, predictions, labels != 255, CLASSES)
     assert confusion.sum() == (labels != 255).sum()
     ignored = jnp.sum(labels == 255)
-    found = SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=ignored).compute()
+    found = made(confusion, ignored).compute()
     assert found == pytest.approx(plain_count(labels, predictions))
 
 
 def test_counts_beyond_32_bits():
     confusion = np.array([[2**30 - 1, 0], [1, 2**30 - 2]], np.int32)
-    part = SegmentationMetrics.single_from_model_output(confusion=confusion, ignored=np.int32(2**31 - 1))
+    part = made(confusion, np.int32(2**31 - 1))
     total = part.merge(part).merge(part)
     assert total.miou.confusion.sum() == 3 * (2**31 - 2)
     assert total.compute()["ignored_fraction"] == pytest.approx(0.5)
@@ -83,7 +89,7 @@ def test_counts_beyond_32_bits():
 
 
 def test_without_a_labeled_pixel_nothing_is_defined():
-    none = SegmentationMetrics.single_from_model_output(confusion=np.zeros((3, 3), np.int32), ignored=np.int32(6))
+    none = made(np.zeros((3, 3), np.int32), np.int32(6))
     found = none.compute()
-    assert (found.pop("classes_counted"), found.pop("ignored_fraction")) == (0, 1)
+    assert [found.pop(name) for name in ("classes_counted", "ignored_fraction", "nonfinite_fraction")] == [0, 1, 0]
     assert all(np.isnan(value) for value in found.values())

@@ -167,11 +167,20 @@ def test_evaluation_over_eight_devices_is_a_plain_count_over_pictures(folder):
 def test_classes_that_no_evaluation_mask_shows_are_named_once(folder, prepare_once, caplog, bars, ignored, told):
     task = prepare_once(config_of(folder), ONE).task
     task._logged.clear()  # the task is that of other tests, too
-    counts = SegmentationMetrics.single_from_model_output(confusion=np.diag([5, 4, bars]), ignored=np.int64(ignored))
+    counts = SegmentationMetrics.single_from_model_output(
+        confusion=np.diag([5, 4, bars]), ignored=np.int64(ignored), nonfinite=np.zeros(1)
+    )
     for _ in range(2):
         assert task.summarize(counts)["classes_counted"] == (3 if bars else 2)
     assert len(caplog.records) == (told is not None)
     assert told is None or re.search(told, caplog.text)
+
+
+def test_weights_that_give_no_numbers_are_told(folder, prepare_once):
+    run = prepare_once(config_of(folder), ONE)
+    broken = jax.tree.map(lambda leaf: leaf * np.nan, golden.random_variables(run.task.model))
+    with pytest.raises(UserError, match="Expected finite outputs of the model, got NaN"):
+        evaluate(run, broken)
 
 
 def test_one_class_alone_is_refused(folder, tmp_path):

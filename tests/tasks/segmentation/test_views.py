@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from paca_jax import ops
+from paca_jax.data import IGNORED
 from paca_jax.errors import UserError
 from paca_jax.tasks.segmentation.views import Viewing, predict_labels
 
@@ -106,6 +107,24 @@ def test_probabilities_of_several_scales_are_averaged():
 def test_windows_without_size_or_with_gaps_are_refused(values, told):
     with pytest.raises(UserError, match=told):
         Viewing(**values)
+
+
+@pytest.mark.parametrize("viewing", [Viewing(), Viewing(flip=True, window=16, window_stride=12)], ids=["whole", "windows"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_without_numbers_has_no_class_and_spoils_no_other(viewing, value):
+    images = padded(pictures([(24, 28), (32, 32)]), (32, 32))
+    sizes = np.array([[24, 28], [32, 32]], np.int32)
+    usual = np.asarray(predict_labels(logits, [images], [sizes], sizes, (32, 32), viewing))
+
+    def broken(batch):
+        found = logits(batch)
+        where = jnp.zeros(found.shape, bool).at[0, 0, 0, 1].set(True)
+        return jnp.where(where, value, found)
+
+    found = np.asarray(predict_labels(broken, [images], [sizes], sizes, (32, 32), viewing))
+    assert usual.max() < CLASSES
+    assert (found[0] == IGNORED).all()
+    np.testing.assert_array_equal(found[1], usual[1])
 
 
 @pytest.mark.parametrize(("window", "shape"), [(32, (48, 64)), (64, (32, 32))])
