@@ -2,13 +2,15 @@
 
 import argparse
 import datetime
+import fcntl
 import json
 import os
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,16 +47,34 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int, warm_up:
     """Returns the durations of each call in seconds, one per round, after rounds of warm-up.
 
     A round runs each call once, so that other load on the machine affects them equally. A call must return only when its work
-    is done.
+    is done. The first round, in which programs may still compile, runs beside other benchmarks; the others are `alone`.
     """
     durations: dict[str, list[float]] = {name: [] for name in calls}
-    for index in range(warm_up + rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if index >= warm_up:
-                durations[name].append(time.perf_counter() - start)
+    with ExitStack() as waiting:
+        for index in range(warm_up + rounds):
+            if index == min(1, warm_up):
+                waiting.enter_context(alone())
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                if index >= warm_up:
+                    durations[name].append(time.perf_counter() - start)
     return durations
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Waits until no other benchmark measures, if the environment variable BENCHMARKS_LOCK names a file that they share.
+
+    So benchmarks can compile side by side, but run one after another.
+    """
+    path = os.environ.get("BENCHMARKS_LOCK")
+    if path is None:
+        yield
+        return
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def device_memory(name: str) -> int:

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import re
 
@@ -12,6 +13,24 @@ def test_calls_take_turns_and_warm_up_does_not_count():
     assert made == ["a", "b"] * 4
     assert {name: len(values) for name, values in durations.items()} == {"a": 3, "b": 3}
     assert all(seconds > 0 for values in durations.values() for seconds in values)
+
+
+def test_rounds_after_the_first_are_measured_alone(tmp_path, monkeypatch):
+    lock = tmp_path / "lock"
+    monkeypatch.setenv("BENCHMARKS_LOCK", str(lock))
+    taken = []
+
+    def call():
+        with open(lock, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                taken.append(False)
+            except BlockingIOError:
+                taken.append(True)
+
+    interleaved({"a": call}, rounds=2)
+    call()
+    assert taken == [False, True, True, True, False]
 
 
 def test_quartiles():
