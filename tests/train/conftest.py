@@ -1,4 +1,4 @@
-"""One uninterrupted run that several tests compare with."""
+"""Uninterrupted runs that several tests read or compare with."""
 
 from pathlib import Path
 
@@ -17,3 +17,10 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, prepare_once: Prepare
     workdir = tmp_path_factory.mktemp("finished")
     train(small_config(), workdir, devices=jax.devices()[:1])
     return workdir
+
+
+@pytest.fixture(scope="package")
+def averaged_run(tmp_path_factory: pytest.TempPathFactory, prepare_once: Prepare) -> tuple[Path, dict[str, float]]:
+    """The workdir of a run that averages its variables, and its last evaluation."""
+    workdir = tmp_path_factory.mktemp("averaged")
+    return workdir, train(small_config(ema_decay=0.9, num_steps=4), workdir, devices=jax.devices()[:1])

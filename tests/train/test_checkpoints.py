@@ -78,7 +78,7 @@ def test_a_checkpoint_of_another_step_than_its_folder_says_is_told(broken_run, r
 
 
 def test_a_converted_workdir_starts_a_run_as_init_from_does(finished_run, tmp_path, caplog):
-    short = {"num_steps": 2, "log_every_steps": 1, "eval_every_steps": 2, "checkpoint_every_steps": 2}
+    short = {"num_steps": 2, "log_every_steps": 1, "eval_every_steps": 1, "warmup_steps": 1}  # the first step learns nothing
     convert.main([str(finished_run), str(tmp_path / "converted")])
     devices = jax.devices()[:1]
     expected = evaluate_only(small_config(), finished_run, devices)
@@ -89,7 +89,10 @@ def test_a_converted_workdir_starts_a_run_as_init_from_does(finished_run, tmp_pa
         train(small_config(**short), tmp_path / "converted", devices)
     assert "Starting from the converted weights in" in caplog.text
     train(small_config(**short, init_from=str(finished_run)), tmp_path / "started", devices)
-    assert scalars(tmp_path / "converted") == scalars(tmp_path / "started")
+    lines = scalars(tmp_path / "started")
+    assert scalars(tmp_path / "converted") == lines
+    assert [lines[0][name] for name in expected] == list(expected.values())
+    assert lines[1]["eval/loss"] != lines[0]["eval/loss"]
 
 
 def test_a_converted_workdir_of_another_model_is_told(finished_run, tmp_path):

@@ -14,7 +14,6 @@ from paca_jax.train.config import flat_items
 from paca_jax.train.evaluation import evaluate_only
 from paca_jax.train.metrics.progress import format_scalars
 from paca_jax.train.start import recorded_config
-from paca_jax.train.train_loop import train
 from tests import golden
 from tests.runs import run_main, scalars, small_config
 
@@ -23,23 +22,16 @@ pytestmark = pytest.mark.xdist_group("train")
 ONE = jax.devices()[:1]
 
 
-@pytest.fixture(scope="module")
-def averaged_run(tmp_path_factory, prepare_once):
-    workdir = tmp_path_factory.mktemp("averaged")
-    train(small_config(ema_decay=0.9, num_steps=4), workdir, devices=ONE)
-    return workdir
-
-
 def test_raw_and_averaged_variables_of_a_checkpoint(averaged_run, caplog):
-    config = small_config(ema_decay=0.9, num_steps=4)
+    (workdir, trained), config = averaged_run, small_config(ema_decay=0.9, num_steps=4)
     with caplog.at_level("INFO", logger="paca_jax"):
-        usual = evaluate_only(config, averaged_run, devices=ONE)
+        usual = evaluate_only(config, workdir, devices=ONE)
     assert "Evaluating the averaged variables; weights='raw' takes the others." in caplog.text
-    raw, averaged = (evaluate_only(config, averaged_run, devices=ONE, weights=weights) for weights in ("raw", "ema"))
-    assert usual == averaged
+    raw, averaged = (evaluate_only(config, workdir, devices=ONE, weights=weights) for weights in ("raw", "ema"))
+    assert usual == averaged == trained
     assert raw["eval/loss"] != averaged["eval/loss"]
     for weights, expected in (("raw", raw), ("ema", averaged), (None, averaged)):
-        config.init_from, config.init_weights = str(averaged_run), weights
+        config.init_from, config.init_weights = str(workdir), weights
         assert evaluate_only(config, None, devices=ONE) == expected
 
 

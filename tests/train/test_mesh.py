@@ -16,12 +16,14 @@ from tests.runs import scalars, small_config
 pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what they share
 
 STEPS = 8
-# The whole augmentation on the device, whose random draws must not depend on the mesh.
+# The whole augmentation on the device, whose random draws must not depend on the mesh: groups to mix lie over several devices.
+# Depth is not random, so that parts of a batch learn what the whole does; it is in the run that resumes on another mesh.
 RECIPE = {
+    "model__drop_path_rate": 0.0,
     "augment__erase_probability": 0.5,
     "augment__mixup_alpha": 0.8,
     "augment__cutmix_alpha": 1.0,
-    "augment__mix_group": 8,
+    "augment__mix_group": 16,
     "label_smoothing": 0.1,
 }
 
@@ -40,10 +42,11 @@ def losses(devices, mesh=(1, 1, 1), steps=STEPS, variables=None, **overrides):
 
 
 @pytest.fixture(scope="module")
-def variables():
+def variables(prepare_once):
     """The initial variables of a run on one device."""
-    run = prepare(small_config(), jax.devices()[:1])
-    return jax.device_get(run.fresh_state().variables)
+    run = prepare_once(small_config(), jax.devices()[:1])
+    with jax.set_mesh(run.mesh):
+        return jax.device_get(run.fresh_state().variables)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +54,7 @@ def on_one_device(variables):
     return losses(jax.devices()[:1], variables=variables)[0]
 
 
-@pytest.mark.parametrize(
-    ("mesh", "overrides"),
-    [((8, 1, 1), {}), ((2, 2, 2), {}), ((2, 1, 4), {"mesh__split_rows": True, "remat": True})],
-)
+@pytest.mark.parametrize(("mesh", "overrides"), [((2, 2, 2), {}), ((2, 1, 4), {"mesh__split_rows": True, "remat": True})])
 def test_eight_devices_learn_what_one_does(mesh, overrides, on_one_device, variables):
     found, state = losses(jax.devices(), mesh, variables=None if mesh == (2, 2, 2) else variables, **overrides)
     np.testing.assert_allclose(found, on_one_device, rtol=1e-5)
@@ -68,18 +68,16 @@ def test_eight_devices_learn_what_one_does(mesh, overrides, on_one_device, varia
     assert all(split)
 
 
-def test_accumulated_parts_learn_what_the_whole_batch_does(variables):
-    options = {"steps": 4, "variables": variables, "model__drop_path_rate": 0.0}
-    whole, _ = losses(jax.devices()[:1], **options)
-    parts, _ = losses(jax.devices()[:2], (2, 1, 1), accumulate_steps=4, **options)
-    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+def test_accumulated_parts_learn_what_the_whole_batch_does(on_one_device, variables):
+    parts, _ = losses(jax.devices()[:2], (2, 1, 1), steps=4, variables=variables, accumulate_steps=4)
+    np.testing.assert_allclose(parts, on_one_device[:4], rtol=1e-5)
 
 
 def test_a_run_resumes_on_another_mesh(finished_run, tmp_path):
-    """From one device to eight at step 6, and back at step 8."""
+    """From one device to eight at step 6, and back at step 8; what stochastic depth leaves out does not depend on the mesh."""
     workdir = tmp_path / "run"
     shutil.copytree(finished_run, workdir)
-    eight = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__model": 2}
+    eight = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__model": 2, "mesh__split_rows": True, "remat": True}
     for later, mesh, devices in ((("8", "12"), eight, jax.devices()), (("12",), {}, jax.devices()[:1])):
         for step in later:
             shutil.rmtree(workdir / "checkpoints" / step)

@@ -16,8 +16,7 @@ pytestmark = pytest.mark.xdist_group("train")  # so that one worker makes what t
 
 def test_when_one_of_two_processes_is_killed_the_run_stops_and_goes_on_later(finished_run, tmp_path):
     workdir = tmp_path / "run"
-    line = command(workdir, dataset__num_workers=1)
-    run = Processes(2, workdir, line)
+    run = Processes(2, workdir, command(workdir, dataset__num_workers=1))
     run.wait_for("step 6/12")
     run.processes[1].send_signal(signal.SIGKILL)
     assert run.wait(60)[0] not in (0, -signal.SIGKILL)
@@ -28,7 +27,7 @@ def test_when_one_of_two_processes_is_killed_the_run_stops_and_goes_on_later(fin
         time.sleep(0.1)
     assert not run.orphans()
 
-    assert Processes(2, workdir, line).wait() == [0, 0]
+    assert Processes(2, workdir, command(workdir)).wait() == [0, 0]
     for alone, together in zip(scalars(finished_run), scalars(workdir), strict=True):
         assert alone.keys() == together.keys()
         np.testing.assert_allclose(together["train/loss"], alone["train/loss"], rtol=1e-5)

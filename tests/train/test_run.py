@@ -123,12 +123,6 @@ def test_nothing_to_evaluate(tmp_path):
         evaluate_only(small_config(), tmp_path, devices=ONE)
 
 
-def test_a_run_starts_from_the_weights_of_another(finished_run, tmp_path):
-    config = small_config(init_from=str(finished_run), num_steps=1, learning_rate=0.0, warmup_steps=0)
-    result = train(config, tmp_path / "next", devices=ONE)
-    assert result["eval/accuracy"] == scalars(finished_run)[-1]["eval/accuracy"]
-
-
 def test_a_frozen_backbone_stays_as_it_was_and_is_resumed(finished_run, tmp_path):
     config = small_config(freeze_backbone=True, init_from=str(finished_run), num_steps=4, mesh__fsdp=2)
     train(config, tmp_path)
@@ -163,10 +157,7 @@ def test_evaluation_counts_every_example_once_whatever_the_batch(finished_run):
     assert counts.pop() % 1 == 0
 
 
-def test_the_average_is_evaluated_and_loaded(tmp_path):
-    config = small_config(ema_decay=0.9, num_steps=4, model__drop_path_rate=0.0)
-    result = train(config, tmp_path, devices=ONE)
-    again = evaluate_only(config, tmp_path, devices=ONE)
-    assert again == result
-    loaded = evaluate_only(small_config(init_from=str(tmp_path)), tmp_path / "none", devices=ONE)
+def test_the_average_is_loaded(averaged_run, tmp_path):
+    workdir, result = averaged_run
+    loaded = evaluate_only(small_config(init_from=str(workdir)), tmp_path / "none", devices=ONE)
     assert loaded == result
