@@ -31,6 +31,13 @@ gc.set_threshold(100_000, 20, 100)
 check_shapes()  # before anything of these rooms is imported
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs the tests of a file, so that what they share is made and compiled once."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     """A browser with one page, for the tests of a module."""

@@ -17,6 +17,8 @@ from tests.explain import explored
 from tests.explain.explored import content, made, maps_of, page, pictures
 from tests.shapes import unchecked
 
+pytestmark = pytest.mark.xdist_group("explorer")  # so that one worker makes the pages
+
 
 def image_of(kind, index=0):
     return jnp.asarray(data.preprocess(pictures()[index], made(kind)[0]))[None]

@@ -10,7 +10,7 @@ from tests.explain.browser import CHROMIUM
 from tests.explain.explored import content, maps_of, page
 
 pytestmark = [
-    pytest.mark.xdist_group("explorer in a browser"),
+    pytest.mark.xdist_group("explorer"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install chromium)"),
 ]
 
