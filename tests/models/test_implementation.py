@@ -7,6 +7,10 @@ import pytest
 from paca_jax.models import Detector, Segmentor, create_model, list_models
 
 SHALLOW = {"depths": (1, 1, 1, 1), "implementation": "xla"}
+# One size of every backbone, and every head on one of them: operations choose their forms by kind, not by size.
+NAMES = [
+    name for name in list_models() if name.startswith(("pacavit_small_", "pacavit_convmixer_tiny_")) or name.endswith("_nano")
+]
 BOXES, VALID = jnp.array([[[4.0, 4.0, 40.0, 40.0]]]), jnp.ones((1, 1), bool)
 
 
@@ -16,7 +20,7 @@ def _losses(model, images):
     return model.region_scores(pyramid), model.classify(pyramid, BOXES, VALID), model.draw(pyramid, BOXES, VALID)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", NAMES)
 def test_forward_and_gradient_hold_one_form_of_each_operation(name):
     model, images = create_model(name, **SHALLOW), jnp.zeros((1, 64, 64, 3))
     options = {"train": True, "rngs": {"dropout": jax.random.key(0)}, "mutable": ["batch_stats"]}

@@ -57,7 +57,11 @@ def test_nano_is_small():
     )
 
 
-@pytest.mark.parametrize("name", [*list_models(), *golden.OPTIONS])
+# Every backbone, and every head on one of each kind: a head's parameters do not depend on what it stands on.
+NAMES = [name for name in list_models() if name.startswith("pacavit_") or name.endswith(("_tiny", "_nano"))]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *golden.OPTIONS])
 def test_every_parameter_has_one_row_of_axes(name):
     for path, leaf in flatten_dict(golden.shapes(name)["params"], sep="/").items():
         assert len(logical_axes(path)) == leaf.ndim, path
@@ -71,7 +75,7 @@ def test_list_models_names_the_official_ones():
 @pytest.mark.parametrize(
     "overrides", [{}, {"teacher": TEACHER}, EVERY_OPTION, {"clustering": "mlp"}, {"clusters": (0, 0, 5, 3)}]
 )
-@pytest.mark.parametrize("size", [(32, 32), (37, 50), (64, 33)])
+@pytest.mark.parametrize("size", [(32, 32), (37, 50)])
 def test_any_height_and_width(overrides, size):
     model = golden.nano(num_classes=7, **overrides)
     variables = _shapes(model)
