@@ -218,9 +218,9 @@ def test_a_run_that_was_cut_off_ends_in_the_same_bits(folder, finished, tmp_path
     assert jax.tree.all(jax.tree.map(np.array_equal, whole, resumed))
 
 
-@pytest.mark.parametrize("values", [{"mesh__data": 8}, {"mesh__data": 2, "mesh__fsdp": 2, "mesh__model": 2, "remat": True}])
-def test_devices_agree_with_one(folder, prepare_once, values):
-    many, one = prepare(config_of(folder, **values), devices=jax.devices()), prepare_once(config_of(folder), ONE)
+def test_eight_devices_agree_with_one(folder, prepare_once):
+    mesh = {"mesh__data": 2, "mesh__fsdp": 2, "mesh__model": 2, "remat": True}
+    many, one = prepare(config_of(folder, **mesh), devices=jax.devices()), prepare_once(config_of(folder), ONE)
     variables = golden.random_variables(one.task.model)
     losses = []
     for run in (many, one):
