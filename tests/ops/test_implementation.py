@@ -8,12 +8,14 @@ import pytest
 from paca_jax import ops
 from paca_jax.errors import UserError
 from paca_jax.models import create_model
+from tests import golden
 from tests.ops.agreement import on_a
 from tests.runs import needs_libtpu, run_for_tpus
 from tests.shapes import unchecked
 
 X, WEIGHTS = jnp.ones((2, 4, 8)), ops.NormWeights(jnp.ones(8), jnp.zeros(8))
 KERNEL = jnp.ones((8, 3))
+SHALLOW = {"depths": (1, 1, 1, 1)}
 
 
 def choices(function, *arguments):
@@ -93,11 +95,11 @@ def test_a_model_has_one_implementation_and_counts_its_blocks():
 
 
 def test_pallas_tpu_needs_a_tpu_or_its_interpreter():
-    model, images = create_model("pacavit_nano", implementation="pallas_tpu"), jnp.ones((1, 64, 64, 3))
-    variables = jax.jit(create_model("pacavit_nano").init)(jax.random.key(0), images)
+    model, images = create_model("pacavit_nano", **SHALLOW, implementation="pallas_tpu"), jnp.ones((1, 64, 64, 3))
+    variables = golden.random_variables(create_model("pacavit_nano", **SHALLOW))
     with pytest.raises(UserError, match="the target platform is 'cpu'"):
         model.apply(variables, images)
-    expected = jax.jit(create_model("pacavit_nano", implementation="xla").apply)(variables, images)
+    expected = jax.jit(create_model("pacavit_nano", **SHALLOW, implementation="xla").apply)(variables, images)
     with ops.interpret_kernels(True), ops.record_choices() as recorded:
         found = jax.jit(model.apply)(variables, images)
     assert {choice.implementation for choice in recorded if choice.operation in ("attention", "mlp", "clustering")} == {
@@ -125,14 +127,14 @@ def test_the_reference_has_every_derivative():
 
 
 def test_a_model_of_the_reference_has_a_forward_derivative():
-    model, images = create_model("pacavit_nano", implementation="xla"), jnp.ones((1, 32, 32, 3))
-    variables = model.init(jax.random.key(0), images)
+    model, images = create_model("pacavit_nano", **SHALLOW, implementation="xla"), jnp.ones((1, 32, 32, 3))
+    variables = golden.random_variables(model)
 
     def mean(images):
         return jnp.mean(model.apply(variables, images))
 
-    _, slope = jax.jvp(mean, (images,), (images,))
-    np.testing.assert_allclose(slope, jnp.vdot(jax.grad(mean)(images), images), rtol=1e-3, atol=1e-6)
+    _, slope = jax.jit(lambda images: jax.jvp(mean, (images,), (images,)))(images)
+    np.testing.assert_allclose(slope, jnp.vdot(jax.jit(jax.grad(mean))(images), images), rtol=1e-3, atol=1e-6)
 
 
 def test_kernels_have_a_first_gradient_and_say_that_they_have_no_other():
