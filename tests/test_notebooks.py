@@ -11,10 +11,12 @@ from nbclient import NotebookClient
 from paca_jax import data
 from paca_jax.checkpoints.workdir import write_variables
 from paca_jax.models import create_model
+from tests.runs import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MAX_BYTES = 500_000
+SCENES = 32
 
 
 def pictures(notebook):
@@ -27,7 +29,7 @@ def pictures(notebook):
 def execute(monkeypatch):
     """Runs a notebook with settings in place of its own, and returns it."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device, as its readers have
+    monkeypatch.setenv("XLA_FLAGS", environment()["XLA_FLAGS"])  # one device, as its readers have
 
     def run(name, **settings):
         path = ROOT / "notebooks" / name
@@ -64,7 +66,7 @@ def scenes(tmp_path_factory):
     from paca_jax.data.scenes.builder import Scenes
 
     folder = tmp_path_factory.mktemp("scenes")
-    Scenes(data_dir=str(folder), file_format="array_record", scenes={"train": 32, "test": 4}).download_and_prepare()
+    Scenes(data_dir=str(folder), file_format="array_record", scenes={"train": SCENES, "test": 4}).download_and_prepare()
     return str(folder)
 
 
@@ -96,11 +98,11 @@ def test_photos(execute, weights, tmp_path):
 
 @pytest.mark.slow
 def test_segmentation(execute, weights, scenes, tmp_path):
-    settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 1.0}
+    settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 16 / SCENES}
     assert len(pictures(execute("segmentation.ipynb", **settings))) == 2
 
 
 @pytest.mark.slow
 def test_detection(execute, weights, scenes, tmp_path):
-    settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 1.0}
+    settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 8 / SCENES}
     assert len(pictures(execute("detection.ipynb", **settings))) == 1
