@@ -155,8 +155,8 @@ def test_weights_for_rgb_become_those_for_gray_only_when_asked(tmp_path, nano, f
     gray, filled = load(place, rgb_to_gray=True)
     assert gray.config.image_channels == 1
     image = jax.random.normal(jax.random.key(0), (1, 32, 32, 1))
-    expected = model.apply(variables, jnp.repeat(image, 3, axis=-1))
-    np.testing.assert_allclose(gray.apply(filled, image), expected, atol=1e-4)
+    expected = jax.jit(model.apply)(variables, jnp.repeat(image, 3, axis=-1))
+    np.testing.assert_allclose(jax.jit(gray.apply)(filled, image), expected, atol=1e-4)
     started = initial_variables(str(place), gray, (), rgb_to_gray=True)
     np.testing.assert_array_equal(started["params"]["stem"]["conv1"]["kernel"], filled["params"]["stem"]["conv1"]["kernel"])
     with pytest.raises(UserError, match="got 3 and 3"):

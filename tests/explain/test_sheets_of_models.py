@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_of_several_assignments_of_a_stage_the_first_is_drawn_or_the_one_that_is
 def test_a_classifier_answers_with_its_likeliest_classes(drawn_texts):
     model, variables = made("classifier")
     explain.sheet(model, variables, picture(), NAMES)
-    logits = np.asarray(model.apply(variables, paca_jax.preprocess(picture(), model)[None]))[0]
+    logits = np.asarray(jax.jit(model.apply)(variables, paca_jax.preprocess(picture(), model)[None]))[0]
     shares = np.exp(logits) / np.exp(logits).sum()
     place = drawn_texts.index("classes by probability")
     expected = [text for k in np.argsort(-logits) for text in (f"{shares[k]:.0%}", NAMES[k])]

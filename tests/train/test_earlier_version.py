@@ -56,7 +56,7 @@ def test_a_checkpoint_of_an_earlier_version_resumes_and_evaluates_to_the_same_nu
 def test_it_loads(workdir):
     model, variables = paca_jax.load(workdir)
     assert (model.config.clusters, model.config.num_classes) == ((4, 4, 0, 0), 10)
-    assert np.isfinite(model.apply(variables, np.zeros((1, 32, 32, 3), np.float32))).all()
+    assert np.isfinite(jax.jit(model.apply)(variables, np.zeros((1, 32, 32, 3), np.float32))).all()
     metadata = json.loads((workdir / "checkpoints" / "8" / "metadata" / "metadata").read_text())
     assert metadata["model"]["name"] == "pacavit_nano"
 
