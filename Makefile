@@ -6,7 +6,8 @@
 # make test-versions       a part of the tests with the oldest and the newest versions of everything, on Python 3.11 to 3.13
 # make docs                builds the site into site/: guides, notebooks, API
 # make proof               long campaigns: runs that are killed or interrupted at any moment, or use other meshes; malformed inputs and
-#                          mutated files; every kernel compiled for every TPU; writes runs/proof/*.json and tables
+#                          mutated files; tests that are too long for the suite; every kernel compiled for every TPU; writes
+#                          runs/proof/*.json and tables
 # make clean               removes the environment and everything in runs/
 #
 # Each sets up a virtual environment in .venv first; PYTHON chooses the interpreter (3.11 or later).
@@ -28,7 +29,7 @@ demo-segmentation demo-detection: demo-%: demo
 	$(BIN)/python main.py --config=configs/scenes_$*.py --workdir=runs/scenes_$*
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 test-versions: .venv/dev.stamp
 	$(BIN)/python -m tests.proof --out runs/proof --only versions

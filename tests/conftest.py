@@ -4,6 +4,7 @@ import gc
 import os
 import tempfile
 import tracemalloc  # noqa: F401  pytest asks for it when an object's end raises, and cannot import it while TFDS is being imported
+from collections import Counter
 from pathlib import Path
 
 import jaxlib.version
@@ -31,11 +32,25 @@ gc.set_threshold(100_000, 20, 100)
 check_shapes()  # before anything of these rooms is imported
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs the tests of a file, so that what they share is made and compiled once."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--campaign", action="store_true", help="the tests that take too long for the suite, instead of the others"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One worker runs the tests of a file, so that what they share is made and compiled once; files with slow tests begin."""
+    chosen, others = [], []
+    slow: Counter[str] = Counter()
     for item in items:
+        file = item.nodeid.partition("::")[0]
+        slow[file] += item.get_closest_marker("slow") is not None
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+            item.add_marker(pytest.mark.xdist_group(file))
+        is_long = item.get_closest_marker("campaign") is not None
+        (chosen if is_long == config.getoption("--campaign") else others).append(item)
+    config.hook.pytest_deselected(items=others)
+    items[:] = sorted(chosen, key=lambda item: -slow[item.nodeid.partition("::")[0]])
 
 
 @pytest.fixture(scope="module")

@@ -85,18 +85,18 @@ def test_clusters(execute, weights):
     assert len(pictures(execute("clusters.ipynb", SOURCE=weights))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_lesson(execute, tmp_path):
     assert len(pictures(execute("lesson.ipynb", CLUSTERS=(2,), EPOCHS=0.01, RUNS=str(tmp_path)))) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_photos(execute, weights, tmp_path):
     settings = {"FOLDER": str(tmp_path / "photos"), "WEIGHTS": weights, "RUN": str(tmp_path / "run"), "EPOCHS": 0.1}
     assert len(pictures(execute("photos.ipynb", **settings))) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_segmentation(execute, weights, scenes, tmp_path):
     settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 16 / SCENES}
     assert len(pictures(execute("segmentation.ipynb", **settings))) == 2

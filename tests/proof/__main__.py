@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paca_jax.command_line import Parser
-from tests.proof import fuzz, inputs, installs, interruptions, kernels, kills, processes, starts, versions
+from tests.proof import fuzz, inputs, installs, interruptions, kernels, kills, long_tests, processes, starts, versions
 
 # Takes the folder of its files and the seed.
 Campaign = Callable[[Path, int], dict[str, Any]]
@@ -28,6 +28,7 @@ CAMPAIGNS: dict[str, tuple[Campaign, Callable[[dict[str, Any]], str]]] = {
     "fuzz": (fuzz.campaign, fuzz.as_table),
     "installs": (installs.campaign, installs.as_table),
     "versions": (versions.campaign, versions.as_table),
+    "tests": (long_tests.campaign, long_tests.as_table),
     "kernels": (lambda folder, seed: kernels.campaign(folder), kernels.as_table),
 }
 

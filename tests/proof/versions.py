@@ -86,15 +86,19 @@ def _tested(folder: Path, name: str, versions: Versions) -> dict[str, Any]:
     done = subprocess.run(line, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     (folder / "tests.log").write_text(done.stdout)
     found = dict(re.findall(r"^([\w-]+)==(\S+)$", installed, re.MULTILINE))
-    summary = re.findall(r"^\d+ \w+.* in [\d.]+s.*$", done.stdout, re.MULTILINE) or ["no test ran"]
     return {
         "set": name,
         "python": versions.python,
         **{package: found[package] for package in _SHOWN},
         "status": done.returncode,
-        "tests": summary[-1],
+        "tests": summary(done.stdout),
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
+
+
+def summary(output: str) -> str:
+    """Returns pytest's last line of a run's output: how many tests passed."""
+    return (re.findall(r"^\d+ \w+.* in [\d.]+s.*$", output, re.MULTILINE) or ["no test ran"])[-1]
 
 
 def uv(*arguments: object) -> str:
