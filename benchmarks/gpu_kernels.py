@@ -26,11 +26,10 @@ from jax.extend.core import Jaxpr, JaxprEqn
 
 from benchmarks.kernels import compile_only_chip, kernels
 from benchmarks.measure import add_json, publish, table
-from benchmarks.operations import Case, stage_cases
+from benchmarks.operations import Case, add_stages, stage_cases
 from benchmarks.programs import Program
 from paca_jax.command_line import Parser, command_line
 from paca_jax.errors import UserError
-from paca_jax.models import PaCaConfig, model_config
 from paca_jax.planning.flops import equations
 from paca_jax.planning.gpus import GPUS, Gpu
 from paca_jax.planning.topology import Chip
@@ -167,25 +166,20 @@ def markdown(rows: list[dict[str, Any]], gpu: Gpu, chip: Chip) -> str:
 def main() -> None:
     """Prints the table and writes the JSON file."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", default="pacavit_small_p2cconv_100_0", metavar="NAME", help="by default the small one")
-    parser.add_argument("--batch", type=int, default=128, metavar="N", help="images, by default 128")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="by default bfloat16")
+    add_stages(parser)
     parser.add_argument("--gpu", choices=list(GPUS), default="h100", help="by default h100")
     parser.add_argument("--nvdisasm", default="nvdisasm", metavar="PROGRAM", help="the disassembler, by default nvdisasm")
     add_json(parser)
     args = parser.parse_args()
     if shutil.which(args.nvdisasm) is None:
         raise UserError(f"Expected NVIDIA's disassembler, got no program {args.nvdisasm!r}. Give --nvdisasm its path.")
-    config = model_config(args.model)
-    if not isinstance(config, PaCaConfig):
-        raise UserError(f"Expected a classifier, got {args.model!r}. Choose a name that starts with pacavit_.")
     with tempfile.TemporaryDirectory() as folder:
         flags = (os.environ.get("XLA_FLAGS", ""), f"--xla_dump_to={folder}", "--xla_dump_emitter_re=ptx")
         os.environ["XLA_FLAGS"] = " ".join(flags)
         device, chip = compile_only_chip(f"{args.gpu}:1")
         rows = [
             row
-            for case in stage_cases(config, args.batch)
+            for case in stage_cases(args.model, args.batch)
             if not case.operation.startswith("attention")
             for row in measure(case, args.dtype, device, args.nvdisasm, Path(folder))
         ]

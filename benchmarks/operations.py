@@ -7,6 +7,7 @@ the attention of patches to clusters. Each implementation that takes the shape o
 gradient. A round queues ten calls. The bytes are the fewest that the operation could move: operands and results, once each.
 """
 
+import argparse
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -37,8 +38,22 @@ class Case(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
 
 
-def stage_cases(config: PaCaConfig, batch: int) -> Iterator[Case]:
-    """Yields the operations of each stage."""
+def add_stages(parser: argparse.ArgumentParser) -> None:
+    """Adds the options `--model`, `--batch` and `--dtype`."""
+    parser.add_argument("--model", default="pacavit_small_p2cconv_100_0", metavar="NAME", help="by default the small one")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="images, by default 128")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="by default bfloat16")
+
+
+def stage_cases(model: str, batch: int) -> Iterator[Case]:
+    """Yields the operations of each stage of a classifier.
+
+    Raises:
+        UserError: if the library has no classifier of that name.
+    """
+    config = model_config(model)
+    if not isinstance(config, PaCaConfig):
+        raise UserError(f"Expected a classifier, got {model!r}. Choose a name that starts with pacavit_.")
     for stage, channels in enumerate(config.embed_dims):
         side = config.image_size // (4 * 2**stage)
         window, clusters = config.clustering_kernel_sizes[stage], config.clusters[stage]
@@ -126,17 +141,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Prints the table and writes the JSON file."""
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", default="pacavit_small_p2cconv_100_0", metavar="NAME", help="by default the small one")
-    parser.add_argument("--batch", type=int, default=128, metavar="N", help="images, by default 128")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="by default bfloat16")
+    add_stages(parser)
     parser.add_argument("--rounds", type=int, default=10, help="timed rounds, by default 10")
     add_json(parser)
     args = parser.parse_args()
-    config = model_config(args.model)
-    if not isinstance(config, PaCaConfig):
-        raise UserError(f"Expected a classifier, got {args.model!r}. Choose a name that starts with pacavit_.")
     rows = []
-    for case in stage_cases(config, args.batch):
+    for case in stage_cases(args.model, args.batch):
         for implementation in ops.IMPLEMENTATIONS:
             for gradient in (False, True):
                 found = measure(case, implementation, args.dtype, gradient, args.rounds)

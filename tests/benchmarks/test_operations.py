@@ -4,12 +4,11 @@ import sys
 import pytest
 
 from benchmarks.operations import markdown, measure, stage_cases
-from paca_jax.models import model_config
 from tests.runs import run_main
 
 
 def test_each_stage_has_its_operations():
-    cases = list(stage_cases(model_config("pacavit_tiny_p2cconv_100_0"), batch=2))
+    cases = list(stage_cases("pacavit_tiny_p2cconv_100_0", batch=2))
     assert [(case.operation, case.maps) for case in cases if case.maps[0] == 28] == [
         ("depthwise 3x3, GELU", (28, 28, 768)),
         ("layer norm", (28, 28, 192)),
@@ -20,7 +19,7 @@ def test_each_stage_has_its_operations():
 
 
 def test_only_forms_that_the_platform_has_are_timed():
-    case = next(iter(stage_cases(model_config("pacavit_nano"), batch=1)))
+    case = next(iter(stage_cases("pacavit_nano", batch=1)))
     assert measure(case, "pallas_gpu", "float32", gradient=False, rounds=1) is None
     assert measure(case, "cudnn", "float32", gradient=False, rounds=1) is None
     row = measure(case, "xla_cpu", "float32", gradient=True, rounds=1)
