@@ -102,7 +102,7 @@ def test_segmentation(execute, weights, scenes, tmp_path):
     assert len(pictures(execute("segmentation.ipynb", **settings))) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_detection(execute, weights, scenes, tmp_path):
     settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 8 / SCENES}
     assert len(pictures(execute("detection.ipynb", **settings))) == 1
