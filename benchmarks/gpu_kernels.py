@@ -5,7 +5,7 @@
 
 Each row is a kernel of an operation at one stage, with its gradient, compiled by JAX's CUDA compiler (pip install
 "paca-jax[cuda13]", or cuda12). Instructions are those of a warp, in loops as often as they run, of all warps; the
-milliseconds are their number over four a cycle of each multiprocessor, and the bytes, operands and results once each, over the
+microseconds are their number over four a cycle of each multiprocessor, and the bytes, operands and results once each, over the
 published bandwidth. No kernel reaches either, so one whose instructions take longer than its bytes is bound by them. NVIDIA's
 disassembler is in the CUDA toolkit, and in the wheel of triton.
 """

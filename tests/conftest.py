@@ -39,18 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One worker runs the tests of a file, so that what they share is made and compiled once; files with slow tests begin."""
+    """Chooses campaigns or the others; files with the most slow tests begin, so that no worker is left with one at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     chosen, others = [], []
-    slow: Counter[str] = Counter()
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        slow[file] += item.get_closest_marker("slow") is not None
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(file))
         is_long = item.get_closest_marker("campaign") is not None
         (chosen if is_long == config.getoption("--campaign") else others).append(item)
     config.hook.pytest_deselected(items=others)
-    items[:] = sorted(chosen, key=lambda item: -slow[item.nodeid.partition("::")[0]])
+    items[:] = sorted(chosen, key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="module")
