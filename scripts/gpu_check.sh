@@ -42,6 +42,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | 
 part kernels 300 $BESIDE 200 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu tests/gpu/test_kernels.py -n 3
 part parity 300 $BESIDE 250 "$PYTHON" -m pytest -q -p no:cacheprovider -m gpu tests/gpu/test_parity.py -n 5
 part small 400 $STEP --model $SMALL --json "$OUT/small.json"
+part cublas_small 400 env XLA_FLAGS=--xla_gpu_enable_triton_gemm=false $STEP --model $SMALL --json "$OUT/cublas_small.json"
 part plain_small 400 env PACA_JAX_IMPLEMENTATION=xla $STEP --model $SMALL --json "$OUT/plain_small.json"
 part operations 400 "$PYTHON" -m benchmarks.operations --json "$OUT/operations.json"
 end_of_group

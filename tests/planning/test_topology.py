@@ -1,3 +1,5 @@
+import os
+
 import jax
 import pytest
 
@@ -39,10 +41,11 @@ def test_gpus_are_those_of_one_host():
 @pytest.mark.parametrize("error", [NotImplementedError("platform cuda not registered"), RuntimeError("no such thing")])
 def test_without_a_cuda_compiler_a_message_names_what_to_install(monkeypatch, error):
     def refuse(**_):
+        assert os.environ["XLA_FLAGS"].split() == ["--xla_gpu_enable_triton_gemm=false", "--xla_of_the_user"]  # the last wins
         raise error
 
     monkeypatch.setattr(topology.topologies, "get_topology_desc", refuse)
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_of_the_user")
     with pytest.raises(UserError, match=r'pip install "paca-jax\[cuda12\]"'):
         compile_only_devices(parse_topology("h100:8"))
 
