@@ -1,8 +1,8 @@
 """Draws the pictures of clusters of the documentation, from two trained models and their test images.
 
-    make demo                                       # runs/fashion_mnist
-    jupyter execute notebooks/segmentation.ipynb    # runs/datasets and runs/segmentation
-    python scripts/draw_clusters.py runs docs
+    make demo                                                        # runs/fashion_mnist
+    python -m scripts.run_notebooks notebooks/segmentation.ipynb     # runs/datasets and runs/segmentation
+    python -m scripts.draw_clusters runs docs
 
 RUNS is the folder with `fashion_mnist`, `segmentation` and `datasets`. OUTPUT_FOLDER receives `clusters.png` and
 `clusters_scenes.png`. The test images are spread evenly over the test set, not chosen by their looks.

@@ -1,5 +1,9 @@
 """The notebooks run, with small settings in place of those in the cell tagged "parameters", and store a real run's outputs."""
 
+import base64
+import io
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -7,10 +11,14 @@ import nbformat
 import numpy as np
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
+import paca_jax
 from paca_jax import data
 from paca_jax.checkpoints.workdir import write_variables
+from paca_jax.errors import UserError
 from paca_jax.models import create_model
+from scripts import run_notebooks
 from tests.runs import environment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,3 +114,50 @@ def test_segmentation(execute, weights, scenes, tmp_path):
 def test_detection(execute, weights, scenes, tmp_path):
     settings = {"WEIGHTS": weights, "DATA": scenes, "RUN": str(tmp_path), "EPOCHS": 8 / SCENES}
     assert len(pictures(execute("detection.ipynb", **settings))) == 1
+
+
+CELL = """
+import logging
+import numpy as np
+from PIL import Image
+logging.warning("a message")
+print("before")
+display(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)))
+print("after")
+"""
+
+
+def run_notebook(path, *cells):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    nbformat.write(notebook, path)
+    return subprocess.run([sys.executable, "-m", "scripts.run_notebooks", path], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_script_stores_what_a_notebook_shows(tmp_path):
+    done = run_notebook(tmp_path / "a.ipynb", CELL, "import paca_jax; print(paca_jax.list_models()[0])")
+    assert done.returncode == 0, done.stderr
+    notebook = nbformat.read(tmp_path / "a.ipynb", as_version=4)
+    kinds = [[output.get("text", output.output_type) for output in cell.outputs] for cell in notebook.cells]
+    assert kinds == [["before\n", "display_data", "after\n"], [f"{paca_jax.list_models()[0]}\n"]]
+    (picture,) = pictures(notebook)
+    assert Image.open(io.BytesIO(base64.b64decode(picture.data["image/png"]))).mode == "P"
+    assert notebook.metadata["language_info"] == {"name": "python"}
+
+
+@pytest.mark.slow
+def test_the_script_leaves_a_notebook_that_fails_as_it_was(tmp_path):
+    path = tmp_path / "b.ipynb"
+    done = run_notebook(path, "print(1)", "1 / 0")
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].endswith("b.ipynb to run, got ZeroDivisionError: division by zero. Correct its cells.")
+    assert not any(cell.outputs for cell in nbformat.read(path, as_version=4).cells)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"no notebook"])
+def test_the_script_takes_notebooks_only(tmp_path, content):
+    path = tmp_path / "c.ipynb"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"Expected a notebook, got '.*c\.ipynb'"):
+        run_notebooks.run(path)
