@@ -17,11 +17,11 @@ def normal(seed, shape, dtype="float32"):
 
 
 def with_gradient(function, dy, *arrays):
-    """The result of a function, and its gradient."""
+    """The result of a function, without and with its gradient."""
 
     def run(*arrays):
         y, gradient = jax.vjp(function, *arrays)
-        return y, gradient(dy.astype(y.dtype))
+        return function(*arrays), y, gradient(dy.astype(y.dtype))
 
     with jax.default_matmul_precision("highest"):
         return jax.jit(run)(*arrays)

@@ -82,7 +82,7 @@ def test_a_gpus_kernels_compute_what_the_reference_does(shape, side, shortcut, w
             return ops.depthwise_gelu(x, kernel, bias, shortcut, implementation, input_bias=input_bias)
 
         value, pullback = jax.vjp(function, *arrays)
-        return value, *pullback(dy.astype(value.dtype))
+        return function(*arrays), value, *pullback(dy.astype(value.dtype))
 
     expected = results("xla", *(array.astype("float32") for array in (x, kernel, *biases)))
     with ops.interpret_kernels(True, "gpu"):

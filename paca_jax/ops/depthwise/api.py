@@ -47,8 +47,8 @@ def depthwise_gelu(
         bias: of each channel.
         shortcut: whether the convolution adds its own input.
         implementation: see `paca_jax.ops.implementation`.
-        input_bias: of each channel, added to `x` first; None for none. Its gradient then takes no pass over the maps with
-            `"pallas_gpu"`.
+        input_bias: of each channel, added to `x` first; None for none. With `"pallas_gpu"` its gradient takes no pass over
+            the maps, nor does the sum in inference.
     """
 
     def refusal() -> str | None:

@@ -118,28 +118,29 @@ def fused_depthwise_gelu(
 
     Args:
         x: maps.
-        input_bias: of each channel, added to the maps first, which XLA does where they are computed; None for none.
+        input_bias: of each channel, added to the maps first; None for none. The kernel adds it while it reads. For a
+            gradient XLA adds it, where the maps are computed: cuDNN then takes the sum.
         kernel: the window of each channel.
         bias: of each channel.
         shortcut: whether `x` itself is added.
         interpret: whether the kernels are computed by JAX operations, on any device.
     """
-    return _forward(x, input_bias, kernel, bias, shortcut, interpret)[0]
-
-
-def _forward(
-    x: Array, input_bias: Array | None, kernel: Array, bias: Array, shortcut: bool, interpret: bool
-) -> tuple[Array, Kept]:
     compute = arithmetic(interpret)
 
     def activate(total: Array) -> Array:
         size = jnp.abs(total)
         return compute.multiply_add(-size, normal_tail(size, compute), jnp.maximum(total, 0))
 
+    (y,) = _convolve("depthwise_gelu", x, kernel, bias, shortcut, activate, interpret, input_bias=input_bias)
+    return y
+
+
+def _forward(
+    x: Array, input_bias: Array | None, kernel: Array, bias: Array, shortcut: bool, interpret: bool
+) -> tuple[Array, Kept]:
     if input_bias is not None:
         x = x + input_bias
-    (y,) = _convolve("depthwise_gelu", x, kernel, bias, shortcut, activate, interpret)
-    return y, (x, input_bias, kernel, bias)
+    return fused_depthwise_gelu(x, None, kernel, bias, shortcut, interpret), (x, input_bias, kernel, bias)
 
 
 def _backward(shortcut: bool, interpret: bool, kept: Kept, dy: Array) -> tuple[Array, Array | None, Array, Array]:
@@ -176,14 +177,15 @@ def _convolve(
     interpret: bool,
     gradient: Float[Array, "B H W C"] | None = None,
     with_totals: bool = False,
+    input_bias: Float[Array, "C"] | None = None,
 ) -> list[Array]:
     """Returns epilogue(conv(x) + bias (+ x), gradient), computed in float32, and with totals its sums over each program's part.
 
-    Without a bias the convolution is the transposed one.
+    With an input bias x is x + input_bias. Without a bias the convolution is the transposed one.
     """
     channels = x.shape[-1]
     cut = tiling(x.shape, kernel.shape[0])
-    weights = [kernel.reshape(-1, channels), *([] if bias is None else [bias])]
+    weights = [kernel.reshape(-1, channels), *(array for array in (bias, input_bias) if array is not None)]
     flat = [array.reshape(-1, channels) for array in (x, *([] if gradient is None else [gradient]))]
     shapes = [jax.ShapeDtypeStruct(flat[0].shape, x.dtype), jax.ShapeDtypeStruct((cut.programs, channels), jnp.float32)]
     y, *totals = pl.pallas_call(
@@ -193,6 +195,7 @@ def _convolve(
             epilogue=epilogue,
             transposed=bias is None,
             shortcut=shortcut,
+            with_input_bias=input_bias is not None,
             with_gradient=gradient is not None,
             interpret=interpret,
         ),
@@ -212,12 +215,16 @@ def _body(
     epilogue: Epilogue,
     transposed: bool,
     shortcut: bool,
+    with_input_bias: bool,
     with_gradient: bool,
     interpret: bool,
 ) -> None:
     """Treats some places and channels; maps are (B H W, C), the window is (K K, C)."""
-    bias, (x, *rest) = (None, refs) if transposed else (refs[0], refs[1:])
-    gradients, (y, *totals) = rest[:with_gradient], rest[with_gradient:]
+    given = iter(refs)
+    bias = None if transposed else next(given)
+    input_bias = next(given) if with_input_bias else None
+    x, gradient = next(given), next(given) if with_gradient else None
+    y, *totals = given
     program, first_channel = pl.program_id(0), pl.program_id(1) * cut.channels
     lane = jnp.arange(cut.lanes)
     channel = first_channel + jax.lax.rem(lane, cut.channels)
@@ -229,6 +236,7 @@ def _body(
     multiply_add = arithmetic(interpret).multiply_add
     nothing = jnp.zeros(cut.lanes, jnp.float32)
     start = nothing if bias is None else plgpu.load(bias.at[channel]).astype(jnp.float32)
+    shift = None if input_bias is None else plgpu.load(input_bias.at[channel])
 
     def weight(i: int, j: int) -> Array:
         place = i * side + j
@@ -240,12 +248,14 @@ def _body(
         inside = (here >= 0) & (here < cut.width) & (row >= 0) & (row < cut.height)
         return (image * cut.height + row) * cut.width + here, inside
 
-    def read(maps: Any, row: Array, column: int) -> Array:
+    def read(maps: Any, row: Array, column: int, shift: Array | None = None) -> Array:
         patch, inside = at(row, column)
-        return plgpu.load(maps.at[patch, channel], mask=inside, other=0).astype(jnp.float32)
+        outside = 0 if shift is None else -shift  # so that zeros surround the sum
+        found = plgpu.load(maps.at[patch, channel], mask=inside, other=outside).astype(jnp.float32)
+        return found if shift is None else found + shift.astype(jnp.float32)
 
     def add_row(step: Array, so_far: Sums) -> Sums:
-        seen = [read(x, top + step - half, column) for column in range(-half, cut.columns + half)]
+        seen = [read(x, top + step - half, column, shift) for column in range(-half, cut.columns + half)]
         sums = list(so_far)
         for i, j in itertools.product(range(side), repeat=2):
             factor = weight(side - 1 - i, j)
@@ -261,7 +271,7 @@ def _body(
         row = top + step - 2 * half
         for k in range(cut.columns):
             patch, inside = at(row, k)
-            found = epilogue(done[k], *(read(gradient, row, k) for gradient in gradients))
+            found = epilogue(done[k], *([] if gradient is None else [read(gradient, row, k)]))
             plgpu.store(y.at[patch, channel], found.astype(y.dtype), mask=inside)
             total = tuple(so_far + jnp.where(inside, found, 0) for so_far in total)
         return (*others, (start,) * cut.columns), total
