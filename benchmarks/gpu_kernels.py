@@ -10,6 +10,7 @@ published bandwidth. No kernel reaches either, so one whose instructions take lo
 disassembler is in the CUDA toolkit, and in the wheel of triton.
 """
 
+import importlib.util
 import itertools
 import math
 import os
@@ -107,7 +108,7 @@ def measure(case: Case, dtype: str, device: jax.Device, nvdisasm: str, dump: Pat
 def _figures(call: JaxprEqn, ptx: Path, nvdisasm: str) -> dict[str, Any]:
     text, machine_code = ptx.read_text(), ptx.with_suffix(".cubin")
     (target,), (threads,) = _TARGET.findall(text), _THREADS.findall(text)
-    report = _run([_assembler(), "-v", f"-arch={target}", str(ptx), "-o", str(machine_code)]).stderr
+    report = _run([assembler(), "-v", f"-arch={target}", str(ptx), "-o", str(machine_code)]).stderr
     disassembly = _run([nvdisasm, "-c", str(machine_code)]).stdout
     programs = math.prod(call.params["grid_mapping"].grid)
     a_warp = executed(disassembly, loop_trips(call.params["jaxpr"]))
@@ -121,14 +122,17 @@ def _figures(call: JaxprEqn, ptx: Path, nvdisasm: str) -> dict[str, Any]:
     }
 
 
-def _assembler() -> str:
-    import nvidia
+def assembler() -> str:
+    """Returns the path of the assembler in the wheels that JAX's CUDA compiler needs.
 
-    found = [path for root in nvidia.__path__ for path in Path(root).glob("*/bin/ptxas")]
+    Raises:
+        UserError: if they are not installed.
+    """
+    package = importlib.util.find_spec("nvidia")
+    roots = (package and package.submodule_search_locations) or []
+    found = [path for root in roots for path in Path(root).glob("*/bin/ptxas")]
     if not found:
-        raise UserError(
-            'Expected JAX\'s CUDA compiler, got no ptxas in the package nvidia. Run pip install "paca-jax[cuda13]".'
-        )
+        raise UserError('Expected the assembler of CUDA\'s wheels, got no ptxas in them. Run pip install "paca-jax[cuda13]".')
     return str(found[0])
 
 

@@ -1,8 +1,11 @@
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.gpu_kernels import executed, loop_trips, markdown, seconds
+from benchmarks.gpu_kernels import assembler, executed, loop_trips, markdown, seconds
+from paca_jax.errors import UserError
 from paca_jax.planning.gpus import GPUS
 from paca_jax.planning.topology import CHIPS
 
@@ -53,3 +56,17 @@ def test_the_table():
     assert seconds(row, GPUS["h100"], CHIPS["h100"]) == pytest.approx((1e-6, 1e-5))
     line = markdown([row], GPUS["h100"], CHIPS["h100"]).splitlines()[-1]
     assert line == "| layer norm | 7x7x384 | `layer_norm_backward` | 1,568 | 72 | 0 | 1.0 | 1 | 10 |"
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["in a wheel", "nowhere"])
+def test_the_assembler_is_that_of_cudas_wheels(tmp_path, monkeypatch, installed):
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    if installed:
+        program = tmp_path / "nvidia" / "cu13" / "bin" / "ptxas"
+        program.parent.mkdir(parents=True)
+        program.touch()
+        assert assembler() == str(program)
+    else:
+        with pytest.raises(UserError, match="got no ptxas"):
+            assembler()
