@@ -1,6 +1,6 @@
 """Builds datasets/fashion_mnist_small from the original IDX files of Fashion-MNIST.
 
-    python scripts/build_fashion_mnist.py IDX_FOLDER OUTPUT_FOLDER
+    python -m scripts.build_fashion_mnist IDX_FOLDER OUTPUT_FOLDER
 
 IDX_FOLDER holds the four original files (`train-images-idx3-ubyte.gz`, ...); OUTPUT_FOLDER is the TFDS data folder that
 receives `fashion_mnist_small/1.0.0` (the repository's own is `datasets`). The same input gives the same bytes on every run.
@@ -8,8 +8,10 @@ receives `fashion_mnist_small/1.0.0` (the repository's own is `datasets`). The s
 
 import gzip
 import io
+import math
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -60,12 +62,31 @@ def read_idx(path: Path) -> np.ndarray:
     """
     if not path.is_file():
         raise UserError(f"Expected the original Fashion-MNIST file {path.name} in {path.parent}, found none. Put it there.")
-    data = gzip.decompress(path.read_bytes())
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        data = b""
     axes = data[3] if data[:3] == b"\0\0\x08" else 0
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", axes, 4))
-    if axes == 0 or len(data) != 4 + 4 * axes + int(np.prod(shape)):
+    start = 4 + 4 * axes
+    shape = tuple(int.from_bytes(data[place : place + 4], "big") for place in range(4, start, 4))
+    if axes == 0 or len(data) != start + math.prod(shape):
         raise UserError(f"Expected a gzipped IDX file of bytes, {path} is none or is cut short. Download it again.")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def read_split(source: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the images (N, 28, 28) and labels (N,) of an official split, "train" or "test".
+
+    Raises:
+        UserError: if a file is missing, damaged, or has other contents than these.
+    """
+    images, labels = (read_idx(source / f"{FILES[split]}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or labels.max(initial=0) >= len(CLASSES):
+        raise UserError(
+            f"Expected images of 28 x 28 pixels with a label each in {source}, got arrays of shapes {images.shape} and "
+            f"{labels.shape} with labels up to {labels.max(initial=0)}. Download them again."
+        )
+    return images, labels
 
 
 def png(image: np.ndarray) -> bytes:
@@ -95,8 +116,7 @@ def write_split(source: Path, folder: Path, split: str) -> tuple[list[int], int]
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.proto import tf_example_pb2
 
-    images = read_idx(source / f"{FILES[split]}-images-idx3-ubyte.gz")
-    labels = read_idx(source / f"{FILES[split]}-labels-idx1-ubyte.gz")
+    images, labels = read_split(source, split)
     lengths, size = [], 0
     shards = np.array_split(choose(labels, PER_CLASS[split], np.random.default_rng(SEED)), SHARDS[split])
     for number, indices in enumerate(shards):

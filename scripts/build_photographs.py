@@ -2,7 +2,7 @@
 
     pip download --no-deps --only-binary=:all: --python-version=3.11 --dest=PACKAGES scikit-image==0.26.0 scipy==1.9.3
     cd PACKAGES && apt-get download lomiri-wallpapers-16.04
-    python scripts/build_photographs.py PACKAGES OUTPUT_FOLDER
+    python -m scripts.build_photographs PACKAGES OUTPUT_FOLDER
 
 Nothing is installed: only SciPy versions that do not work with today's NumPy contain the picture. OUTPUT_FOLDER (the
 repository's own is `datasets/photographs`) receives `train/NAME.jpg` and `test/NAME.jpg`.

@@ -1,6 +1,6 @@
 r"""Writes all 70,000 images of Fashion-MNIST as a folder of PNG files, one sub-folder per class.
 
-    python scripts/fashion_mnist_folder.py SOURCE TARGET
+    python -m scripts.fashion_mnist_folder SOURCE TARGET
 
 SOURCE holds the four files that are published, `train-images-idx3-ubyte.gz` and so on (Debian's package dataset-fashion-mnist
 puts them into /usr/share/datasets/fashion-mnist). Then, without TensorFlow:
@@ -9,8 +9,6 @@ puts them into /usr/share/datasets/fashion-mnist). Then, without TensorFlow:
         --config.dataset.eval_split=validation --workdir=runs/fashion_mnist_folder
 """
 
-import argparse
-import gzip
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,16 +16,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from paca_jax.command_line import Parser, command_line
+from scripts.build_fashion_mnist import FILES, read_split
+
 NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
+FOLDERS = {"train": "train", "test": "val"}
 _JOBS = 64
-
-
-def read(source: Path, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the images (N, 28, 28) and the labels (N,) of a kind, "train" or "t10k"."""
-    images, labels = (
-        gzip.decompress((source / f"{kind}-{name}-ubyte.gz").read_bytes()) for name in ("images-idx3", "labels-idx1")
-    )
-    return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
 
 
 def write(folder: Path, numbers: Sequence[int], images: np.ndarray, labels: np.ndarray) -> None:
@@ -36,25 +30,24 @@ def write(folder: Path, numbers: Sequence[int], images: np.ndarray, labels: np.n
         Image.fromarray(image).save(folder / NAMES[label] / f"{number:05}.png")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Writes `train` and `val`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE")
-    parser.add_argument("target", type=Path, metavar="TARGET")
-    args = parser.parse_args()
+    parser = Parser("fashion_mnist_folder", __doc__)
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="the folder with the published files")
+    parser.add_argument("target", type=Path, metavar="TARGET", help="the folder to write to")
+    args = parser.parse_args(argv)
+    splits = {split: read_split(args.source, split) for split in FILES}
     with ProcessPoolExecutor() as pool:
-        for kind, split in (("train", "train"), ("t10k", "val")):
-            images, labels = read(args.source, kind)
+        for split, (images, labels) in splits.items():
+            folder = args.target / FOLDERS[split]
             for name in NAMES:
-                (args.target / split / name).mkdir(parents=True, exist_ok=True)
-            parts = [range(len(images))[k::_JOBS] for k in range(_JOBS)]
-            jobs = [
-                pool.submit(write, args.target / split, part, images[part.start :: _JOBS], labels[part.start :: _JOBS])
-                for part in parts
-            ]
-            for job in jobs:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            parts = [slice(first, None, _JOBS) for first in range(_JOBS)]
+            numbers = range(len(images))
+            for job in [pool.submit(write, folder, numbers[part], images[part], labels[part]) for part in parts]:
                 job.result()
 
 
 if __name__ == "__main__":
-    main()
+    with command_line():
+        main()

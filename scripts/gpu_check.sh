@@ -51,7 +51,7 @@ if [ -n "$OFFICIAL" ]; then
     --torch channels_last compiled --json "$OUT/against_torch.json"
 fi
 if [ -n "$FASHION" ]; then
-  "$PYTHON" scripts/fashion_mnist_folder.py "$FASHION" "$OUT/fashion"
+  "$PYTHON" -m scripts.fashion_mnist_folder "$FASHION" "$OUT/fashion"
   part training 400 $BESIDE 350 "$PYTHON" main.py --config=configs/fashion_mnist.py --config.dataset.name=folder \
     --config.dataset.data_dir="$OUT/fashion" --config.dataset.eval_split=validation --config.dataset.num_workers=8 \
     --config.batch_size=128 --config.num_epochs=10.0 --config.eval_every_steps=2000 --config.checkpoint_every_steps=1000 \

@@ -1,7 +1,7 @@
 r"""Writes the scenes of the demos as folders: images with masks, and images with objects in COCO's format.
 
     python -m paca_jax.data.prepare scenes --data_dir=runs/datasets
-    python scripts/scenes_folder.py runs/datasets TARGET
+    python -m scripts.scenes_folder runs/datasets TARGET
 
 Then, without TensorFlow:
 

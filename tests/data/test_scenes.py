@@ -1,6 +1,5 @@
 import bz2
 import hashlib
-import importlib.util
 import io
 import socket
 import tarfile
@@ -16,20 +15,13 @@ from paca_jax.data.prepare import main
 from paca_jax.data.scenes.compose import MIN_VISIBLE_PIXELS, Garment, Piece, compose, cut_out, paint, resample, settle
 from paca_jax.data.sources.tfds_files import find_builder
 from paca_jax.errors import UserError
+from scripts import build_photographs, scenes_folder
 from tests.data.tiny import DATASETS, encode
 
 PHOTOGRAPHS = Path(DATASETS) / "photographs"
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 SCENES = {"train": 12, "test": 8}
 FEATURES = ("image", "mask", "instances", "objects", "photograph")
 SHIRT, SANDAL, BAG = 6, 5, 8
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
 
 
 def builder(folder, **options):
@@ -96,7 +88,7 @@ def test_scenes_are_opened_from_files_alone(prepared):
 
 
 def test_scenes_are_written_as_folders_of_masks_and_of_objects(prepared, tmp_path):
-    load_script("scenes_folder").main([str(prepared), str(tmp_path)])
+    scenes_folder.main([str(prepared), str(tmp_path)])
     for split, name in (("train", "train"), ("test", "validation")):
         examples = opened(prepared, split)
         masks = open_dataset("folder", name, str(tmp_path / "segmentation"), ("image", "mask"))
@@ -295,11 +287,10 @@ def debian_package(path, files):
 
 
 def test_photographs_are_built_from_packages(tmp_path):
-    script = load_script("build_photographs")
     packages = tmp_path / "packages"
     packages.mkdir()
     of_debian = {}
-    for photograph in script.PHOTOGRAPHS:
+    for photograph in build_photographs.PHOTOGRAPHS:
         raccoon = bz2.compress(bytes([9, 99, 199]) * (1024 * 768))
         data = raccoon if photograph.path.endswith(".dat") else encode(np.full((300, 1000), 7, np.uint8))
         if photograph.package.startswith("lomiri"):
@@ -308,7 +299,7 @@ def test_photographs_are_built_from_packages(tmp_path):
         with zipfile.ZipFile(packages / f"{photograph.package}-cp311-none-any.whl", "a") as wheel:
             wheel.writestr(photograph.path, data)
     debian_package(packages / "lomiri-wallpapers-16.04_20.04.0-2_all.deb", of_debian)
-    built = {str(file.relative_to(tmp_path / "out")): file for file in script.build(packages, tmp_path / "out")}
+    built = {str(file.relative_to(tmp_path / "out")): file for file in build_photographs.build(packages, tmp_path / "out")}
     assert set(built) == {str(file.relative_to(PHOTOGRAPHS)) for file in PHOTOGRAPHS.glob("*/*.jpg")}
     raccoon = Image.open(built["test/raccoon.jpg"])
     assert raccoon.size == (512, 384)
@@ -317,4 +308,4 @@ def test_photographs_are_built_from_packages(tmp_path):
     for wheel in packages.glob("scipy*"):
         wheel.unlink()
     with pytest.raises(UserError, match=r"Expected the package scipy-1\.9\.3 in .*, found none"):
-        script.build(packages, tmp_path / "out")
+        build_photographs.build(packages, tmp_path / "out")

@@ -1,5 +1,4 @@
 import gzip
-import importlib.util
 from collections import Counter
 from pathlib import Path
 
@@ -8,10 +7,10 @@ import pytest
 
 from paca_jax.data import ADE20K_CLASSES, IMAGENET_CLASSES, IMAGENET_SYNSETS, decode_image, open_dataset, readable_names
 from paca_jax.errors import UserError
+from scripts import build_fashion_mnist, fashion_mnist_folder
 from tests.data.tiny import DATASETS
 
 FASHION = Path(DATASETS) / "fashion_mnist_small"
-SCRIPT = Path(__file__).parents[2] / "scripts" / "build_fashion_mnist.py"
 
 
 @pytest.mark.parametrize(("split", "official", "per_class"), [("train", 60000, 1200), ("test", 10000, 200)])
@@ -49,13 +48,9 @@ def test_fashion_mnist_is_small_and_has_its_license():
     assert "build_fashion_mnist.py" in (FASHION / "README.md").read_text("utf-8")
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("build_fashion_mnist", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.PER_CLASS.update(train=30, test=20)  # quicker
-    return module
+@pytest.fixture
+def fewer_images(monkeypatch):
+    monkeypatch.setattr(build_fashion_mnist, "PER_CLASS", {"train": 30, "test": 20})
 
 
 @pytest.fixture
@@ -74,31 +69,61 @@ def originals(tmp_path):
     return folder
 
 
-def test_rebuilding_gives_the_same_bytes_and_the_right_images(script, originals, tmp_path):
-    first, second = (script.build(originals, tmp_path / name) for name in ("a", "b"))
+@pytest.mark.usefixtures("fewer_images")
+def test_rebuilding_gives_the_same_bytes_and_the_right_images(originals, tmp_path):
+    first, second = (build_fashion_mnist.build(originals, tmp_path / name) for name in ("a", "b"))
     contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in (first, second)]
     assert contents[0] == contents[1]
     assert contents[0].keys() == {path.name for path in (FASHION / "1.0.0").iterdir()}
     dataset = open_dataset("fashion_mnist_small", "test", str(tmp_path / "a"), features=("image", "label", "index"))
-    labels = script.read_idx(originals / "t10k-labels-idx1-ubyte.gz")
+    labels = build_fashion_mnist.read_idx(originals / "t10k-labels-idx1-ubyte.gz")
     assert len(dataset) == 200
     for i in range(0, 200, 10):
         low, high = np.asarray(decode_image(dataset[i]["image"], 1))[0, :2].astype(int)
         assert dataset[i]["index"] == low + 256 * high
         assert dataset[i]["label"] == labels[low + 256 * high]
     with pytest.raises(UserError, match="Expected no data set at"):
-        script.build(originals, tmp_path / "a")
+        build_fashion_mnist.build(originals, tmp_path / "a")
 
 
-def test_rebuilding_refuses_missing_and_cut_files(script, originals, tmp_path):
+@pytest.mark.usefixtures("fewer_images")
+def test_rebuilding_refuses_missing_and_cut_files(originals, tmp_path):
     path = originals / "train-labels-idx1-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
     with pytest.raises(UserError, match="is none or is cut short"):
-        script.build(originals, tmp_path / "out")
+        build_fashion_mnist.build(originals, tmp_path / "out")
     path.unlink()
     with pytest.raises(UserError, match=r"Expected the original Fashion-MNIST file train-labels-idx1-ubyte\.gz"):
-        script.build(originals, tmp_path / "out")
+        build_fashion_mnist.build(originals, tmp_path / "out")
     assert list((tmp_path / "out" / "fashion_mnist_small").iterdir()) == []
+
+
+def test_all_of_fashion_mnist_as_a_folder(originals, tmp_path):
+    fashion_mnist_folder.main([str(originals), str(tmp_path / "folder")])
+    for split, name in (("train", "train"), ("test", "validation")):
+        images, labels = build_fashion_mnist.read_split(originals, split)
+        dataset = open_dataset("folder", name, str(tmp_path / "folder"), features=("image", "label"))
+        assert len(dataset) == len(images)
+        found = {}
+        for index in range(len(dataset)):
+            low, high = np.asarray(decode_image(dataset[index]["image"], 1))[0, :2].astype(int)
+            found[low + 256 * high] = dataset.class_names[dataset[index]["label"]]
+        assert found == {number: fashion_mnist_folder.NAMES[label] for number, label in enumerate(labels)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no gzip", "is none or is cut short"),
+        (gzip.compress(b"\0\0\x08\x03" + b"\0\0\0\1" * 2), "is none or is cut short"),
+        (gzip.compress(b"\0\0\x08\x01" + b"\0\0\0\2" + b"ab"), r"got arrays of shapes \(250, 28, 28\) and \(2,\)"),
+    ],
+)
+def test_fashion_mnist_that_is_damaged_is_not_written(originals, tmp_path, content, message):
+    (originals / "t10k-labels-idx1-ubyte.gz").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        fashion_mnist_folder.main([str(originals), str(tmp_path / "folder")])
+    assert not (tmp_path / "folder").exists()
 
 
 def test_imagenet_names():
