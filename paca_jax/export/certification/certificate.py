@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 
 from paca_jax.errors import UserError, summary
 from paca_jax.export.certification import isolated
-from paca_jax.export.certification.comparison import Outputs, Rounding, largest_differences, rounding
+from paca_jax.export.certification.comparison import Outputs, Rounding, in_same_order, largest_differences, rounding
 from paca_jax.export.certification.pictures import PICTURES, Inputs, example_inputs
 from paca_jax.export.program import Program, call_model
 from paca_jax.models.model import check_finite
@@ -85,8 +85,9 @@ def certify(program: Program, file: Path, model: object, variables: PyTree) -> C
     compared = model if wide and program.canvas is None else program.model
     expected = _run_model(compared, program.weights, calls)
     check_finite(all(np.isfinite(array).all() for outputs in expected for array in outputs.values()))
-    differences = largest_differences(expected, found)
     tolerance = _TOLERANCE if wide else _TOLERANCE_16_BIT
+    found = [in_same_order(*outputs, tolerance) for outputs in zip(expected, found, strict=True)]
+    differences = largest_differences(expected, found)
     off = {name: difference for name, difference in differences.items() if not difference <= tolerance}
     if off:
         raise UserError(

@@ -43,6 +43,37 @@ def largest_differences(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> d
     return {name: float(np.max([_difference(mine[name], other[name]) for mine, other in pairs])) for name in ours[0]}
 
 
+def in_same_order(ours: Outputs, theirs: Outputs, tolerance: float) -> Outputs:
+    """Returns their outputs with detections in our order, where their scores do not tell which comes first.
+
+    Args:
+        ours: the outputs of one program.
+        theirs: those of another for the same call.
+        tolerance: how far each score may be off; detections whose scores are less than twice as far apart have no order.
+    """
+    if "boxes" not in ours or any(array.shape != theirs[name].shape for name, array in ours.items()):
+        return theirs
+    orders = [_order(_row(ours, image), _row(theirs, image), tolerance) for image in range(len(ours["boxes"]))]
+    return {name: np.stack([array[image][order] for image, order in enumerate(orders)]) for name, array in theirs.items()}
+
+
+def _row(outputs: Outputs, image: int) -> Outputs:
+    return {name: array[image] for name, array in outputs.items()}
+
+
+def _order(ours: Outputs, theirs: Outputs, tolerance: float) -> list[int]:
+    """Returns which of their detections each of ours is: of those with its label and score, the one with the nearest box."""
+    near = np.abs(ours["scores"][:, None] - theirs["scores"]) <= 2 * tolerance
+    same = near & (ours["labels"][:, None] == theirs["labels"])
+    apart = np.abs(ours["boxes"][:, None] - theirs["boxes"]).max(-1)
+    left, order = list(range(len(same))), []
+    for mine, distances in zip(same, apart, strict=True):
+        alike = [other for other in left if mine[other]]
+        order.append(min(alike, key=lambda other: distances[other]) if alike else left[0])
+        left.remove(order[-1])
+    return order
+
+
 def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         return float("inf")
