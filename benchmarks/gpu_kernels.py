@@ -79,13 +79,14 @@ def loop_trips(kernel: Jaxpr) -> list[int]:
     return [length for length in loops if length > 1]
 
 
-def measure(case: Case, dtype: str, device: jax.Device, nvdisasm: str, dump: Path) -> Iterator[dict[str, Any]]:
+def measure(case: Case, dtype: str, device: jax.Device, ptxas: str, nvdisasm: str, dump: Path) -> Iterator[dict[str, Any]]:
     """Compiles an operation with its gradient and yields the figures of each Triton kernel in it.
 
     Args:
         case: the operation.
         dtype: the type of its arrays.
         device: a compile-only GPU.
+        ptxas: the assembler.
         nvdisasm: the disassembler.
         dump: the folder that XLA writes to; it is emptied.
     """
@@ -100,15 +101,15 @@ def measure(case: Case, dtype: str, device: jax.Device, nvdisasm: str, dump: Pat
     traced.lower().compile()
     written = {entry[1]: file for file in dump.glob("*.ptx") if (entry := _ENTRY.search(file.read_text()))}
     for name in sorted(calls):
-        yield {"operation": case.operation, "maps": case.maps, **_figures(calls[name], written[name], nvdisasm)}
+        yield {"operation": case.operation, "maps": case.maps, **_figures(calls[name], written[name], ptxas, nvdisasm)}
     for file in dump.iterdir():
         file.unlink()
 
 
-def _figures(call: JaxprEqn, ptx: Path, nvdisasm: str) -> dict[str, Any]:
+def _figures(call: JaxprEqn, ptx: Path, ptxas: str, nvdisasm: str) -> dict[str, Any]:
     text, machine_code = ptx.read_text(), ptx.with_suffix(".cubin")
     (target,), (threads,) = _TARGET.findall(text), _THREADS.findall(text)
-    report = _run([assembler(), "-v", f"-arch={target}", str(ptx), "-o", str(machine_code)]).stderr
+    report = _run([ptxas, "-v", f"-arch={target}", str(ptx), "-o", str(machine_code)]).stderr
     disassembly = _run([nvdisasm, "-c", str(machine_code)]).stdout
     programs = math.prod(call.params["grid_mapping"].grid)
     a_warp = executed(disassembly, loop_trips(call.params["jaxpr"]))
@@ -181,11 +182,12 @@ def main() -> None:
         flags = (os.environ.get("XLA_FLAGS", ""), f"--xla_dump_to={folder}", "--xla_dump_emitter_re=ptx")
         os.environ["XLA_FLAGS"] = " ".join(flags)
         device, chip = compile_only_chip(f"{args.gpu}:1")
+        ptxas = assembler()
         rows = [
             row
             for case in stage_cases(args.model, args.batch)
             if not case.operation.startswith("attention")
-            for row in measure(case, args.dtype, device, args.nvdisasm, Path(folder))
+            for row in measure(case, args.dtype, device, ptxas, args.nvdisasm, Path(folder))
         ]
     gpu = GPUS[args.gpu]
     publish(markdown(rows, gpu, chip), rows, args.json, f"estimate for {args.gpu}")

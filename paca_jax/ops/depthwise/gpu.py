@@ -223,7 +223,8 @@ def _body(
     given = iter(refs)
     bias = None if transposed else next(given)
     input_bias = next(given) if with_input_bias else None
-    x, gradient = next(given), next(given) if with_gradient else None
+    x = next(given)
+    gradients = [next(given)] if with_gradient else []
     y, *totals = given
     program, first_channel = pl.program_id(0), pl.program_id(1) * cut.channels
     lane = jnp.arange(cut.lanes)
@@ -271,7 +272,7 @@ def _body(
         row = top + step - 2 * half
         for k in range(cut.columns):
             patch, inside = at(row, k)
-            found = epilogue(done[k], *([] if gradient is None else [read(gradient, row, k)]))
+            found = epilogue(done[k], *(read(gradient, row, k) for gradient in gradients))
             plgpu.store(y.at[patch, channel], found.astype(y.dtype), mask=inside)
             total = tuple(so_far + jnp.where(inside, found, 0) for so_far in total)
         return (*others, (start,) * cut.columns), total
